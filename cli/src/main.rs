@@ -1,0 +1,3 @@
+//! The `mcp-authz` tool.
+
+fn main() {}

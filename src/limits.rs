@@ -1,0 +1,73 @@
+//! Every size, depth and count the core accepts, in one place, each with its reason.
+
+/// Longest accepted URL or identifier, in bytes. Browsers and servers commonly refuse more than 8 KiB per
+/// request line; identifiers are far shorter.
+pub const URL_BYTES: usize = 2048;
+
+/// Longest authorization URL the core emits, in bytes.
+pub const AUTHORIZATION_URL_BYTES: usize = 8192;
+
+/// Largest metadata or key set document, in bytes.
+pub const DOCUMENT_BYTES: usize = 64 * 1024;
+
+/// Largest client metadata document, in bytes (client ID metadata document draft, section 6.6: 5 KB).
+pub const CLIENT_METADATA_DOCUMENT_BYTES: usize = 5 * 1024;
+
+/// Largest token, registration or introspection reply, in bytes. Tokens with many claims reach tens of KiB.
+pub const REPLY_BYTES: usize = 64 * 1024;
+
+/// Largest form body a server role reads, in bytes. A signed assertion fits.
+pub const FORM_BYTES: usize = 32 * 1024;
+
+/// Most parameters in one form or query.
+pub const FORM_PARAMETERS: usize = 64;
+
+/// Deepest nesting of JSON the core reads. Metadata nests two or three levels.
+pub const JSON_DEPTH: usize = 16;
+
+/// Most members and elements in one JSON document.
+pub const JSON_NODES: usize = 4096;
+
+/// Longest `WWW-Authenticate` or `Authorization` field value, in bytes; servers commonly cap a header at 8 KiB
+/// and access tokens are the longest thing in one.
+pub const FIELD_BYTES: usize = 16 * 1024;
+
+/// Most challenges read from one response.
+pub const CHALLENGES: usize = 16;
+
+/// Most parameters in one challenge.
+pub const CHALLENGE_PARAMETERS: usize = 32;
+
+/// Longest access, refresh or opaque token, in bytes.
+pub const TOKEN_BYTES: usize = 12 * 1024;
+
+/// Longest `state`, in bytes: ours are 43, another client's may carry sealed data.
+pub const STATE_BYTES: usize = 2048;
+
+/// Longest authorization code, in bytes.
+pub const CODE_BYTES: usize = 2048;
+
+/// Most scope tokens in one set (D36: challenge and metadata scopes are bounded in count and length).
+pub const SCOPES: usize = 128;
+
+/// Longest scope token, in bytes.
+pub const SCOPE_BYTES: usize = 256;
+
+/// Most authorization servers read from one protected resource metadata document.
+pub const AUTHORIZATION_SERVERS: usize = 16;
+
+/// Most redirect URIs in one registration.
+pub const REDIRECT_URIS: usize = 32;
+
+/// Longest client name, in bytes; longer ones are refused at registration.
+pub const CLIENT_NAME_BYTES: usize = 256;
+
+/// Most documents fetched while discovering one server: two resource metadata locations, three authorization
+/// server locations, and as many again for a second issuer.
+pub const DISCOVERY_FETCHES: u32 = 10;
+
+/// Authorization attempts for one resource and operation before a step-up is refused (D33).
+pub const STEP_UP_ATTEMPTS: u32 = 3;
+
+/// How long a fetch may take, in seconds.
+pub const FETCH_SECONDS: u16 = 20;

@@ -1,0 +1,244 @@
+//! Secrets: redacted in `Debug`, erased on drop, without `PartialEq`, `Hash`, `Display` or serde.
+//!
+//! Two secrets are compared by their SHA-256 digests in constant time (I-G6). The text of a secret leaves only
+//! through `expose`, which hosts call in the places `docs/audit.md` lists.
+
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+use crate::limits;
+
+/// The SHA-256 of a secret: what server stores hold instead of it.
+///
+/// Equality takes the same time wherever the first difference lies. A digest of 256 random bits gives nothing
+/// away, so it has a plain `Debug` and may be stored and indexed.
+#[derive(Clone, Copy, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    /// Digests any bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// A digest read back from a store.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, for a store.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for SecretDigest {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl fmt::Debug for SecretDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretDigest(")?;
+        for byte in self.0.iter().take(4) {
+            write!(f, "{byte:02x}")?;
+        }
+        f.write_str("…)")
+    }
+}
+
+/// Text that is no secret of its kind: empty, too long, or with bytes outside the kind's grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a well-formed {kind}: it must be 1 to {limit} bytes of the characters its grammar allows")]
+pub struct InvalidSecret {
+    kind: &'static str,
+    limit: usize,
+}
+
+/// RFC 6749 appendix A: `%x20-7E`.
+fn is_vschar(byte: u8) -> bool {
+    (0x20..=0x7e).contains(&byte)
+}
+
+/// RFC 9110 section 11.2 token68 characters before the padding.
+fn is_token68(text: &[u8]) -> bool {
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+    let body = text.len().saturating_sub(padding);
+    body > 0
+        && text.iter().take(body).all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
+        })
+}
+
+macro_rules! secret {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone)]
+        pub struct $name(Zeroizing<String>);
+
+        impl $name {
+            /// Takes text of the kind's grammar and length.
+            ///
+            /// # Errors
+            /// [`InvalidSecret`] when it is empty, too long or has other characters; the text is not repeated.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidSecret> {
+                let text = Zeroizing::new(text.into());
+                let valid: fn(&[u8]) -> bool = $valid;
+                if text.is_empty() || text.len() > $limit || !valid(text.as_bytes()) {
+                    return Err(InvalidSecret { kind: $kind, limit: $limit });
+                }
+                Ok(Self(text))
+            }
+
+            /// The text itself, for the one request or record it exists for.
+            pub fn expose(&self) -> &str {
+                &self.0
+            }
+
+            /// Its SHA-256, for comparison and for stores.
+            pub fn digest(&self) -> SecretDigest {
+                SecretDigest::of(self.0.as_bytes())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(concat!(stringify!($name), "(redacted)"))
+            }
+        }
+    };
+}
+
+secret!(
+    /// An access token: attached to requests for its resource and to nothing else (OAuth 2.1 section 1.4).
+    ///
+    /// Its text is a token68, so that it fits an `Authorization` field without an escape (RFC 6750 section 2.1,
+    /// I-L9): no line break, quote or space gets in.
+    AccessToken, "access token", limits::TOKEN_BYTES, is_token68
+);
+secret!(
+    /// A refresh token: sent to the token and revocation endpoint of its issuer only (OAuth 2.1 section 1.3.2).
+    RefreshToken, "refresh token", limits::TOKEN_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
+secret!(
+    /// An authorization code: single use, bound to client, redirect URI and verifier (OAuth 2.1 section 4.1).
+    AuthorizationCode, "authorization code", limits::CODE_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
+secret!(
+    /// A PKCE code verifier: 43 to 128 unreserved characters (RFC 7636 section 4.1).
+    CodeVerifier, "code verifier", 128, |text| {
+        // RFC7636-4.1-1
+        text.len() >= 43
+            && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'))
+    }
+);
+secret!(
+    /// A client secret (OAuth 2.1 section 2.4.1).
+    ClientSecret, "client secret", limits::TOKEN_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
+secret!(
+    /// An initial or registration access token (RFC 7591 section 3, RFC 7592 section 3).
+    RegistrationToken, "registration access token", limits::TOKEN_BYTES, is_token68
+);
+secret!(
+    /// A `state` value: ties a callback to the request that caused it (OAuth 2.1 section 4.1.1).
+    State, "state", limits::STATE_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
+secret!(
+    /// A token as it was presented to a resource server, of unknown kind until it is verified (RFC 6750).
+    BearerToken, "bearer token", limits::TOKEN_BYTES, is_token68
+);
+
+/// Bytes of an outgoing message that hold a secret: erased on drop, redacted in `Debug`.
+#[derive(Clone)]
+pub struct SecretBytes(Zeroizing<Vec<u8>>);
+
+impl SecretBytes {
+    /// Takes the bytes over.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    /// The bytes, for the one request they are the body of.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretBytes({} bytes, redacted)", self.0.len())
+    }
+}
+
+/// What stands in for the browser of a person: equal only for the same browser session, or for this process.
+///
+/// A web host makes a random nonce per browser session, keeps it in a `__Host-` cookie and passes it here; only
+/// its digest is kept. A program that listens on a loopback port for the one login it started uses
+/// [`AgentBinding::this_process`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentBinding(AgentBindingKind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AgentBindingKind {
+    Session(SecretDigest),
+    ThisProcess,
+}
+
+impl AgentBinding {
+    /// The binding to a browser session, from the nonce in its cookie.
+    ///
+    /// # Errors
+    /// [`InvalidSecret`] for fewer than 16 bytes: an empty or short nonce binds nobody (I-G8, I-G10).
+    pub fn session(nonce: &[u8]) -> Result<Self, InvalidSecret> {
+        if nonce.len() < 16 {
+            return Err(InvalidSecret {
+                kind: "browser session nonce of at least 16 bytes",
+                limit: usize::MAX,
+            });
+        }
+        Ok(Self(AgentBindingKind::Session(SecretDigest::of(nonce))))
+    }
+
+    /// The binding to this process, for a loopback listener.
+    pub const fn this_process() -> Self {
+        Self(AgentBindingKind::ThisProcess)
+    }
+
+    /// The stored form: 33 bytes, the kind and the digest.
+    pub fn to_bytes(self) -> [u8; 33] {
+        let mut bytes = [0_u8; 33];
+        if let AgentBindingKind::Session(digest) = self.0 {
+            let (kind, rest) = bytes.split_at_mut(1);
+            kind.fill(1);
+            rest.copy_from_slice(digest.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads the stored form; anything else is `None`.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (kind, digest) = bytes.split_first()?;
+        let digest: [u8; 32] = digest.try_into().ok()?;
+        match kind {
+            0 if digest == [0; 32] => Some(Self::this_process()),
+            1 => Some(Self(AgentBindingKind::Session(SecretDigest::from_bytes(digest)))),
+            _ => None,
+        }
+    }
+}
+
+/// A fresh secret of 256 random bits, made by the core.
+pub(crate) fn fresh<S>(
+    entropy: &mut dyn crate::entropy::Entropy,
+    make: fn(String) -> Result<S, InvalidSecret>,
+) -> Result<S, crate::entropy::EntropyUnavailable> {
+    let text = crate::entropy::draw_text(entropy)?;
+    make(text.to_string()).map_err(|_| crate::entropy::EntropyUnavailable)
+}
