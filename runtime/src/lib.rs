@@ -1,1 +1,3 @@
 //! The tokio runtime of `mcp-authz`.
+
+pub mod text;
