@@ -1,1 +1,6 @@
-//! (to come)
+//! Grammar: bytes to structure, no policy.
+
+pub mod base64url;
+pub mod basic;
+pub mod form;
+pub mod json;
