@@ -71,3 +71,10 @@ pub const STEP_UP_ATTEMPTS: u32 = 3;
 
 /// How long a fetch may take, in seconds.
 pub const FETCH_SECONDS: u16 = 20;
+
+/// Longest header of a signed token, in bytes. `alg`, `kid` and `typ` need about a hundred; the rest is room for
+/// certificate thumbprints.
+pub const JWS_HEADER_BYTES: usize = 2048;
+
+/// Most keys in one key set. Large providers publish about ten.
+pub const KEYS: usize = 64;

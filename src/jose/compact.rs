@@ -1,0 +1,377 @@
+//! Compact JSON Web Signatures with a claims set: RFC 7515 sections 3.1 and 5.2, RFC 7519 section 7.2.
+//!
+//! ```text
+//! text ── parse ──> UnverifiedJwt ── verify(key) ──> VerifiedJwt ── claims
+//! ```
+//!
+//! The bytes that are verified are the bytes that were parsed: both are slices of one text, decoded once.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::algorithm::Algorithm;
+use super::key::VerifyingKey;
+use crate::limits;
+use crate::syntax::base64url;
+use crate::syntax::json::JsonObject;
+
+/// Why a text is no acceptable signed token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwsError {
+    /// Longer than [`limits::TOKEN_BYTES`], or a header above [`limits::JWS_HEADER_BYTES`].
+    #[error("the token is too long")]
+    TooLong,
+    /// Not exactly three segments: an encrypted, nested or JSON-serialised token, or none at all.
+    #[error("the token does not have three segments")]
+    Segments,
+    /// A segment is empty or not canonical unpadded base64url.
+    #[error("a segment of the token is not canonical base64url")]
+    Encoding,
+    /// The header is not one JSON object with distinct members of the right types.
+    #[error("the token's header is not a well-formed JSON object")]
+    Header,
+    /// The payload is not one JSON object with distinct members.
+    #[error("the token's claims are not a well-formed JSON object")]
+    Claims,
+    /// `alg` is missing or names nothing this crate verifies.
+    #[error("the token's algorithm is not among those that are verified")]
+    Algorithm,
+    /// `crit` is present: this crate knows no extension that could be critical.
+    #[error("the token demands an extension that is not known")]
+    CriticalExtension,
+    /// The header brings a key, or says where to fetch one.
+    #[error("the token's header carries or locates a key")]
+    EmbeddedKey,
+    /// The header says that the payload is encrypted, compressed, unencoded or another token.
+    #[error("the token's payload is not a plain claims set")]
+    PayloadForm,
+    /// The key is for another algorithm than the one the header names.
+    #[error("the token names another algorithm than the key's")]
+    OtherAlgorithm,
+    /// The signature is not the key's over these bytes.
+    #[error("the token's signature does not verify")]
+    Signature,
+}
+
+/// A well-formed signed token whose signature nobody has looked at. Its claims are out of reach.
+pub struct UnverifiedJwt<'a> {
+    /// Header and payload as they are signed.
+    signed: &'a [u8],
+    signature: Vec<u8>,
+    algorithm: Algorithm,
+    kid: Option<String>,
+    token_type: Option<String>,
+    claims: JsonObject,
+}
+
+/// Header members that carry a key or the place of one. A thumbprint (`x5t`) is neither, and is ignored.
+const KEY_MEMBERS: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
+
+/// Header members of encrypted, compressed, unencoded and nested tokens.
+const FORM_MEMBERS: [&str; 4] = ["enc", "zip", "b64", "cty"];
+
+impl<'a> UnverifiedJwt<'a> {
+    /// Reads a token without believing any of it.
+    ///
+    /// # Errors
+    /// [`JwsError`] for everything but three canonical segments with a header this crate understands whole.
+    pub fn parse(text: &'a str) -> Result<Self, JwsError> {
+        if text.len() > limits::TOKEN_BYTES {
+            return Err(JwsError::TooLong);
+        }
+        // I-A6: three segments, no more: five would be an encrypted token.
+        let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::Segments)?;
+        let (header, payload) = signed.split_once('.').ok_or(JwsError::Segments)?;
+        if payload.contains('.') {
+            return Err(JwsError::Segments);
+        }
+        // I-T11: the one spelling of each segment; an alphabet, padding or trailing-bit variant is another text.
+        let decode = |segment: &str| match base64url::decode(segment) {
+            Ok(bytes) if !bytes.is_empty() => Ok(bytes),
+            Ok(_) | Err(_) => Err(JwsError::Encoding),
+        };
+        let header = decode(header)?;
+        if header.len() > limits::JWS_HEADER_BYTES {
+            return Err(JwsError::TooLong);
+        }
+        let payload = decode(payload)?;
+        let signature = decode(signature)?;
+
+        // RFC7519-4-1: one value for each header member.
+        let header = JsonObject::parse(&header, limits::JWS_HEADER_BYTES).map_err(|_| JwsError::Header)?;
+        // RFC7515-4.1.11-1: no extension is known, so none may be critical, and an empty list is no list.
+        if header.get("crit").is_some() {
+            return Err(JwsError::CriticalExtension);
+        }
+        // RFC8725-3.10-1: a token does not choose what verifies it.
+        if KEY_MEMBERS.iter().any(|name| header.get(name).is_some()) {
+            return Err(JwsError::EmbeddedKey);
+        }
+        if FORM_MEMBERS.iter().any(|name| header.get(name).is_some()) {
+            return Err(JwsError::PayloadForm);
+        }
+        let name = header.required_string("alg").map_err(|_| JwsError::Algorithm)?;
+        let algorithm = Algorithm::from_name(name).map_err(|_| JwsError::Algorithm)?;
+        let kid = header.string("kid").map_err(|_| JwsError::Header)?.map(String::from);
+        let token_type = header.string("typ").map_err(|_| JwsError::Header)?.map(String::from);
+
+        // RFC7519-4-1: a claim said twice would be read differently by two parsers.
+        let claims = JsonObject::parse(&payload, limits::TOKEN_BYTES).map_err(|_| JwsError::Claims)?;
+        Ok(Self { signed: signed.as_bytes(), signature, algorithm, kid, token_type, claims })
+    }
+
+    /// The `kid` of the header: which of the configured keys it claims.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
+    /// The `alg` of the header: only ever compared with the configured key's.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The `typ` of the header, as written.
+    pub fn token_type(&self) -> Option<&str> {
+        self.token_type.as_deref()
+    }
+
+    /// The `iss` the token claims, to choose among configured issuers and for nothing else.
+    ///
+    /// `None` when it is missing or not a string.
+    pub fn claimed_issuer(&self) -> Option<&str> {
+        self.claims.string("iss").ok().flatten()
+    }
+
+    /// Checks the signature and releases the claims.
+    ///
+    /// # Errors
+    /// [`JwsError::OtherAlgorithm`] when the key is for another algorithm, [`JwsError::Signature`] when it did not
+    /// make the signature. No claim is released then (RFC 8725 section 3.3).
+    pub fn verify(self, key: &dyn VerifyingKey) -> Result<VerifiedJwt, JwsError> {
+        // RFC8725-3.1-1: the algorithm is the key's; the header has to agree.
+        if key.algorithm() != self.algorithm {
+            return Err(JwsError::OtherAlgorithm);
+        }
+        if !self.algorithm.allows_signature_length(self.signature.len()) {
+            return Err(JwsError::Signature);
+        }
+        // RFC8725-3.3-1
+        key.verify(self.signed, &self.signature).map_err(|_| JwsError::Signature)?;
+        Ok(VerifiedJwt { token_type: self.token_type, claims: self.claims })
+    }
+}
+
+impl core::fmt::Debug for UnverifiedJwt<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("UnverifiedJwt").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// A token whose signature a configured key has verified. Nothing is known yet of what it says.
+pub struct VerifiedJwt {
+    token_type: Option<String>,
+    claims: JsonObject,
+}
+
+impl VerifiedJwt {
+    /// The `typ` of the header, as written.
+    pub fn token_type(&self) -> Option<&str> {
+        self.token_type.as_deref()
+    }
+
+    /// The claims.
+    pub fn claims(&self) -> &JsonObject {
+        &self.claims
+    }
+}
+
+impl core::fmt::Debug for VerifiedJwt {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VerifiedJwt").field("token_type", &self.token_type).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::toy::ToyKey;
+    use super::*;
+    use alloc::format;
+    use alloc::string::ToString as _;
+    use proptest::prelude::*;
+
+    const HEADER: &str = r#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#;
+    const CLAIMS: &str = r#"{"iss":"https://as.example","sub":"a"}"#;
+
+    fn key() -> ToyKey {
+        ToyKey::new(Algorithm::Es256, 1)
+    }
+
+    fn accepts(text: &str) -> bool {
+        UnverifiedJwt::parse(text).is_ok_and(|jwt| jwt.verify(&key()).is_ok())
+    }
+
+    fn refusal(header: &str, claims: &str) -> JwsError {
+        UnverifiedJwt::parse(&key().token(header, claims)).unwrap_err()
+    }
+
+    #[test]
+    fn a_well_formed_token_releases_its_claims_to_the_right_key() {
+        let token = key().token(HEADER, CLAIMS);
+        let jwt = UnverifiedJwt::parse(&token).unwrap();
+        assert_eq!(jwt.kid(), Some("k"));
+        assert_eq!(jwt.claimed_issuer(), Some("https://as.example"));
+        let verified = jwt.verify(&key()).unwrap();
+        assert_eq!(verified.token_type(), Some("at+jwt"));
+        assert_eq!(verified.claims().string("sub").unwrap(), Some("a"));
+    }
+
+    #[test]
+    fn another_key_verifies_nothing() {
+        let token = key().token(HEADER, CLAIMS);
+        let other = ToyKey::new(Algorithm::Es256, 2);
+        let refused = UnverifiedJwt::parse(&token).unwrap().verify(&other).unwrap_err();
+        assert_eq!(refused, JwsError::Signature);
+    }
+
+    #[test]
+    fn the_header_cannot_choose_the_algorithm() {
+        // I-A5: the same key material, the header naming another algorithm than the key's.
+        let confused = ToyKey::new(Algorithm::Rs256, 1).token(HEADER, CLAIMS);
+        let rsa = ToyKey::new(Algorithm::Rs256, 1);
+        let refused = UnverifiedJwt::parse(&confused).unwrap().verify(&rsa).unwrap_err();
+        assert_eq!(refused, JwsError::OtherAlgorithm);
+        for name in ["none", "None", "HS256", "HS384", "RS512", ""] {
+            let header = format!(r#"{{"alg":"{name}"}}"#);
+            assert_eq!(refusal(&header, CLAIMS), JwsError::Algorithm, "{name}");
+        }
+        assert_eq!(refusal(r#"{"kid":"k"}"#, CLAIMS), JwsError::Algorithm);
+        assert_eq!(refusal(r#"{"alg":["ES256"]}"#, CLAIMS), JwsError::Algorithm);
+    }
+
+    #[test]
+    fn segments_are_exactly_three() {
+        let token = key().token(HEADER, CLAIMS);
+        for text in ["", ".", "a", "a.b", "..", "...", &format!("{token}."), &format!(".{token}")] {
+            assert!(UnverifiedJwt::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(UnverifiedJwt::parse("a.b.c.d").unwrap_err(), JwsError::Segments);
+        assert_eq!(UnverifiedJwt::parse("a.b.c.d.e").unwrap_err(), JwsError::Segments);
+        // An unsigned token's empty third segment.
+        let (signed, _) = token.rsplit_once('.').unwrap();
+        assert_eq!(UnverifiedJwt::parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);
+    }
+
+    #[test]
+    fn no_extension_may_be_critical() {
+        for crit in [r#"["b64"]"#, r#"["exp"]"#, "[]", "null", r#""b64""#] {
+            let header = format!(r#"{{"alg":"ES256","crit":{crit}}}"#);
+            assert!(
+                matches!(refusal(&header, CLAIMS), JwsError::CriticalExtension | JwsError::Header),
+                "{crit}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_header_brings_no_key_and_no_place_of_one() {
+        for member in [r#""jwk":{}"#, r#""jku":"https://evil.example""#, r#""x5u":"u""#, r#""x5c":["a"]"#] {
+            let header = format!(r#"{{"alg":"ES256",{member}}}"#);
+            assert_eq!(refusal(&header, CLAIMS), JwsError::EmbeddedKey, "{member}");
+        }
+        // A thumbprint chooses nothing.
+        let header = r#"{"alg":"ES256","x5t":"abc"}"#;
+        assert!(UnverifiedJwt::parse(&key().token(header, CLAIMS)).is_ok());
+    }
+
+    #[test]
+    fn encrypted_compressed_unencoded_and_nested_payloads_are_refused() {
+        for member in
+            [r#""enc":"A128GCM""#, r#""zip":"DEF""#, r#""b64":false"#, r#""b64":true"#, r#""cty":"JWT""#]
+        {
+            let header = format!(r#"{{"alg":"ES256",{member}}}"#);
+            assert_eq!(refusal(&header, CLAIMS), JwsError::PayloadForm, "{member}");
+        }
+    }
+
+    #[test]
+    fn duplicates_and_wrong_types_in_the_header_are_refused() {
+        assert_eq!(refusal(r#"{"alg":"ES256","alg":"ES256"}"#, CLAIMS), JwsError::Header);
+        assert_eq!(refusal(r#"{"alg":"ES256","kid":1}"#, CLAIMS), JwsError::Header);
+        assert_eq!(refusal(r#"{"alg":"ES256","typ":["at+jwt"]}"#, CLAIMS), JwsError::Header);
+        assert_eq!(refusal(r#"["ES256"]"#, CLAIMS), JwsError::Header);
+        assert_eq!(refusal(r#"{"alg":"ES256"} {}"#, CLAIMS), JwsError::Header);
+    }
+
+    #[test]
+    fn duplicate_claims_and_payloads_that_are_no_object_are_refused() {
+        assert_eq!(refusal(HEADER, r#"{"sub":"a","sub":"b"}"#), JwsError::Claims);
+        assert_eq!(refusal(HEADER, r#"{"a":{"b":1,"b":1}}"#), JwsError::Claims);
+        assert_eq!(refusal(HEADER, "[]"), JwsError::Claims);
+        assert_eq!(refusal(HEADER, "null"), JwsError::Claims);
+        // A nested token as the payload.
+        assert_eq!(refusal(HEADER, &key().token(HEADER, CLAIMS)), JwsError::Claims);
+    }
+
+    #[test]
+    fn long_tokens_and_long_headers_are_refused_before_they_are_read() {
+        let long = "a".repeat(limits::TOKEN_BYTES);
+        assert_eq!(UnverifiedJwt::parse(&format!("{long}.a.a")).unwrap_err(), JwsError::TooLong);
+        let header = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(limits::JWS_HEADER_BYTES));
+        assert_eq!(refusal(&header, CLAIMS), JwsError::TooLong);
+    }
+
+    #[test]
+    fn padding_and_the_other_alphabet_are_refused() {
+        // I-A6: a payload of each length modulo three, so that every kind of padding occurs.
+        for claims in [r#"{"a":1}"#, r#"{"a":12}"#, r#"{"a":123}"#] {
+            let token = key().token(HEADER, claims);
+            assert!(accepts(&token));
+            for padded in [format!("{token}="), format!("{token}=="), token.replace('.', "=.")] {
+                assert!(!accepts(&padded), "{padded}");
+            }
+        }
+    }
+
+    proptest! {
+        // I-T11: no proper prefix, no extension and no case variant of a valid token is accepted.
+        #[test]
+        fn only_the_exact_text_is_accepted(cut in any::<prop::sample::Index>(), extra in "[A-Za-z0-9_.=-]{1,4}") {
+            let token = key().token(HEADER, CLAIMS);
+            prop_assert!(accepts(&token));
+            prop_assert!(!accepts(&token[..cut.index(token.len())]));
+            let longer = format!("{token}{extra}");
+            prop_assert!(!accepts(&longer));
+            let longer = format!("{extra}{token}");
+            prop_assert!(!accepts(&longer));
+            let at = cut.index(token.len());
+            let mut other = token.clone().into_bytes();
+            other[at] ^= 0x20;
+            if let Ok(other) = core::str::from_utf8(&other) {
+                prop_assert!(!accepts(other));
+            }
+        }
+
+        // I-A6, I-T11: replacing any one character, also by one that only changes unused trailing bits, is refused.
+        #[test]
+        fn no_single_character_can_change(at in any::<prop::sample::Index>(), to in "[A-Za-z0-9_-]") {
+            let token = key().token(HEADER, CLAIMS);
+            let at = at.index(token.len());
+            let mut changed = token.clone();
+            changed.replace_range(at..=at, &to);
+            prop_assert_eq!(accepts(&changed), changed == token);
+        }
+
+        // I-G1
+        #[test]
+        fn any_text_is_parsed_or_refused_without_a_panic(text in ".{0,200}") {
+            let _ = UnverifiedJwt::parse(&text).map(|jwt| jwt.claimed_issuer().map(|iss| iss.to_string()));
+        }
+
+        // I-G1
+        #[test]
+        fn any_header_and_claims_are_parsed_or_refused_without_a_panic(header in ".{0,80}", claims in ".{0,80}") {
+            let _ = UnverifiedJwt::parse(&key().token(&header, &claims));
+        }
+    }
+}
