@@ -17,7 +17,7 @@ use crate::limits;
 ///
 /// Equality takes the same time wherever the first difference lies. A digest of 256 random bits gives nothing
 /// away, so it has a plain `Debug` and may be stored and indexed.
-#[derive(Clone, Copy, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Eq, PartialOrd, Ord)]
 pub struct SecretDigest([u8; 32]);
 
 impl SecretDigest {

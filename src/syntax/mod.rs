@@ -4,3 +4,4 @@ pub mod base64url;
 pub mod basic;
 pub mod form;
 pub mod json;
+pub mod uri;

@@ -1,0 +1,264 @@
+//! Redirect URIs and the one rule by which a requested one matches a registered one (OAuth 2.1 sections 2.3, 4.1.1,
+//! RFC 8252 section 7.3, decision D9).
+
+use alloc::string::String;
+
+use super::{IdentifierFault, InvalidIdentifier, identifier, is_loopback_host, web_uri, with_parameters};
+use crate::syntax::uri::Uri;
+
+identifier!(
+    /// An absolute redirect URI without fragment: https, or http on `localhost`, `127.0.0.1` or `[::1]`.
+    RedirectUri
+);
+
+const KIND: &str = "redirect URI";
+
+impl RedirectUri {
+    /// Takes the exact text.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] for any other scheme, a fragment or user information.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let text = text.into();
+        // OAUTH21-2.3-1, OAUTH21-2.3-2, MCP-SEC-007, MCP-SEC-008, I-R4: checked by `web_uri`.
+        web_uri(KIND, &text)?;
+        Ok(Self(text))
+    }
+
+    /// Takes one exact URI of a private-use scheme (RFC 8252 section 7.1): the relaxation `PrivateScheme` (D9).
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] unless the scheme has a dot in it, and for a fragment, a host or user information.
+    pub fn private_scheme(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let text = text.into();
+        let refuse = |fault: IdentifierFault| InvalidIdentifier::new(KIND, fault);
+        let uri = Uri::parse(&text).map_err(|error| refuse(error.into()))?;
+        if uri.has_authority() || !uri.scheme().contains('.') {
+            return Err(refuse(IdentifierFault::Scheme));
+        }
+        if uri.fragment().is_some() {
+            return Err(refuse(IdentifierFault::Fragment));
+        }
+        Ok(Self(text))
+    }
+
+    /// Whether a requested redirect URI is this registered one: equal bytes or, both being http on the same
+    /// loopback host, equal bytes without the port (I-R2).
+    pub(crate) fn matches(&self, requested: &Self) -> bool {
+        // OAUTH21-2.3.1-2, OAUTH21-4.1.1-11
+        match (self.without_loopback_port(), requested.without_loopback_port()) {
+            _ if self.0 == requested.0 => true,
+            (Some(registered), Some(requested)) => registered == requested,
+            _ => false,
+        }
+    }
+
+    /// What stands before and after the port of an http loopback URI, as written.
+    fn without_loopback_port(&self) -> Option<(&str, &str)> {
+        let rest = self.0.strip_prefix("http://")?;
+        let host = ["localhost", "127.0.0.1", "[::1]"].into_iter().find(|host| rest.starts_with(host))?;
+        let rest = rest.get(host.len()..)?;
+        let after = match rest.strip_prefix(':') {
+            Some(port) => port.trim_start_matches(|c: char| c.is_ascii_digit()),
+            None => rest,
+        };
+        (after.is_empty() || after.starts_with(['/', '?'])).then_some((host, after))
+    }
+
+    /// The host, for a person to read; the scheme of a private-use URI.
+    pub fn host_for_display(&self) -> &str {
+        Uri::parse(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
+    }
+
+    /// Whether it leads to this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback_host(self.host_for_display())
+    }
+
+    /// The port as written.
+    pub fn port(&self) -> Option<u16> {
+        Uri::parse(&self.0).ok()?.port()
+    }
+
+    /// The text up to its query: what a callback must arrive on.
+    pub fn without_query(&self) -> &str {
+        self.0.split_once('?').map_or(self.0.as_str(), |(before, _)| before)
+    }
+
+    /// The query as written.
+    pub fn query(&self) -> Option<&str> {
+        self.0.split_once('?').map(|(_, query)| query)
+    }
+
+    /// The URI with response parameters added; a query it already has is kept byte for byte.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] when its query already has one of the names, or is no form.
+    pub fn with_parameters<'a>(
+        &self,
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> Result<String, InvalidIdentifier> {
+        // OAUTH21-2.3-3
+        with_parameters(KIND, &self.0, parameters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::{String, ToString};
+
+    use proptest::prelude::*;
+
+    use super::RedirectUri;
+
+    fn matches(registered: &str, requested: &str) -> bool {
+        match (RedirectUri::new(registered), RedirectUri::new(requested)) {
+            (Ok(registered), Ok(requested)) => registered.matches(&requested),
+            _ => false,
+        }
+    }
+
+    // I-R2, OAUTH21-4.1.1-11
+    #[test]
+    fn any_port_of_the_same_loopback_uri_matches() {
+        for (registered, requested) in [
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb"),
+            ("http://127.0.0.1:8080/cb", "http://127.0.0.1:65535/cb"),
+            ("http://127.0.0.1:8080/cb", "http://127.0.0.1/cb"),
+            ("http://[::1]/cb?a=1", "http://[::1]:9/cb?a=1"),
+            ("http://localhost/cb", "http://localhost:3000/cb"),
+            ("http://localhost", "http://localhost:3000"),
+            ("https://app.example/cb", "https://app.example/cb"),
+        ] {
+            assert!(matches(registered, requested), "{registered} {requested}");
+        }
+    }
+
+    // I-R1, I-R2, I-R3
+    #[test]
+    fn nothing_else_matches() {
+        for (registered, requested) in [
+            ("https://app.example/cb", "https://app.example:443/cb"),
+            ("https://app.example/cb", "https://app.example:8443/cb"),
+            ("https://app.example/cb", "https://app.example/cb/"),
+            ("https://app.example/cb", "https://app.example/CB"),
+            ("https://app.example/cb", "https://App.example/cb"),
+            ("https://app.example/cb", "https://app.example/cb?x=1"),
+            ("https://app.example/cb", "https://app.example/c%62"),
+            ("https://app.example/cb", "https://app.example/x/../cb"),
+            ("https://app.example/cb", "http://app.example/cb"),
+            ("https://app.example/cb", "https://app.example@evil.example/cb"),
+            ("http://127.0.0.1/cb", "http://localhost/cb"),
+            ("http://127.0.0.1/cb", "http://[::1]/cb"),
+            ("http://127.0.0.1/cb", "https://127.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb2"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb?x"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:0/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:65536/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:01/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1@evil.example/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1.evil.example/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:80.evil.example/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1\\@evil.example/cb"),
+            ("http://127.0.0.1/cb", "http://0177.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http://2130706433/cb"),
+            ("http://127.0.0.1/cb", "http://127.1/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.2/cb"),
+            ("http://127.0.0.1/cb", "http://１２7.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/./cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1//cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb#f"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/c\tb"),
+            ("http://localhost/cb", "http://LOCALHOST/cb"),
+            ("http://localhost/cb", "http://localhost.evil.example/cb"),
+        ] {
+            assert!(!matches(registered, requested), "{registered} {requested}");
+        }
+    }
+
+    // I-R4
+    #[test]
+    fn only_web_schemes_are_redirect_uris() {
+        for text in [
+            "javascript:alert(1)",
+            "JaVaScRiPt:x",
+            " https://a.example/",
+            "data:x",
+            "file:///x",
+            "http://app.example/cb",
+            "com.example.app:/cb",
+            "https://a.example/#f",
+            "/cb",
+            "",
+            "https:/a.example",
+            "urn:ietf:wg:oauth:2.0:oob",
+        ] {
+            assert!(RedirectUri::new(text).is_err(), "{text}");
+        }
+        assert!(RedirectUri::private_scheme("com.example.app:/cb").is_ok());
+        for text in [
+            "javascript:alert(1)",
+            "myapp:/cb",
+            "com.example.app://host/cb",
+            "com.example:/cb#f",
+            "https://a.example/",
+        ] {
+            assert!(RedirectUri::private_scheme(text).is_err(), "{text}");
+        }
+    }
+
+    fn loopback() -> impl Strategy<Value = (String, String)> {
+        ("(127\\.0\\.0\\.1|\\[::1\\]|localhost)", "(/[a-z0-9]{0,5}){0,3}(\\?[a-z]=[a-z0-9]{0,3})?")
+    }
+
+    proptest! {
+        // I-R2: equal but for the port, and only then.
+        #[test]
+        fn the_loopback_rule_elides_the_port_and_nothing_else(
+            (host, tail) in loopback(), (other_host, other_tail) in loopback(), a in 1_u16.., b in proptest::option::of(1_u16..),
+        ) {
+            let port = b.map(|port| format!(":{port}")).unwrap_or_default();
+            let registered = format!("http://{host}:{a}{tail}");
+            let same = format!("http://{host}{port}{tail}");
+            let other = format!("http://{other_host}{port}{other_tail}");
+            prop_assert!(matches(&registered, &same));
+            let equal = host == other_host && tail == other_tail;
+            prop_assert_eq!(matches(&registered, &other), equal);
+        }
+
+        // I-R1: one byte more, less or different is another URI.
+        #[test]
+        fn one_changed_byte_outside_a_loopback_port_is_refused(
+            path in "(/[a-z0-9]{1,5}){1,3}", at in any::<proptest::sample::Index>(), byte in 0x21_u8..0x7f,
+        ) {
+            let registered = format!("https://app.example{path}");
+            let mut changed = registered.clone().into_bytes();
+            let at = at.index(changed.len());
+            prop_assume!(changed[at] != byte);
+            changed[at] = byte;
+            prop_assert!(!matches(&registered, &String::from_utf8(changed).unwrap()));
+            let (longer, shorter) = (format!("{registered}x"), &registered[..registered.len() - 1]);
+            prop_assert!(!matches(&registered, &longer));
+            prop_assert!(!matches(&registered, shorter));
+        }
+
+        // I-R6, I-R3
+        #[test]
+        fn the_emitted_uri_is_the_registered_one_and_our_parameters(
+            tail in "(/[a-z0-9]{0,5}){0,3}(\\?[a-z]{2}=[a-z0-9]{0,3})?", state in "[ -~]{1,30}",
+        ) {
+            let uri = RedirectUri::new(format!("https://app.example{tail}")).unwrap();
+            let emitted = uri.with_parameters([("code", "c"), ("state", &state), ("iss", "https://as.example")]).unwrap();
+            prop_assert!(emitted.starts_with(uri.as_str()));
+            let parsed = url::Url::parse(&emitted).unwrap();
+            for (name, value) in [("code", "c"), ("state", state.as_str()), ("iss", "https://as.example")] {
+                let values: std::vec::Vec<_> =
+                    parsed.query_pairs().filter(|(n, _)| n == name).map(|(_, v)| v.to_string()).collect();
+                prop_assert_eq!(values, [value]);
+            }
+        }
+    }
+}

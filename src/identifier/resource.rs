@@ -1,0 +1,318 @@
+//! Resource identifiers: what a token is for (RFC 8707 section 2, RFC 9728 section 1.2).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::endpoint::{Origin, origin_of};
+use super::{
+    IdentifierFault, InvalidIdentifier, fold_scheme_and_host, identifier, is_loopback_host, web_uri,
+};
+use crate::syntax::uri::Uri;
+
+identifier!(
+    /// The identifier of a protected resource: an https URL (or http on a loopback host) without fragment.
+    ///
+    /// It goes into every `resource` parameter byte for byte (D2).
+    ResourceId
+);
+
+const KIND: &str = "resource identifier";
+
+/// A place where a resource's metadata may stand, and the identifier the document there must have (D1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetadataLocation {
+    /// The URL to fetch.
+    pub url: String,
+    /// What the document's `resource` must equal; any one of them.
+    pub identifiers: Vec<ResourceId>,
+}
+
+impl ResourceId {
+    /// Takes the exact text.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] for another scheme, a fragment or user information.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let text = text.into();
+        web_uri(KIND, &text)?;
+        Ok(Self(text))
+    }
+
+    /// The identifier of the MCP server at a URL a person typed: scheme and host in lower case, and nothing else
+    /// changed but a lone slash behind the host (MCP authorization, canonical server URI; D2, D3).
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] as for [`ResourceId::new`].
+    pub fn from_server_url(text: &str) -> Result<Self, InvalidIdentifier> {
+        let refuse = || InvalidIdentifier::new(KIND, IdentifierFault::Scheme);
+        let mut folded = fold_scheme_and_host(text).ok_or_else(refuse)?;
+        if folded.ends_with('/') && folded.matches('/').count() == 3 {
+            folded.pop();
+        }
+        Self::new(folded)
+    }
+
+    /// Its origin.
+    pub fn origin(&self) -> Origin {
+        origin_of(&self.0)
+    }
+
+    /// The host, for a person to read.
+    pub fn host(&self) -> &str {
+        Uri::parse(&self.0).map_or("", |uri| uri.host())
+    }
+
+    /// The path as written; may be empty.
+    pub fn path(&self) -> &str {
+        Uri::parse(&self.0).map_or("", |uri| uri.path())
+    }
+
+    /// Whether it lies on a loopback host.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback_host(self.host())
+    }
+
+    /// Where its metadata may stand, in the order to try: path-inserted, then root (RFC 9728 section 3.1, MCP
+    /// protected resource metadata discovery). Without a path there is one place only.
+    pub fn metadata_locations(&self) -> Vec<MetadataLocation> {
+        const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
+        let Ok(uri) = Uri::parse(&self.0) else { return Vec::new() };
+        let end = self.0.len().saturating_sub(
+            uri.path().len().saturating_add(uri.query().map_or(0, |query| query.len().saturating_add(1))),
+        );
+        let base = self.0.get(..end).unwrap_or_default();
+        let at_root: Vec<Self> =
+            ["", "/"].iter().filter_map(|slash| Self::new([base, *slash].concat()).ok()).collect();
+        let root = MetadataLocation { url: [base, WELL_KNOWN].concat(), identifiers: at_root };
+        // RFC9728-3.1-2: the slash directly behind the host goes, the query stays at the end.
+        let path = if uri.path() == "/" { "" } else { uri.path() };
+        if path.is_empty() && uri.query().is_none() {
+            return Vec::from([root]);
+        }
+        let query = uri.query().map_or_else(String::new, |query| ["?", query].concat());
+        let inserted = MetadataLocation {
+            url: [base, WELL_KNOWN, path, &query].concat(),
+            identifiers: Vec::from([self.clone()]),
+        };
+        // MCP-DISC-008
+        Vec::from([inserted, root])
+    }
+
+    /// Whether a request to that URL is a request to this resource: same scheme, host and port, and its path
+    /// equals this path or continues it at a segment border (I-A2, I-L7). Anything ambiguous is not covered.
+    pub fn covers(&self, request_url: &str) -> bool {
+        let (Ok(resource), Ok(request)) = (Uri::parse(&self.0), web_uri("request URL", request_url)) else {
+            return false;
+        };
+        resource.scheme() == request.scheme()
+            && resource.host().eq_ignore_ascii_case(request.host())
+            && resource.effective_port() == request.effective_port()
+            && resource.query().is_none_or(|query| request.query() == Some(query))
+            && is_below(resource.path(), request.path())
+    }
+
+    /// Whether this identifier is a proper path prefix of the other, on the same origin (D1, `ResourcePathPrefix`).
+    pub fn is_proper_prefix_of(&self, other: &Self) -> bool {
+        self != other && self.path().len() < other.path().len() && self.covers(other.as_str())
+    }
+
+    /// Whether an audience names this resource: equal after scheme and host are put into lower case, nothing
+    /// else (D3, I-A1).
+    pub fn equals_audience(&self, audience: &str) -> bool {
+        fold_scheme_and_host(&self.0)
+            .is_some_and(|own| fold_scheme_and_host(audience).is_some_and(|it| own == it))
+    }
+
+    /// The form under which an authorization server looks a requested resource up: scheme and host in lower case,
+    /// a lone slash behind the host dropped (D30). Not an identifier to send or to mint.
+    pub fn lookup_key(&self) -> String {
+        let mut folded = fold_scheme_and_host(&self.0).unwrap_or_default();
+        if folded.ends_with('/') && folded.matches('/').count() == 3 {
+            folded.pop();
+        }
+        folded
+    }
+}
+
+/// Whether `path` equals `base` or lies below it, segment by segment; paths with tricks lie nowhere.
+fn is_below(base: &str, path: &str) -> bool {
+    let base = base.strip_suffix('/').unwrap_or(base);
+    let path = if path.is_empty() { "/" } else { path };
+    let Some(rest) = path.strip_prefix(base) else { return false };
+    if !(rest.is_empty() || rest.starts_with('/')) {
+        return false;
+    }
+    // Dot segments were refused by the URI grammar. An empty segment or an escaped separator may be read as
+    // another path by the server behind.
+    let inner = path.strip_suffix('/').unwrap_or(path);
+    let mut segments = inner.split('/').skip(1);
+    let lower = path.to_ascii_lowercase();
+    let escaped = ["%2f", "%5c", "%2e", "%00"].iter().any(|escape| lower.contains(escape));
+    !escaped && (inner.is_empty() || segments.all(|segment| !segment.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::ResourceId;
+
+    fn resource(text: &str) -> ResourceId {
+        ResourceId::new(text).unwrap()
+    }
+
+    fn locations(text: &str) -> Vec<(String, Vec<String>)> {
+        resource(text)
+            .metadata_locations()
+            .into_iter()
+            .map(|location| {
+                let identifiers = location.identifiers.iter().map(|id| String::from(id.as_str())).collect();
+                (location.url, identifiers)
+            })
+            .collect()
+    }
+
+    // RFC9728-3.1-2, MCP-DISC-008
+    #[test]
+    fn metadata_stands_below_the_well_known_path() {
+        let well_known = "https://h.example/.well-known/oauth-protected-resource";
+        let roots = || Vec::from(["https://h.example".into(), "https://h.example/".into()]);
+        assert_eq!(locations("https://h.example"), [(well_known.into(), roots())]);
+        assert_eq!(locations("https://h.example/"), [(well_known.into(), roots())]);
+        assert_eq!(
+            locations("https://h.example/mcp"),
+            [
+                (format!("{well_known}/mcp"), Vec::from(["https://h.example/mcp".into()])),
+                (well_known.into(), roots())
+            ]
+        );
+        assert_eq!(
+            locations("https://h.example/a/mcp?t=1").first().unwrap(),
+            &(format!("{well_known}/a/mcp?t=1"), Vec::from(["https://h.example/a/mcp?t=1".into()]))
+        );
+    }
+
+    #[test]
+    fn a_typed_url_is_folded_and_a_lone_slash_dropped() {
+        let typed = |text: &str| ResourceId::from_server_url(text).map(|id| String::from(id.as_str()));
+        assert_eq!(typed("HTTPS://Mcp.Example.com/MCP").unwrap(), "https://mcp.example.com/MCP");
+        assert_eq!(typed("https://mcp.example.com/").unwrap(), "https://mcp.example.com");
+        assert_eq!(typed("https://mcp.example.com/mcp/").unwrap(), "https://mcp.example.com/mcp/");
+        for text in [
+            "mcp.example.com",
+            "http://mcp.example.com",
+            "https://mcp.example.com/#x",
+            "https://a@b.example/",
+        ] {
+            assert!(typed(text).is_err(), "{text}");
+        }
+    }
+
+    // I-A2, I-L7
+    #[test]
+    fn a_request_is_covered_by_origin_and_whole_segments() {
+        let api = resource("https://h.example/api");
+        for url in [
+            "https://h.example/api",
+            "https://h.example/api/",
+            "https://h.example/api/x?y=1",
+            "https://H.example:443/api/x",
+        ] {
+            assert!(api.covers(url), "{url}");
+        }
+        for url in [
+            "https://h.example/",
+            "https://h.example/apix",
+            "https://h.example/API",
+            "http://h.example/api",
+            "https://h.example:8443/api",
+            "https://g.example/api",
+            "https://u@h.example/api",
+            "https://h.example/api/../admin",
+            "https://h.example/api/%2e%2e/admin",
+            "https://h.example/api/%2E./admin",
+            "https://h.example/api%2f..%2fadmin",
+            "https://h.example/api/%5c..%5cadmin",
+            "https://h.example/api\\..\\admin",
+            "https://h.example/api//x",
+            "https://h.example/api/x//",
+            "https://h.example//api",
+            "https://h.example/api/#f",
+            "javascript://h.example/api",
+            "",
+        ] {
+            assert!(!api.covers(url), "{url}");
+        }
+        assert!(resource("https://h.example").covers("https://h.example/any/path"));
+        assert!(resource("https://h.example").covers("https://h.example"));
+        assert!(!resource("https://h.example/a?t=1").covers("https://h.example/a?t=2"));
+    }
+
+    // I-A1
+    #[test]
+    fn audiences_are_folded_in_scheme_and_host_only() {
+        let api = resource("https://h.example/Api");
+        for audience in ["https://h.example/Api", "HTTPS://H.Example/Api"] {
+            assert!(api.equals_audience(audience), "{audience}");
+        }
+        for audience in [
+            "https://h.example/api",
+            "https://h.example/Api/",
+            "https://h.example",
+            "https://h.example:443/Api",
+            "h.example/Api",
+            "https://h.example/Api?",
+            "https://h.example/Ap",
+            "https://h.example/Api ",
+            "",
+            "null",
+        ] {
+            assert!(!api.equals_audience(audience), "{audience}");
+        }
+    }
+
+    #[test]
+    fn lookup_folds_the_lone_slash() {
+        assert_eq!(resource("https://h.example/").lookup_key(), resource("https://h.example").lookup_key());
+        assert_ne!(
+            resource("https://h.example/a/").lookup_key(),
+            resource("https://h.example/a").lookup_key()
+        );
+    }
+
+    #[test]
+    fn a_prefix_is_proper_and_on_the_same_origin() {
+        let url = resource("https://h.example/a/b");
+        assert!(resource("https://h.example").is_proper_prefix_of(&url));
+        assert!(resource("https://h.example/a").is_proper_prefix_of(&url));
+        for text in [
+            "https://h.example/a/b",
+            "https://h.example/a/b/c",
+            "https://g.example/a",
+            "https://h.example/a/bb",
+        ] {
+            assert!(!resource(text).is_proper_prefix_of(&url), "{text}");
+        }
+    }
+
+    proptest! {
+        // I-A2
+        #[test]
+        fn coverage_is_a_segment_list_prefix(
+            base in proptest::collection::vec("[a-z%.]{1,4}", 0..4), path in proptest::collection::vec("[a-z%.]{0,4}", 0..5),
+        ) {
+            let join = |segments: &[String]| segments.iter().map(|s| format!("/{s}")).collect::<String>();
+            if let Ok(resource) = ResourceId::new(format!("https://h.example{}", join(&base))) {
+                if resource.covers(&format!("https://h.example{}", join(&path))) {
+                    let path: Vec<_> = path.iter().filter(|segment| !segment.is_empty()).collect();
+                    prop_assert!(base.iter().zip(&path).all(|(a, b)| a == *b) && path.len() >= base.len());
+                    prop_assert!(path.iter().all(|s| *s != "." && *s != ".."));
+                }
+            }
+        }
+    }
+}

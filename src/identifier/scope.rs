@@ -1,0 +1,185 @@
+//! Scopes and sets of them (OAuth 2.1 section 1.4.1, appendix A).
+
+use alloc::collections::{BTreeSet, btree_set};
+use alloc::string::String;
+use core::fmt;
+
+use super::{IdentifierFault, InvalidIdentifier, identifier};
+use crate::limits;
+
+identifier!(
+    /// One scope token: case-sensitive, without spaces, quotes and backslashes.
+    Scope
+);
+
+impl Scope {
+    /// Takes the exact text.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] when it is empty, too long or outside `%x21 / %x23-5B / %x5D-7E`.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let text = text.into();
+        // OAUTH21-A-1, OAUTH21-A-2
+        let allowed = text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        if text.is_empty() || text.len() > limits::SCOPE_BYTES || !allowed {
+            return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// A set of scopes. Order and repetition on the wire mean nothing.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScopeSet {
+    scopes: BTreeSet<Scope>,
+}
+
+impl ScopeSet {
+    /// No scope.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads tokens separated by single spaces. An empty text is no set: an absent parameter is.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] for an empty text, two spaces in a row, a malformed token or too many.
+    pub fn parse(text: &str) -> Result<Self, InvalidIdentifier> {
+        // OAUTH21-A-1
+        let mut scopes = BTreeSet::new();
+        for token in text.split(' ') {
+            scopes.insert(Scope::new(token)?);
+            // D36
+            if scopes.len() > limits::SCOPES {
+                return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
+            }
+        }
+        Ok(Self { scopes })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.scopes.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.scopes.len()
+    }
+
+    /// Whether one is among them.
+    pub fn contains(&self, scope: &Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+
+    /// Whether one of that text is among them.
+    pub fn contains_str(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|known| known.as_str() == scope)
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, scope: Scope) {
+        self.scopes.insert(scope);
+    }
+
+    /// Those of either set.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        self.scopes.union(&other.scopes).cloned().collect()
+    }
+
+    /// Those of both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.scopes.intersection(&other.scopes).cloned().collect()
+    }
+
+    /// Those of this set that the other lacks.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        self.scopes.difference(&other.scopes).cloned().collect()
+    }
+
+    /// Whether the other has all of these.
+    pub fn is_subset_of(&self, other: &Self) -> bool {
+        self.scopes.is_subset(&other.scopes)
+    }
+
+    /// All of them, in order of bytes.
+    pub fn iter(&self) -> btree_set::Iter<'_, Scope> {
+        self.scopes.iter()
+    }
+}
+
+impl FromIterator<Scope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
+        Self { scopes: scopes.into_iter().collect() }
+    }
+}
+
+impl<'s> IntoIterator for &'s ScopeSet {
+    type Item = &'s Scope;
+    type IntoIter = btree_set::Iter<'s, Scope>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.scopes.iter().enumerate() {
+            if index > 0 {
+                f.write_str(" ")?;
+            }
+            f.write_str(scope.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ScopeSet({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::{Scope, ScopeSet};
+
+    // OAUTH21-A-1
+    #[test]
+    fn malformed_sets_are_refused() {
+        for text in ["", " ", "a ", " a", "a  b", "a\tb", "a\"", "a\\", "a\u{7f}", "ä", "a\n"] {
+            assert!(ScopeSet::parse(text).is_err(), "{text:?}");
+        }
+        let many: std::string::String = (0..200).map(|n| std::format!("s{n} ")).collect();
+        assert!(ScopeSet::parse(many.trim_end()).is_err());
+        assert!(Scope::new("a b").is_err());
+    }
+
+    // OAUTH21-A-2
+    #[test]
+    fn order_means_nothing_and_case_does() {
+        assert_eq!(ScopeSet::parse("b a b"), ScopeSet::parse("a b"));
+        assert_ne!(ScopeSet::parse("a"), ScopeSet::parse("A"));
+        let (ab, bc) = (ScopeSet::parse("a b").unwrap(), ScopeSet::parse("b c").unwrap());
+        assert_eq!(ab.union(&bc).to_string(), "a b c");
+        assert_eq!(ab.difference(&bc).to_string(), "a");
+        assert_eq!(ab.intersection(&bc).to_string(), "b");
+        assert!(!ab.is_subset_of(&bc) && ScopeSet::new().is_subset_of(&ab));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(tokens in proptest::collection::vec("[!#-\\[\\]-~]{1,12}", 1..12)) {
+            let set: ScopeSet = tokens.iter().map(|token| Scope::new(token.as_str()).unwrap()).collect();
+            prop_assert_eq!(ScopeSet::parse(&set.to_string()), Ok(set));
+        }
+    }
+}
