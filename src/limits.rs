@@ -62,6 +62,12 @@ pub const REDIRECT_URIS: usize = 32;
 /// Longest client name, in bytes; longer ones are refused at registration.
 pub const CLIENT_NAME_BYTES: usize = 256;
 
+/// Longest `error_description` kept, in bytes: a sentence or two for a log.
+pub const ERROR_TEXT_BYTES: usize = 512;
+
+/// Longest `error` code read, in bytes; the longest registered one has 33.
+pub const ERROR_CODE_BYTES: usize = 64;
+
 /// Most documents fetched while discovering one server: two resource metadata locations, three authorization
 /// server locations, and as many again for a second issuer.
 pub const DISCOVERY_FETCHES: u32 = 10;

@@ -154,6 +154,11 @@ secret!(
     /// A token as it was presented to a resource server, of unknown kind until it is verified (RFC 6750).
     BearerToken, "bearer token", limits::TOKEN_BYTES, is_token68
 );
+secret!(
+    /// Text a peer submitted as a token of a kind yet to be found out: to be revoked or introspected (RFC 7009
+    /// section 2.1, RFC 7662 section 2.1), or as a client assertion (RFC 7521 section 4.2).
+    SubmittedToken, "submitted token", limits::TOKEN_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
 
 /// Bytes of an outgoing message that hold a secret: erased on drop, redacted in `Debug`.
 #[derive(Clone)]
