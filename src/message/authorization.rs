@@ -2,24 +2,65 @@
 //! and as it arrives at the client's redirect URI (sections 4.1.2 and 4.1.2.1, RFC 9207).
 //!
 //! ```text
-//! query ──AuthorizationRequest::parse──▶ AuthorizationRequest
+//! CodeRequest ──pairs──▶ query ──AuthorizationRequest::parse──▶ AuthorizationRequest
 //! AuthorizationResponse ──pairs──▶ redirect ──Callback::from_url──▶ Callback
 //! ```
 //!
 //! What is sent has every member it needs by its type; what is received may lack any.
 
 use alloc::borrow::ToOwned;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use crate::identifier::Issuer;
+use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
+use crate::pkce::CodeChallenge;
 use crate::secret::{AuthorizationCode, State};
 use crate::syntax::form::Form;
 use crate::syntax::uri::Uri;
 
 use super::Malformed;
 use super::error_code::{AuthorizationErrorCode, ErrorDetail};
+
+/// The authorization request this client sends: always for a code, always with an S256 challenge and a state.
+#[derive(Debug, Clone)]
+pub struct CodeRequest {
+    /// Who asks.
+    pub client_id: ClientId,
+    /// Where the answer goes.
+    pub redirect_uri: RedirectUri,
+    /// The challenge of the verifier kept for the token request.
+    pub code_challenge: CodeChallenge,
+    /// What ties the answer to this request.
+    pub state: State,
+    /// What is asked for; `None`, or an empty set, leaves it to the server.
+    pub scope: Option<ScopeSet>,
+    /// The resource the token is for.
+    pub resource: Option<ResourceId>,
+}
+
+impl CodeRequest {
+    /// The parameters to add to the authorization endpoint's query, each once, in a fixed order.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        // OAUTH21-4.1.1-1, OAUTH21-4.1.1-5, MCP-SEC-009, MCP-SEC-017, OAUTH21-2.3.2-1, OAUTH21-3.1-6
+        let mut pairs: Vec<(&'static str, String)> = [
+            ("response_type", "code".to_owned()),
+            ("client_id", self.client_id.as_str().to_owned()),
+            ("redirect_uri", self.redirect_uri.as_str().to_owned()),
+            ("code_challenge", self.code_challenge.to_text()),
+            ("code_challenge_method", "S256".to_owned()),
+            ("state", self.state.expose().to_owned()),
+        ]
+        .into();
+        if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.is_empty()) {
+            pairs.push(("scope", scope.to_string()));
+        }
+        if let Some(resource) = &self.resource {
+            pairs.push(("resource", resource.as_str().to_owned()));
+        }
+        pairs
+    }
+}
 
 /// An authorization request as a server received it: each parameter at most once, none checked beyond that, an
 /// empty one absent. Parameters that are not here are ignored.
@@ -263,7 +304,7 @@ mod tests {
     use proptest::option::of;
     use proptest::prelude::*;
 
-    use super::super::arbitrary::{CANARY, detail, utf8};
+    use super::super::arbitrary::{CANARY, detail, scopes, utf8};
     use super::super::error_code::ErrorText;
     use super::*;
     use crate::syntax::form;
@@ -276,6 +317,31 @@ mod tests {
 
     fn encode(pairs: &[(&'static str, String)]) -> String {
         form::encode(pairs.iter().map(|(name, value)| (*name, value.as_str())))
+    }
+
+    #[test]
+    fn a_code_request_always_has_challenge_method_state_and_redirect_uri() {
+        // OAUTH21-4.1.1-1, OAUTH21-4.1.1-5, MCP-SEC-009, MCP-SEC-017, OAUTH21-2.3.2-1, OAUTH21-3.1-6
+        let request = CodeRequest {
+            client_id: ClientId::new("client").unwrap(),
+            redirect_uri: RedirectUri::new(HERE).unwrap(),
+            code_challenge: CodeChallenge::from_bytes([7; 32]),
+            state: State::new("st").unwrap(),
+            scope: None,
+            resource: None,
+        };
+        let names: Vec<_> = request.pairs().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(
+            names,
+            [
+                "response_type",
+                "client_id",
+                "redirect_uri",
+                "code_challenge",
+                "code_challenge_method",
+                "state"
+            ]
+        );
     }
 
     #[test]
@@ -432,6 +498,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_code_request_reads_back_the_same(
+            id in "[ -~]{1,20}", state in "[ -~]{1,40}", scope in of(scopes()), resource: bool, challenge: [u8; 32],
+        ) {
+            let sent = CodeRequest {
+                client_id: ClientId::new(id).unwrap(),
+                redirect_uri: RedirectUri::new(HERE).unwrap(),
+                code_challenge: CodeChallenge::from_bytes(challenge),
+                state: State::new(state).unwrap(),
+                scope,
+                resource: resource.then(|| ResourceId::new("https://mcp.example.com/mcp").unwrap()),
+            };
+            let pairs = sent.pairs();
+            let received = AuthorizationRequest::parse(encode(&pairs).as_bytes()).unwrap();
+            prop_assert_eq!(received.response_type.as_deref(), Some("code"));
+            prop_assert_eq!(received.client_id.as_deref(), Some(sent.client_id.as_str()));
+            prop_assert_eq!(received.redirect_uri.as_deref(), Some(HERE));
+            prop_assert_eq!(received.code_challenge, Some(sent.code_challenge.to_text()));
+            prop_assert_eq!(received.code_challenge_method.as_deref(), Some("S256"));
+            prop_assert_eq!(received.state.as_ref().map(State::expose), Some(sent.state.expose()));
+            prop_assert_eq!(received.scope, sent.scope.map(|scope| scope.to_string()));
+            prop_assert_eq!(received.resource, sent.resource.map(|resource| resource.as_str().to_owned()));
+        }
+
         #[test]
         fn a_response_reads_back_the_same(code in "[ -~]{1,40}", state in of("[ -~]{1,40}"), error in of(detail())) {
             // I-R7, MCP-AUTH-031, RFC9207-2-1, OAUTH21-4.1.2-3, OAUTH21-4.1.2.1-3

@@ -3,6 +3,7 @@
 //!
 //! Whether an active token is meant for the resource that asks is not decided here.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -62,7 +63,7 @@ pub enum IntrospectionResponse {
     /// The token is not active, or not the caller's business; nothing else is said.
     Inactive,
     /// The token is active.
-    Active(ActiveToken),
+    Active(Box<ActiveToken>),
 }
 
 /// What an active token stands for. Times are seconds since 1970; members that are not here are ignored.
@@ -113,7 +114,7 @@ impl IntrospectionResponse {
             return Ok(Self::Inactive);
         }
         let text = |name| members.display_text(name, limits::URL_BYTES);
-        Ok(Self::Active(ActiveToken {
+        Ok(Self::Active(Box::new(ActiveToken {
             scope: members.scope("scope")?,
             client_id: text("client_id")?,
             username: text("username")?,
@@ -127,7 +128,7 @@ impl IntrospectionResponse {
             jti: text("jti")?,
             bound_to_key: members.has("cnf"),
             authorization_details: members.has("authorization_details"),
-        }))
+        })))
     }
 
     /// The answer as JSON. `bound_to_key` and `authorization_details` are only read: this crate issues neither.
@@ -166,7 +167,7 @@ mod tests {
     fn active(member: &str) -> Result<ActiveToken, Malformed> {
         let body = format!(r#"{{"active":true{member}}}"#);
         match IntrospectionResponse::parse(body.as_bytes())? {
-            IntrospectionResponse::Active(token) => Ok(token),
+            IntrospectionResponse::Active(token) => Ok(*token),
             IntrospectionResponse::Inactive => panic!("inactive"),
         }
     }
@@ -273,7 +274,7 @@ mod tests {
                 bound_to_key: false,
                 authorization_details: false,
             };
-            let answer = IntrospectionResponse::Active(token);
+            let answer = IntrospectionResponse::Active(Box::new(token));
             prop_assert_eq!(IntrospectionResponse::parse(&answer.render()).unwrap(), answer);
         }
 
