@@ -448,6 +448,7 @@ mod tests {
         ] {
             assert!(Callback::from_url(url).is_err(), "{url}");
         }
+        assert!(Callback::from_parts("http://127.0.0.1/callback?x=1", "code=c").is_err());
     }
 
     #[test]

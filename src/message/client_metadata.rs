@@ -582,6 +582,8 @@ mod tests {
         }
         let long = format!(r#""client_name":"{}""#, "n".repeat(limits::CLIENT_NAME_BYTES + 1));
         assert_eq!(request(&long).unwrap_err(), Malformed::Invalid("client_name"));
+        let long = format!(r#""redirect_uris":["https://a.example/{}"]"#, "p".repeat(limits::URL_BYTES));
+        assert_eq!(request(&long).unwrap_err(), Malformed::Invalid("redirect_uris"));
         let uris: Vec<_> =
             (0..=limits::REDIRECT_URIS).map(|i| format!("\"https://example.com/{i}\"")).collect();
         let many = format!(r#""redirect_uris":[{}]"#, uris.join(","));
@@ -736,6 +738,20 @@ mod tests {
             };
             assert!(ClientMetadataDocument::new(ClientId::new(URL).unwrap(), metadata).is_err());
         }
+        let publish = |metadata| ClientMetadataDocument::new(ClientId::new(URL).unwrap(), metadata);
+        let named = ClientMetadata { client_name: Some("C".into()), ..native() };
+        let symmetric = JsonObject::parse(br#"{"keys":[{"kty":"oct","k":"s"}]}"#, 100).ok();
+        assert_eq!(
+            publish(ClientMetadata { jwks: symmetric, ..named.clone() }).unwrap_err(),
+            Malformed::Invalid("jwks")
+        );
+        // MCP-REG-012
+        let private = ["com.example.app:/cb".into()].into();
+        assert_eq!(
+            publish(ClientMetadata { redirect_uris: Vec::new(), other_redirect_uris: private, ..named })
+                .unwrap_err(),
+            Malformed::Missing("redirect_uris")
+        );
         assert!(document(r#","token_endpoint_auth_method":"none""#).is_ok());
         assert!(document(r#","token_endpoint_auth_method":"private_key_jwt""#).is_err());
         assert!(
