@@ -119,6 +119,19 @@ impl ClientMetadata {
         }
     }
 
+    /// The metadata alone, as JSON: what a server keeps of a client.
+    pub fn render(&self) -> Vec<u8> {
+        self.write(Document::new()).finish()
+    }
+
+    /// Reads what [`ClientMetadata::render`] wrote.
+    ///
+    /// # Errors
+    /// [`Malformed`], whose `member()` is the one at fault.
+    pub fn parse(json: &[u8]) -> Result<Self, Malformed> {
+        Self::read(&Members::of(&JsonObject::parse(json, limits::DOCUMENT_BYTES)?))
+    }
+
     fn read(members: &Members<'_>) -> Result<Self, Malformed> {
         let mut redirect_uris = Vec::new();
         let mut other_redirect_uris = Vec::new();
@@ -252,7 +265,7 @@ impl RegistrationRequest {
 
     /// The request as JSON.
     pub fn render(&self) -> Vec<u8> {
-        self.0.write(Document::new()).finish()
+        self.0.render()
     }
 
     /// What the client says about itself.

@@ -1,0 +1,101 @@
+//! The document the server publishes about itself (RFC 8414 section 2), from configuration only.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{AuthorizationServer, RegistrationPolicy};
+use crate::identifier::ScopeSet;
+use crate::message::exchange::Respond;
+use crate::message::server_metadata::ServerMetadata;
+
+/// Ways for a client to authenticate at the token endpoint.
+pub(crate) const TOKEN_AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
+
+/// Grant types the token endpoint has.
+pub(crate) const GRANT_TYPES: [&str; 2] = ["authorization_code", "refresh_token"];
+
+impl AuthorizationServer {
+    /// The metadata document as a value.
+    pub fn metadata(&self) -> ServerMetadata {
+        let texts = |values: &[&str]| Some(values.iter().map(|value| String::from(*value)).collect());
+        let scopes =
+            self.resources().iter().fold(ScopeSet::new(), |all, resource| all.union(&resource.scopes()));
+        // RFC8414-2-1, RFC9207-2.3-1: the one configured issuer.
+        let mut document = ServerMetadata::new(self.issuer().clone());
+        // RFC8414-2-3
+        document.authorization_endpoint = Some(self.0.authorization_endpoint.clone());
+        document.token_endpoint = Some(self.0.token_endpoint.clone());
+        document.revocation_endpoint = Some(self.0.revocation_endpoint.clone());
+        document.registration_endpoint = match self.registration() {
+            RegistrationPolicy::Closed => None,
+            RegistrationPolicy::Open => Some(self.0.registration_endpoint.clone()),
+        };
+        document.jwks_uri = Some(self.0.jwks_uri.clone());
+        document.response_modes_supported = texts(&["query"]);
+        document.grant_types_supported = texts(&GRANT_TYPES);
+        document.scopes_supported = Some(scopes);
+        // MCP-SEC-014, OAUTH21-4.1.1-6: S256 is what is taken, so S256 is what is listed (I-C6).
+        document.code_challenge_methods_supported = texts(&[crate::pkce::S256]);
+        document.token_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
+        document.revocation_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
+        document.authorization_response_iss_parameter_supported = true;
+        document.client_id_metadata_document_supported = self.reads_metadata_documents();
+        document.protected_resources =
+            Some(self.resources().iter().map(|known| String::from(known.id().as_str())).collect::<Vec<_>>());
+        document
+    }
+
+    /// The answer to a GET of the metadata document.
+    pub fn metadata_response(&self) -> Respond {
+        // RFC8414-3.2-1
+        Respond::json(200, self.metadata().render()).with_header("cache-control", "public, max-age=300")
+    }
+
+    /// The path at which the document stands: the well-known string inserted between host and path of the issuer.
+    pub fn metadata_path(&self) -> String {
+        // RFC8414-3-1
+        let url = self.issuer().metadata_urls().into_iter().next().unwrap_or_default();
+        let origin = self.0.token_endpoint.origin();
+        String::from(url.get(origin.as_str().len()..).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::authorization_server::{
+        AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
+    };
+    use crate::identifier::{Issuer, ResourceId, Scope};
+    use crate::jose::{Algorithm, SigningKeyId};
+    use crate::message::server_metadata::ServerMetadata;
+
+    fn server(issuer: &str, registration: RegistrationPolicy) -> AuthorizationServer {
+        let scope = (Scope::new("read").unwrap(), "Read".into());
+        let resource = KnownResource::new(ResourceId::new("https://h.example/mcp").unwrap(), [scope]);
+        let key = SigningKeyId::new("k1", Algorithm::EdDsa);
+        let configuration = Configuration::new(Issuer::new(issuer).unwrap(), [resource].into(), key);
+        AuthorizationServer::new(configuration.registration(registration)).unwrap()
+    }
+
+    // MCP-SEC-014, RFC8414-2-1, RFC8414-2-3, RFC9207-2.3-1
+    #[test]
+    fn the_document_says_what_the_server_does() {
+        let server = server("https://as.example/t", RegistrationPolicy::Open);
+        let document = ServerMetadata::parse(server.metadata_response().body()).unwrap();
+        assert_eq!(document.issuer.as_str(), "https://as.example/t");
+        assert!(document.lists_s256());
+        assert_eq!(document.code_challenge_methods_supported.unwrap(), ["S256"]);
+        assert_eq!(document.response_types_supported, ["code"]);
+        assert!(document.authorization_response_iss_parameter_supported);
+        assert!(document.authorization_endpoint.is_some() && document.token_endpoint.is_some());
+        assert_eq!(document.registration_endpoint.unwrap().as_str(), "https://as.example/t/register");
+        assert_eq!(server.metadata_path(), "/.well-known/oauth-authorization-server/t");
+    }
+
+    #[test]
+    fn a_closed_registration_has_no_endpoint() {
+        let server = server("https://as.example", RegistrationPolicy::Closed);
+        assert_eq!(server.metadata().registration_endpoint, None);
+        assert_eq!(server.metadata_path(), "/.well-known/oauth-authorization-server");
+    }
+}
