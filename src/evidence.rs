@@ -86,7 +86,8 @@ impl IssuerMatched {
         (longer(expected, document) || longer(document, expected)).then(|| Self(document.clone()))
     }
 
-    /// The four rows of the callback's `iss`: announced or not, present or not.
+    /// The four rows of the callback's `iss`: announced or not, present or not. For error responses too
+    /// (MCP-AUTH-039): an error is read only behind this.
     pub(crate) fn by_callback(
         recorded: &Self,
         announced: bool,
@@ -323,9 +324,9 @@ mod tests {
 
     use super::{
         AgentBinding, Approval, AudienceMatched, CallbackExpected, CallbackMatched, CodeChallenge,
-        CodeVerifier, ConsentExpected, ConsentGiven, Issuer, IssuerMatched, IssuerMismatch, OffsetDateTime,
-        RedirectMatched, RedirectUri, ResourceId, ResourceMatched, ScopeSet, SecretDigest, State,
-        VerifierMatched,
+        CodeVerifier, ConsentExpected, ConsentGiven, Issuer, IssuerForResource, IssuerMatched,
+        IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri, ResourceId, ResourceMatched, ScopeSet,
+        SecretDigest, State, VerifierMatched,
     };
     use crate::time::Duration;
 
@@ -496,6 +497,16 @@ mod tests {
         };
         let approval = Approval::assertion("", own, ScopeSet::new());
         assert!(ConsentGiven::compare(&expected, &approval, &csrf, now).is_none());
+    }
+
+    // D36
+    #[test]
+    fn an_assertion_speaks_of_one_pair_only() {
+        let (h, g) = (resource("https://h.example"), resource("https://g.example"));
+        let (a, b) = (issuer("https://a.example"), issuer("https://b.example"));
+        let assertion = IssuerForResource::assertion(h.clone(), a.clone());
+        assert!(assertion.is_for(&h, &a));
+        assert!(!assertion.is_for(&g, &a) && !assertion.is_for(&h, &b) && !assertion.is_for(&g, &b));
     }
 
     proptest! {

@@ -65,7 +65,7 @@ impl fmt::Debug for CodeChallenge {
 
 /// A fresh verifier: 43 characters from 256 random bits (RFC 7636 section 4.1).
 pub(crate) fn new_verifier(entropy: &mut dyn Entropy) -> Result<CodeVerifier, EntropyUnavailable> {
-    // OAUTH21-4.1.1-3
+    // OAUTH21-4.1.1-3, OAUTH21-4.1.1-4
     secret::fresh(entropy, CodeVerifier::new)
 }
 
@@ -73,7 +73,8 @@ pub(crate) fn new_verifier(entropy: &mut dyn Entropy) -> Result<CodeVerifier, En
 mod tests {
     use proptest::prelude::*;
 
-    use super::CodeChallenge;
+    use super::{CodeChallenge, new_verifier};
+    use crate::entropy::{Entropy, EntropyUnavailable};
     use crate::secret::CodeVerifier;
 
     #[test]
@@ -96,6 +97,27 @@ mod tests {
         ] {
             assert!(CodeChallenge::parse(text).is_err(), "{text}");
         }
+    }
+
+    struct Counting(u8);
+
+    impl Entropy for Counting {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EntropyUnavailable> {
+            self.0 = self.0.checked_sub(1).ok_or(EntropyUnavailable)?;
+            buffer.fill(self.0);
+            Ok(())
+        }
+    }
+
+    // I-L5, OAUTH21-4.1.1-3, OAUTH21-4.1.1-4
+    #[test]
+    fn verifiers_are_drawn_anew_and_only_with_randomness() {
+        let mut entropy = Counting(2);
+        let first = new_verifier(&mut entropy).unwrap();
+        let second = new_verifier(&mut entropy).unwrap();
+        assert_eq!(first.expose().len(), 43);
+        assert_ne!(first.expose(), second.expose());
+        assert!(new_verifier(&mut entropy).is_err());
     }
 
     proptest! {

@@ -27,6 +27,16 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
+/// Whether a URL with this host may be fetched as a public one: a literal address must be public, and a name must
+/// not be `localhost` or lie below it. What another name resolves to is the host's to check with [`is_public`].
+pub fn is_public_host(host: &str) -> bool {
+    // CIMD-6.5-1, MCP-SBP-020, MCP-SBP-023; other spellings of an address do not pass the URI grammar.
+    match literal(host) {
+        Some(address) => is_public(address),
+        None => !host.rsplit('.').next().unwrap_or_default().eq_ignore_ascii_case("localhost"),
+    }
+}
+
 /// The literal IP address a URL's host is, if it is one.
 pub fn literal(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -59,16 +69,15 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, _, e, f, ..] = address.segments();
     // Global unicast is 2000::/3; ::, ::1, mapped, compatible, translated (64:ff9b::/96, 64:ff9b:1::/48), discard,
-    // unique local, link-local, site-local and multicast all lie outside.
+    // unique local, link-local, site-local and multicast and SRv6 all lie outside.
     let global = a & 0xe000 == 0x2000;
     // ISATAP: an IPv4 address behind 0000:5efe or 0200:5efe in the interface identifier.
     let isatap = f == 0x5efe && (e == 0 || e == 0x0200);
-    // Special uses within: Teredo, benchmarking, ORCHID and others in 2001::/23; documentation; 6to4; SRv6.
+    // Special uses within: Teredo, benchmarking, ORCHID and others in 2001::/23; documentation; 6to4.
     let special = (a == 0x2001 && b < 0x0200)
         || (a == 0x2001 && b == 0x0db8)
         || a == 0x2002
         || (a == 0x3fff && b < 0x1000)
-        || a == 0x5f00
         || (a == 0x2620 && b == 0x004f && c == 0x8000)
         || a == 0x3ffe;
     global && !isatap && !special
@@ -78,7 +87,7 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{is_loopback, is_private, is_public, literal};
+    use super::{is_loopback, is_private, is_public, is_public_host, literal};
 
     #[test]
     fn special_use_addresses_are_not_public() {
@@ -95,7 +104,10 @@ mod tests {
             "172.31.255.255",
             "192.0.0.1",
             "192.0.2.1",
+            "192.31.196.1",
+            "192.52.193.1",
             "192.88.99.1",
+            "192.175.48.1",
             "192.168.1.1",
             "198.18.0.1",
             "198.19.255.1",
@@ -121,7 +133,10 @@ mod tests {
             "2001:db8::1",
             "2002:7f00:1::",
             "2002:808:808::1",
+            "2620:4f:8000::1",
+            "3ffe::1",
             "3fff::1",
+            "4000::1",
             "5f00::1",
             "fc00::1",
             "fd12::1",
@@ -140,7 +155,21 @@ mod tests {
             "100.128.0.1",
             "172.32.0.1",
             "192.0.1.1",
+            "192.31.195.1",
+            "192.32.196.1",
+            "192.88.98.1",
+            "192.52.192.1",
+            "192.175.47.1",
+            "198.17.255.1",
             "198.20.0.1",
+            "11.0.0.1",
+            "126.0.0.1",
+            "128.0.0.1",
+            "2001:200::1",
+            "2003::1",
+            "2620:4f:8001::1",
+            "3fff:1000::1",
+            "2400:1::1:5efe:a00:1",
             "223.255.255.1",
             "2606:4700:4700::1111",
             "2001:4860:4860::8888",
@@ -166,6 +195,17 @@ mod tests {
         assert_eq!(literal("[::1]"), Some("::1".parse().unwrap()));
         for host in ["::1", "localhost", "127.1", "[127.0.0.1]", "[::1"] {
             assert_eq!(literal(host), None, "{host}");
+        }
+    }
+
+    // MCP-SBP-023, CIMD-6.5-1
+    #[test]
+    fn a_host_is_public_unless_it_is_local_or_a_special_literal() {
+        for host in ["localhost", "LocalHost", "a.localhost", "127.0.0.1", "[::1]", "10.0.0.1", "[fd00::1]"] {
+            assert!(!is_public_host(host), "{host}");
+        }
+        for host in ["h.example", "localhost.example", "8.8.8.8", "[2606:4700::1]"] {
+            assert!(is_public_host(host), "{host}");
         }
     }
 

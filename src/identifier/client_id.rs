@@ -33,7 +33,7 @@ impl ClientId {
     /// Whether it has the shape of a metadata document URL, well-formed or not: such an id is never looked up
     /// among registered clients, and never issued.
     pub fn looks_like_url(&self) -> bool {
-        // RFC 3986: schemes have no case, so an attacker may write any.
+        // CIMD-6.9-1. RFC 3986: schemes have no case, so an attacker may write any.
         self.0.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
             || self.0.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"))
     }
@@ -48,7 +48,7 @@ impl ClientMetadataUrl {
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         const KIND: &str = "client metadata document URL";
         let text = text.into();
-        // CIMD-3-2: dot segments, backslashes and controls never pass the URI grammar (I-P1).
+        // CIMD-3-1, CIMD-3-2: dot segments, backslashes and controls never pass the URI grammar (I-P1).
         let uri = super::web_uri(KIND, &text)?;
         if uri.path().is_empty() || uri.path() == "/" {
             return Err(InvalidIdentifier::new(KIND, IdentifierFault::Path));
@@ -63,7 +63,7 @@ impl ClientMetadataUrl {
 
     /// The host, for a person to read.
     pub fn host(&self) -> &str {
-        Uri::parse(&self.0).map_or("", |uri| uri.host())
+        Uri::read(&self.0).map_or("", |uri| uri.host())
     }
 
     /// Whether it lies on a loopback host.

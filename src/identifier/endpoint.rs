@@ -24,6 +24,10 @@ impl Endpoint {
         let text = text.into();
         // OAUTH21-3.1-2, OAUTH21-3.2-1, MCP-SBP-040: checked by `web_uri`.
         web_uri("endpoint", &text)?;
+        // MCP-SBP-044: the one quote that RFC 3986 has; hosts hand this text to the operating system.
+        if text.contains('\'') {
+            return Err(InvalidIdentifier::new("endpoint", IdentifierFault::Grammar));
+        }
         Ok(Self(text))
     }
 
@@ -34,7 +38,7 @@ impl Endpoint {
 
     /// The host, for a person to read.
     pub fn host(&self) -> &str {
-        Uri::parse(&self.0).map_or("", |uri| uri.host())
+        Uri::read(&self.0).map_or("", |uri| uri.host())
     }
 
     /// Whether it lies on a loopback host.
@@ -50,7 +54,7 @@ impl Endpoint {
         &self,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
     ) -> Result<String, InvalidIdentifier> {
-        // OAUTH21-3.1-3
+        // OAUTH21-3.1-3, MCP-SBP-044
         with_parameters("endpoint", &self.0, parameters)
     }
 }
@@ -72,7 +76,7 @@ impl Origin {
 
 /// The origin of a URL that was checked before: scheme and host in lower case, the port unless it is the default.
 pub(super) fn origin_of(text: &str) -> Origin {
-    let Ok(uri) = Uri::parse(text) else { return Origin(String::new()) };
+    let Ok(uri) = Uri::read(text) else { return Origin(String::new()) };
     let mut origin = [uri.scheme(), "://", uri.host()].concat();
     origin.make_ascii_lowercase();
     let default = matches!((uri.scheme(), uri.port()), (_, None) | ("https", Some(443)) | ("http", Some(80)));
@@ -103,6 +107,8 @@ mod tests {
             "https://h.example/#f",
             "https://u:p@h.example/",
             "https:h.example",
+            "https://h.example/it's",
+            "https://h.example/?q='",
             "",
         ] {
             assert!(Endpoint::new(text).is_err(), "{text}");
@@ -122,6 +128,9 @@ mod tests {
         for text in ["https://h/p?a=1", "https://h/p?%61=1", "https://h/p?x=1&b", "https://h/p?x=1&x=2"] {
             assert!(added(text).is_err(), "{text}");
         }
+        let endpoint = Endpoint::new("https://h/p").unwrap();
+        assert!(endpoint.with_parameters([("a", "1"), ("b", "2"), ("a", "3")]).is_err());
+        assert_eq!(endpoint.with_parameters([]).unwrap(), "https://h/p");
     }
 
     #[test]
@@ -131,7 +140,18 @@ mod tests {
             "https://h.example"
         );
         assert_eq!(Endpoint::new("http://[::1]:81/x").unwrap().origin().as_str(), "http://[::1]:81");
-        for text in ["https://h/", "https://h:443", "https://H", "https://h?", "null", ""] {
+        for text in [
+            "https://h/",
+            "https://h:443",
+            "https://H",
+            "https://h?",
+            "https://h?a",
+            "https://h#",
+            "https://u@h",
+            "http://h",
+            "null",
+            "",
+        ] {
             assert!(Origin::new(text).is_err(), "{text}");
         }
         assert!(Origin::new("https://h.example:8443").is_ok());

@@ -3,7 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::endpoint::{Origin, origin_of};
 use super::{IdentifierFault, InvalidIdentifier, identifier, is_loopback_host, web_uri};
+use crate::syntax::uri::Uri;
 
 identifier!(
     /// The identifier of an authorization server: https (or http on a loopback host), no query, no fragment.
@@ -31,16 +33,26 @@ impl Issuer {
 
     /// Whether it lies on a loopback host.
     pub fn is_loopback(&self) -> bool {
-        web_uri(KIND, &self.0).is_ok_and(|uri| is_loopback_host(uri.host()))
+        is_loopback_host(self.host())
+    }
+
+    /// The host, for a person to read.
+    pub fn host(&self) -> &str {
+        Uri::read(&self.0).map_or("", |uri| uri.host())
+    }
+
+    /// Its origin.
+    pub fn origin(&self) -> Origin {
+        origin_of(&self.0)
     }
 
     /// The URLs at which its metadata may stand, in the order to try them (MCP authorization, server discovery).
     pub fn metadata_urls(&self) -> Vec<String> {
         let (origin, path) = self.split();
-        // RFC8414-3.1-1: a terminating slash is dropped before the well-known string is inserted.
+        // RFC8414-3.1-2, OIDCD-4.1-1: a terminating slash is dropped before the well-known string is inserted.
         let path = path.strip_suffix('/').unwrap_or(path);
         let joined = |parts: &[&str]| parts.concat();
-        // MCP-DISC-014: the default suffix, no other.
+        // MCP-DISC-011, MCP-DISC-014: several places, the default suffix and no other.
         let oauth = joined(&[origin, "/.well-known/oauth-authorization-server", path]);
         let openid_inserted = joined(&[origin, "/.well-known/openid-configuration", path]);
         if path.is_empty() {
@@ -100,9 +112,11 @@ mod tests {
             assert!(Issuer::new(text).unwrap().is_loopback(), "{text}");
         }
         assert!(!Issuer::new("https://as.example").unwrap().is_loopback());
+        let issuer = Issuer::new("https://AS.example:443/t").unwrap();
+        assert_eq!((issuer.host(), issuer.origin().as_str()), ("AS.example", "https://as.example"));
     }
 
-    // MCP-DISC-012, MCP-DISC-013, RFC8414-3.1-1
+    // MCP-DISC-012, MCP-DISC-013, RFC8414-3.1-2, OIDCD-4.1-1
     #[test]
     fn metadata_is_looked_for_in_the_order_of_the_specification() {
         assert_eq!(
@@ -111,6 +125,14 @@ mod tests {
                 "https://as.example/.well-known/oauth-authorization-server/tenant/1",
                 "https://as.example/.well-known/openid-configuration/tenant/1",
                 "https://as.example/tenant/1/.well-known/openid-configuration",
+            ]
+        );
+        assert_eq!(
+            Issuer::new("https://as.example:8443/t/").unwrap().metadata_urls(),
+            [
+                "https://as.example:8443/.well-known/oauth-authorization-server/t",
+                "https://as.example:8443/.well-known/openid-configuration/t",
+                "https://as.example:8443/t/.well-known/openid-configuration",
             ]
         );
         for text in ["https://as.example", "https://as.example/"] {

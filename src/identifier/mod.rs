@@ -2,9 +2,11 @@
 //!
 //! None is ever re-serialised through a URL type: `https://h` and `https://h/` stay what they are (decision D3).
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::fmt;
 
+use crate::syntax::form::{self, Form};
 use crate::syntax::uri::{Uri, UriError};
 
 pub mod address;
@@ -54,8 +56,8 @@ pub enum IdentifierFault {
     /// It is empty, too long, or has characters outside its grammar.
     #[error("it is empty, too long, or has a character that its grammar does not allow")]
     Grammar,
-    /// A parameter the core adds is already in the query.
-    #[error("its query already has a parameter that the protocol adds")]
+    /// A parameter that the protocol adds would stand twice in the query.
+    #[error("its query has a parameter that the protocol adds, or one was to be added twice")]
     Parameter,
 }
 
@@ -116,20 +118,25 @@ pub(crate) fn with_parameters<'a>(
     uri: &str,
     parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Result<String, InvalidIdentifier> {
-    let separator = match uri.split_once('?') {
-        None => "?",
-        Some((_, query)) => {
-            let form = crate::syntax::form::Form::parse(query.as_bytes())
-                .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
-            // OAUTH21-3.1-6: no parameter is emitted twice.
-            if parameters.clone().into_iter().any(|(name, _)| form.has_name(name)) {
-                return Err(InvalidIdentifier { kind, fault: IdentifierFault::Parameter });
-            }
-            if query.is_empty() || query.ends_with('&') { "" } else { "&" }
+    let query = uri.split_once('?').map(|(_, query)| query);
+    let present = Form::parse(query.unwrap_or_default().as_bytes())
+        .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
+    let mut added = BTreeSet::new();
+    for (name, _) in parameters.clone() {
+        // OAUTH21-3.1-6: no parameter is emitted twice, whether the URI or the caller brings it a second time.
+        if present.has_name(name) || !added.insert(name) {
+            return Err(InvalidIdentifier { kind, fault: IdentifierFault::Parameter });
         }
+    }
+    if added.is_empty() {
+        return Ok(uri.into());
+    }
+    let separator = match query {
+        None => "?",
+        Some(query) if query.is_empty() || query.ends_with('&') => "",
+        Some(_) => "&",
     };
-    let encoded = crate::syntax::form::encode(parameters);
-    Ok([uri, separator, &encoded].concat())
+    Ok([uri, separator, &form::encode(parameters)].concat())
 }
 
 /// The text with scheme and host in lower case and everything else as it was; `None` where it is no such URI.
@@ -146,6 +153,13 @@ pub(crate) fn fold_scheme_and_host(text: &str) -> Option<String> {
     folded.make_ascii_lowercase();
     folded.push_str(rest);
     Some(folded)
+}
+
+/// Whether the path is empty or a lone slash and nothing follows it: `https://h` and `https://h/`.
+pub(crate) fn is_bare_root(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(_, rest)| {
+        rest.strip_suffix('/').unwrap_or(rest).bytes().all(|byte| !matches!(byte, b'/' | b'?' | b'#'))
+    })
 }
 
 /// A newtype over the exact string.
@@ -184,3 +198,96 @@ macro_rules! identifier {
     };
 }
 pub(crate) use identifier;
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString as _};
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::{
+        ClientId, ClientMetadataUrl, Endpoint, InvalidIdentifier, Issuer, Origin, RedirectUri, ResourceId,
+        Scope, is_bare_root, is_loopback_host,
+    };
+
+    /// What each kind keeps of a text it accepts, and what it says of one it refuses.
+    fn every_kind(text: &str) -> Vec<Result<String, InvalidIdentifier>> {
+        Vec::from([
+            Issuer::new(text).map(|id| id.as_str().into()),
+            ResourceId::new(text).map(|id| id.as_str().into()),
+            RedirectUri::new(text).map(|id| id.as_str().into()),
+            RedirectUri::private_scheme(text).map(|id| id.as_str().into()),
+            Endpoint::new(text).map(|id| id.to_string()),
+            Origin::new(text).map(|id| id.to_string()),
+            ClientId::new(text).map(|id| id.to_string()),
+            ClientMetadataUrl::new(text).map(|id| id.to_client_id().as_str().into()),
+            Scope::new(text).map(|id| id.as_str().into()),
+        ])
+    }
+
+    #[test]
+    fn only_three_spellings_are_the_local_host() {
+        for host in ["localhost", "127.0.0.1", "[::1]"] {
+            assert!(is_loopback_host(host), "{host}");
+        }
+        for host in ["", "LOCALHOST", "localhost.", "a.localhost", "127.0.0.2", "127.1", "::1", "[::]"] {
+            assert!(!is_loopback_host(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_bare_root_has_nothing_behind_the_host() {
+        assert!(is_bare_root("https://h") && is_bare_root("https://h/"));
+        for text in ["https://h/a", "https://h//", "https://h?", "https://h/?", "https://h?x=/", "h/"] {
+            assert!(!is_bare_root(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn user_information_fragments_and_long_texts_are_refused_by_all_urls() {
+        let long = ["https://h.example/", &"a".repeat(3000)].concat();
+        for text in ["https://u@h.example/a", "https://@h.example/a", "https://h.example/a#", long.as_str()] {
+            assert!(Issuer::new(text).is_err(), "{text}");
+            assert!(ResourceId::new(text).is_err(), "{text}");
+            assert!(RedirectUri::new(text).is_err(), "{text}");
+            assert!(Endpoint::new(text).is_err(), "{text}");
+            assert!(ClientMetadataUrl::new(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_the_text() {
+        for text in
+            ["canary\n://", "canary://x", "https://canary#f", "https://canary@h", "https://canary/it's"]
+        {
+            for refusal in every_kind(text).into_iter().filter_map(Result::err) {
+                let shown = std::format!("{refusal} {refusal:?} {} {:?}", refusal.kind(), refusal.fault());
+                assert!(!shown.contains("canary"), "{shown}");
+            }
+        }
+    }
+
+    proptest! {
+        // D3: nothing is folded, decoded, trimmed or re-serialised.
+        #[test]
+        fn every_identifier_keeps_the_exact_text(
+            text in "(https|http|com.example)://([a-zA-Z]{1,4}(\\.[a-z]{1,4}){0,2}|localhost|127.0.0.1|\\[::1\\])(:[1-9][0-9]{0,4}|)(/[A-Za-z%2-4e.~;=*]{0,5}){0,3}(\\?[a-z=%&4]{0,6}|)|.{0,20}",
+        ) {
+            for kept in every_kind(&text).into_iter().flatten() {
+                prop_assert_eq!(&kept, &text);
+            }
+        }
+
+        // I-R4, I-L6: a scheme that is not https, or http on this machine, is no URL of ours.
+        #[test]
+        fn no_other_scheme_and_no_plain_http_passes(
+            scheme in "[a-z][a-z0-9+-]{0,9}", host in "[a-z]{1,6}\\.example",
+        ) {
+            prop_assume!(scheme != "https");
+            let text = std::format!("{scheme}://{host}/p");
+            prop_assert!(every_kind(&text).into_iter().filter_map(Result::ok).count() <= 2);
+            prop_assert!(ClientId::new(text.as_str()).is_ok() && Scope::new(text.as_str()).is_ok());
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use alloc::string::String;
 
 use super::{IdentifierFault, InvalidIdentifier, identifier, is_loopback_host, web_uri, with_parameters};
+use crate::syntax::form::Form;
 use crate::syntax::uri::Uri;
 
 identifier!(
@@ -13,32 +14,39 @@ identifier!(
 
 const KIND: &str = "redirect URI";
 
+/// The parameters of an authorization response.
+const RESPONSE_PARAMETERS: [&str; 6] = ["code", "state", "iss", "error", "error_description", "error_uri"];
+
 impl RedirectUri {
     /// Takes the exact text.
     ///
     /// # Errors
-    /// [`InvalidIdentifier`] for any other scheme, a fragment or user information.
+    /// [`InvalidIdentifier`] for any other scheme, a fragment or user information, a missing path, an asterisk, and a
+    /// query that is no form or already has a parameter of the response.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let text = text.into();
         // OAUTH21-2.3-1, OAUTH21-2.3-2, MCP-SEC-007, MCP-SEC-008, I-R4: checked by `web_uri`.
-        web_uri(KIND, &text)?;
+        let uri = web_uri(KIND, &text)?;
+        check_path_and_query(&uri)?;
         Ok(Self(text))
     }
 
     /// Takes one exact URI of a private-use scheme (RFC 8252 section 7.1): the relaxation `PrivateScheme` (D9).
     ///
     /// # Errors
-    /// [`InvalidIdentifier`] unless the scheme has a dot in it, and for a fragment, a host or user information.
+    /// [`InvalidIdentifier`] unless the scheme has a dot in it, for a host, and as for [`RedirectUri::new`].
     pub fn private_scheme(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let text = text.into();
         let refuse = |fault: IdentifierFault| InvalidIdentifier::new(KIND, fault);
         let uri = Uri::parse(&text).map_err(|error| refuse(error.into()))?;
+        // OAUTH21-2.3.1-3: a domain name in reverse; `javascript`, `data` and their like have no dot.
         if uri.has_authority() || !uri.scheme().contains('.') {
             return Err(refuse(IdentifierFault::Scheme));
         }
         if uri.fragment().is_some() {
             return Err(refuse(IdentifierFault::Fragment));
         }
+        check_path_and_query(&uri)?;
         Ok(Self(text))
     }
 
@@ -67,7 +75,7 @@ impl RedirectUri {
 
     /// The host, for a person to read; the scheme of a private-use URI.
     pub fn host_for_display(&self) -> &str {
-        Uri::parse(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
+        Uri::read(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
     }
 
     /// Whether it leads to this machine.
@@ -77,7 +85,7 @@ impl RedirectUri {
 
     /// The port as written.
     pub fn port(&self) -> Option<u16> {
-        Uri::parse(&self.0).ok()?.port()
+        Uri::read(&self.0).ok()?.port()
     }
 
     /// The text up to its query: what a callback must arrive on.
@@ -100,6 +108,26 @@ impl RedirectUri {
     ) -> Result<String, InvalidIdentifier> {
         // OAUTH21-2.3-3
         with_parameters(KIND, &self.0, parameters)
+    }
+}
+
+fn check_path_and_query(uri: &Uri<'_>) -> Result<(), InvalidIdentifier> {
+    let refuse = |fault| Err(InvalidIdentifier::new(KIND, fault));
+    let query = uri.query().unwrap_or_default();
+    // OAUTH21-2.3.1-1: a complete URI, no bare host and no pattern.
+    if uri.path().is_empty() {
+        return refuse(IdentifierFault::Path);
+    }
+    if uri.path().contains('*') || query.contains('*') {
+        return refuse(IdentifierFault::Grammar);
+    }
+    // I-R6: a query that answers by itself would put `code`, `state` or `iss` there twice.
+    match Form::parse(query.as_bytes()) {
+        Err(_) => refuse(IdentifierFault::Query),
+        Ok(form) if RESPONSE_PARAMETERS.iter().any(|name| form.has_name(name)) => {
+            refuse(IdentifierFault::Parameter)
+        }
+        Ok(_) => Ok(()),
     }
 }
 
@@ -128,7 +156,7 @@ mod tests {
             ("http://127.0.0.1:8080/cb", "http://127.0.0.1/cb"),
             ("http://[::1]/cb?a=1", "http://[::1]:9/cb?a=1"),
             ("http://localhost/cb", "http://localhost:3000/cb"),
-            ("http://localhost", "http://localhost:3000"),
+            ("http://localhost/", "http://localhost:3000/"),
             ("https://app.example/cb", "https://app.example/cb"),
         ] {
             assert!(matches(registered, requested), "{registered} {requested}");
@@ -172,6 +200,20 @@ mod tests {
             ("http://127.0.0.1/cb", "http://127.0.0.1:1//cb"),
             ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb#f"),
             ("http://127.0.0.1/cb", "http://127.0.0.1:1/c\tb"),
+            ("http://127.0.0.1/cb", "HTTP://127.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http:/127.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http:127.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http:///127.0.0.1/cb"),
+            ("http://127.0.0.1/cb", "http:\\\\127.0.0.1\\cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1./cb"),
+            ("http://127.0.0.1/cb", "http://0x7f000001/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/%2e/cb"),
+            ("http://127.0.0.1/cb", "http://127.0.0.1:1/cb/.."),
+            ("http://127.0.0.1/cb", "http://a@127.0.0.1:1/cb"),
+            ("http://[::1]/cb", "http://[0:0:0:0:0:0:0:1]/cb"),
+            ("http://[::1]/cb", "http://[::ffff:127.0.0.1]/cb"),
+            ("http://localhost/cb", "http://localhost./cb"),
+            ("https://localhost:1/cb", "https://localhost:2/cb"),
             ("http://localhost/cb", "http://LOCALHOST/cb"),
             ("http://localhost/cb", "http://localhost.evil.example/cb"),
         ] {
@@ -198,6 +240,7 @@ mod tests {
         ] {
             assert!(RedirectUri::new(text).is_err(), "{text}");
         }
+        assert!(RedirectUri::new("https://a.example/").is_ok());
         assert!(RedirectUri::private_scheme("com.example.app:/cb").is_ok());
         for text in [
             "javascript:alert(1)",
@@ -210,8 +253,53 @@ mod tests {
         }
     }
 
+    // OAUTH21-2.3.1-1
+    #[test]
+    fn a_bare_host_and_a_pattern_are_refused() {
+        for text in [
+            "https://a.example",
+            "http://localhost:3000",
+            "https://a.example?x",
+            "https://a.example/*",
+            "https://*.a.example/cb",
+            "https://a.example/cb?x=*",
+        ] {
+            assert!(RedirectUri::new(text).is_err(), "{text}");
+        }
+        assert!(RedirectUri::private_scheme("com.example.app:").is_err());
+        assert!(RedirectUri::private_scheme("com.example.app:/*").is_err());
+    }
+
+    // I-R6
+    #[test]
+    fn a_query_that_answers_by_itself_is_refused() {
+        for name in ["code", "state", "iss", "error", "error_description", "error_uri", "%63ode", "st%61te"] {
+            for text in [format!("https://a.example/cb?{name}=x"), format!("https://a.example/cb?a=1&{name}")]
+            {
+                assert!(RedirectUri::new(text.as_str()).is_err(), "{text}");
+            }
+            assert!(RedirectUri::private_scheme(format!("com.example.app:/cb?{name}=x")).is_err(), "{name}");
+        }
+        for text in ["https://a.example/cb?a=1&a=2", "https://a.example/cb?a=%ff"] {
+            assert!(RedirectUri::new(text).is_err(), "{text}");
+        }
+        assert!(RedirectUri::new("https://a.example/cb?codes=1&State=2").is_ok());
+    }
+
+    #[test]
+    fn what_a_person_sees_and_a_callback_arrives_on() {
+        let uri = RedirectUri::new("http://[::1]:8080/cb?a=1").unwrap();
+        assert_eq!((uri.host_for_display(), uri.port(), uri.is_loopback()), ("[::1]", Some(8080), true));
+        assert_eq!((uri.without_query(), uri.query()), ("http://[::1]:8080/cb", Some("a=1")));
+        let uri = RedirectUri::new("https://xn--exmple-cua.example/cb").unwrap();
+        assert_eq!((uri.host_for_display(), uri.is_loopback()), ("xn--exmple-cua.example", false));
+        assert!(RedirectUri::new("https://localhost:1/cb").unwrap().is_loopback());
+        let uri = RedirectUri::private_scheme("com.example.app:/cb").unwrap();
+        assert_eq!((uri.host_for_display(), uri.is_loopback()), ("com.example.app", false));
+    }
+
     fn loopback() -> impl Strategy<Value = (String, String)> {
-        ("(127\\.0\\.0\\.1|\\[::1\\]|localhost)", "(/[a-z0-9]{0,5}){0,3}(\\?[a-z]=[a-z0-9]{0,3})?")
+        ("(127\\.0\\.0\\.1|\\[::1\\]|localhost)", "(/[a-z0-9]{0,5}){1,3}(\\?[a-z]=[a-z0-9]{0,3})?")
     }
 
     proptest! {
@@ -248,7 +336,7 @@ mod tests {
         // I-R6, I-R3
         #[test]
         fn the_emitted_uri_is_the_registered_one_and_our_parameters(
-            tail in "(/[a-z0-9]{0,5}){0,3}(\\?[a-z]{2}=[a-z0-9]{0,3})?", state in "[ -~]{1,30}",
+            tail in "(/[a-z0-9]{0,5}){1,3}(\\?[a-z]{2}=[a-z0-9]{0,3})?", state in "[ -~]{1,30}",
         ) {
             let uri = RedirectUri::new(format!("https://app.example{tail}")).unwrap();
             let emitted = uri.with_parameters([("code", "c"), ("state", &state), ("iss", "https://as.example")]).unwrap();

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use super::endpoint::{Origin, origin_of};
 use super::{
-    IdentifierFault, InvalidIdentifier, fold_scheme_and_host, identifier, is_loopback_host, web_uri,
+    IdentifierFault, InvalidIdentifier, fold_scheme_and_host, identifier, is_bare_root, is_loopback_host,
+    web_uri,
 };
 use crate::syntax::uri::Uri;
 
@@ -34,6 +35,7 @@ impl ResourceId {
     /// [`InvalidIdentifier`] for another scheme, a fragment or user information.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let text = text.into();
+        // RFC9728-1.2-1, RFC8707-2-1, RFC8707-2-2: absolute, https, no fragment.
         web_uri(KIND, &text)?;
         Ok(Self(text))
     }
@@ -45,11 +47,9 @@ impl ResourceId {
     /// [`InvalidIdentifier`] as for [`ResourceId::new`].
     pub fn from_server_url(text: &str) -> Result<Self, InvalidIdentifier> {
         let refuse = || InvalidIdentifier::new(KIND, IdentifierFault::Scheme);
-        let mut folded = fold_scheme_and_host(text).ok_or_else(refuse)?;
-        if folded.ends_with('/') && folded.matches('/').count() == 3 {
-            folded.pop();
-        }
-        Self::new(folded)
+        // MCP-AUTH-056, MCP-AUTH-059
+        let folded = fold_scheme_and_host(text).ok_or_else(refuse)?;
+        Self::new(without_root_slash(&folded))
     }
 
     /// Its origin.
@@ -59,12 +59,12 @@ impl ResourceId {
 
     /// The host, for a person to read.
     pub fn host(&self) -> &str {
-        Uri::parse(&self.0).map_or("", |uri| uri.host())
+        Uri::read(&self.0).map_or("", |uri| uri.host())
     }
 
     /// The path as written; may be empty.
     pub fn path(&self) -> &str {
-        Uri::parse(&self.0).map_or("", |uri| uri.path())
+        Uri::read(&self.0).map_or("", |uri| uri.path())
     }
 
     /// Whether it lies on a loopback host.
@@ -76,7 +76,7 @@ impl ResourceId {
     /// protected resource metadata discovery). Without a path there is one place only.
     pub fn metadata_locations(&self) -> Vec<MetadataLocation> {
         const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
-        let Ok(uri) = Uri::parse(&self.0) else { return Vec::new() };
+        let Ok(uri) = Uri::read(&self.0) else { return Vec::new() };
         let end = self.0.len().saturating_sub(
             uri.path().len().saturating_add(uri.query().map_or(0, |query| query.len().saturating_add(1))),
         );
@@ -100,14 +100,21 @@ impl ResourceId {
 
     /// Whether a request to that URL is a request to this resource: same scheme, host and port, and its path
     /// equals this path or continues it at a segment border (I-A2, I-L7). Anything ambiguous is not covered.
+    ///
+    /// A resource with a query covers the same path with the same query only; without one, any query of the request
+    /// is left to the server behind.
     pub fn covers(&self, request_url: &str) -> bool {
-        let (Ok(resource), Ok(request)) = (Uri::parse(&self.0), web_uri("request URL", request_url)) else {
+        let (Ok(resource), Ok(request)) = (Uri::read(&self.0), web_uri("request URL", request_url)) else {
             return false;
         };
+        let same_query = |query| {
+            request.query() == Some(query) && plain_root(resource.path()) == plain_root(request.path())
+        };
+        // MCP-AUTH-053: another scheme, host or port is another resource.
         resource.scheme() == request.scheme()
             && resource.host().eq_ignore_ascii_case(request.host())
             && resource.effective_port() == request.effective_port()
-            && resource.query().is_none_or(|query| request.query() == Some(query))
+            && resource.query().is_none_or(same_query)
             && is_below(resource.path(), request.path())
     }
 
@@ -126,20 +133,28 @@ impl ResourceId {
     /// The form under which an authorization server looks a requested resource up: scheme and host in lower case,
     /// a lone slash behind the host dropped (D30). Not an identifier to send or to mint.
     pub fn lookup_key(&self) -> String {
-        let mut folded = fold_scheme_and_host(&self.0).unwrap_or_default();
-        if folded.ends_with('/') && folded.matches('/').count() == 3 {
-            folded.pop();
-        }
-        folded
+        // MCP-AUTH-058
+        let folded = fold_scheme_and_host(&self.0).unwrap_or_default();
+        without_root_slash(&folded).into()
     }
+}
+
+/// The text without the slash of a path that is nothing else.
+fn without_root_slash(text: &str) -> &str {
+    if is_bare_root(text) { text.strip_suffix('/').unwrap_or(text) } else { text }
+}
+
+/// The empty path is requested as a lone slash (RFC 9110 section 4.2.3).
+fn plain_root(path: &str) -> &str {
+    if path.is_empty() { "/" } else { path }
 }
 
 /// Whether `path` equals `base` or lies below it, segment by segment; paths with tricks lie nowhere.
 fn is_below(base: &str, path: &str) -> bool {
-    let base = base.strip_suffix('/').unwrap_or(base);
-    let path = if path.is_empty() { "/" } else { path };
+    let (base, path) = (plain_root(base), plain_root(path));
     let Some(rest) = path.strip_prefix(base) else { return false };
-    if !(rest.is_empty() || rest.starts_with('/')) {
+    // `/mcp` has `/mcp` and `/mcp/x` below it, `/mcp/` has `/mcp/x` but not `/mcp`, and neither has `/mcpx`.
+    if !(rest.is_empty() || rest.starts_with('/') || base.ends_with('/')) {
         return false;
     }
     // Dot segments were refused by the URI grammar. An empty segment or an escaped separator may be read as
@@ -202,6 +217,8 @@ mod tests {
         assert_eq!(typed("HTTPS://Mcp.Example.com/MCP").unwrap(), "https://mcp.example.com/MCP");
         assert_eq!(typed("https://mcp.example.com/").unwrap(), "https://mcp.example.com");
         assert_eq!(typed("https://mcp.example.com/mcp/").unwrap(), "https://mcp.example.com/mcp/");
+        assert_eq!(typed("https://mcp.example.com?x=/").unwrap(), "https://mcp.example.com?x=/");
+        assert_eq!(typed("https://mcp.example.com/?x").unwrap(), "https://mcp.example.com/?x");
         for text in [
             "mcp.example.com",
             "http://mcp.example.com",
@@ -249,7 +266,16 @@ mod tests {
         }
         assert!(resource("https://h.example").covers("https://h.example/any/path"));
         assert!(resource("https://h.example").covers("https://h.example"));
-        assert!(!resource("https://h.example/a?t=1").covers("https://h.example/a?t=2"));
+        let tenant = resource("https://h.example/a?t=1");
+        assert!(tenant.covers("https://h.example/a?t=1"));
+        for url in ["https://h.example/a?t=2", "https://h.example/a", "https://h.example/a/b?t=1"] {
+            assert!(!tenant.covers(url), "{url}");
+        }
+        let slashed = resource("https://h.example/a/");
+        assert!(slashed.covers("https://h.example/a/") && slashed.covers("https://h.example/a/b"));
+        assert!(!slashed.covers("https://h.example/a"));
+        assert!(resource("https://h.example/?t").covers("https://h.example?t"));
+        assert!(!resource("https://h.example//a").covers("https://h.example//a/b"));
     }
 
     // I-A1
@@ -278,6 +304,11 @@ mod tests {
     #[test]
     fn lookup_folds_the_lone_slash() {
         assert_eq!(resource("https://h.example/").lookup_key(), resource("https://h.example").lookup_key());
+        assert_eq!(resource("https://H.example/A").lookup_key(), "https://h.example/A");
+        assert_ne!(
+            resource("https://h.example?a=/").lookup_key(),
+            resource("https://h.example?a=").lookup_key()
+        );
         assert_ne!(
             resource("https://h.example/a/").lookup_key(),
             resource("https://h.example/a").lookup_key()
@@ -300,6 +331,41 @@ mod tests {
     }
 
     proptest! {
+        // I-A2: on plain segments, covered means exactly that the list of segments is a prefix.
+        #[test]
+        fn plain_paths_are_covered_by_their_prefixes_and_by_nothing_else(
+            base in proptest::collection::vec("[ab]{1,2}", 0..4), path in proptest::collection::vec("[ab]{1,2}", 0..5),
+            port in proptest::option::of(1_u16..), other in proptest::option::of(1_u16..),
+        ) {
+            let url = |port: Option<u16>, segments: &[String]| {
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                let path: String = segments.iter().map(|segment| format!("/{segment}")).collect();
+                format!("https://h.example{port}{path}")
+            };
+            let own = resource(&url(port, &base));
+            prop_assert_eq!(own.covers(&url(port, &path)), path.starts_with(&base));
+            let same = port.unwrap_or(443) == other.unwrap_or(443);
+            prop_assert_eq!(own.covers(&url(other, &path)), same && path.starts_with(&base));
+            let proper = path.len() > base.len() && path.starts_with(&base);
+            prop_assert_eq!(own.is_proper_prefix_of(&resource(&url(port, &path))), proper);
+        }
+
+        // I-A1: case of scheme and host aside, one changed byte is another audience.
+        #[test]
+        fn an_audience_with_one_changed_byte_is_another(
+            path in "(/[a-zA-Z0-9]{1,4}){0,3}", at in any::<proptest::sample::Index>(), byte in 0x21_u8..0x7f,
+        ) {
+            let text = format!("https://h.example{path}");
+            let own = resource(&text);
+            let mut changed = text.clone().into_bytes();
+            let at = at.index(changed.len());
+            let folded = at < "https://h.example".len() && changed[at].eq_ignore_ascii_case(&byte);
+            let same = folded || changed[at] == byte;
+            changed[at] = byte;
+            prop_assert_eq!(own.equals_audience(&String::from_utf8(changed).unwrap()), same);
+            prop_assert!(own.equals_audience(&text.replace("https://h.example", "HTTPS://H.EXAMPLE")));
+        }
+
         // I-A2
         #[test]
         fn coverage_is_a_segment_list_prefix(
