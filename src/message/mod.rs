@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod arbitrary;
 pub mod authorization;
+pub mod challenge;
 pub mod client_metadata;
 pub mod error_code;
 pub mod exchange;

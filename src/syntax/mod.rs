@@ -2,6 +2,7 @@
 
 pub mod base64url;
 pub mod basic;
+pub mod field;
 pub mod form;
 pub mod json;
 pub mod uri;
