@@ -208,6 +208,45 @@ impl AudienceMatched {
     }
 }
 
+/// The host's word that a person is signed in, in the browser that sent this request.
+///
+/// Make one only after the host's own check of the session (OAuth 2.1 section 3.1).
+#[derive(Debug, Clone)]
+pub struct Authentication {
+    subject: alloc::string::String,
+    agent: AgentBinding,
+    authenticated: OffsetDateTime,
+}
+
+impl Authentication {
+    /// `subject` signed in at `authenticated`, fully (every factor), and sits before the browser `agent`. `None` for an
+    /// empty subject: nobody is nobody.
+    pub fn assertion(
+        subject: impl Into<alloc::string::String>,
+        agent: AgentBinding,
+        authenticated: OffsetDateTime,
+    ) -> Option<Self> {
+        let subject = subject.into();
+        // OAUTH21-3.1-1
+        (!subject.is_empty()).then_some(Self { subject, agent, authenticated })
+    }
+
+    /// Who.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// In which browser.
+    pub fn agent(&self) -> &AgentBinding {
+        &self.agent
+    }
+
+    /// Since when.
+    pub fn authenticated(&self) -> OffsetDateTime {
+        self.authenticated
+    }
+}
+
 /// The host's word that a person approved what was shown to them.
 ///
 /// Make one only in the request in which the person pressed the button, and only after the host's own check that the

@@ -28,8 +28,13 @@ use crate::identifier::{Endpoint, InvalidIdentifier, Issuer, ResourceId, Scope, 
 use crate::jose::SigningKeyId;
 use crate::time::Duration;
 
+pub mod authorization;
+pub mod client;
+pub mod decision;
 mod metadata;
 pub mod record;
+pub mod refusal;
+pub mod registration;
 pub mod store;
 
 /// A resource the server issues tokens for, and what its scopes mean to a person.
@@ -37,12 +42,19 @@ pub mod store;
 pub struct KnownResource {
     id: ResourceId,
     scopes: BTreeMap<Scope, String>,
+    default_scopes: ScopeSet,
 }
 
 impl KnownResource {
     /// A resource, with each of its scopes in words.
     pub fn new(id: ResourceId, scopes: impl IntoIterator<Item = (Scope, String)>) -> Self {
-        Self { id, scopes: scopes.into_iter().collect() }
+        Self { id, scopes: scopes.into_iter().collect(), default_scopes: ScopeSet::new() }
+    }
+
+    /// Sets what a request without `scope` asks for; without a default such a request is refused.
+    #[must_use]
+    pub fn default_scopes(self, default_scopes: ScopeSet) -> Self {
+        Self { default_scopes, ..self }
     }
 
     /// Its identifier, in the spelling that goes into every `aud`.

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`] | a read of the primary copy; changes nothing |
 //! | [`InsertClient`] | inserts if the id is free; never overwrites |
-//! | [`InsertDecision`] | inserts under a fresh key |
+//! | [`InsertDecision`] | inserts under a fresh key, with the client of a metadata document if one comes along |
 //! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`), or changes nothing |
 //! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant and refresh token |
 //! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor |
@@ -88,7 +88,7 @@ impl FindClient {
     }
 }
 
-/// Inserts a client, or replaces the cached document of a metadata document client by a newer fetch of the same URL.
+/// Inserts a client that registered.
 #[must_use = "the client is known only once this is carried out"]
 #[derive(Debug)]
 pub struct InsertClient {
@@ -136,6 +136,7 @@ pub struct InsertDecision {
     id: ActionId,
     key: SecretDigest,
     record: DecisionRecord,
+    client: Option<ClientRecord>,
 }
 
 /// That [`InsertDecision`] was carried out.
@@ -149,10 +150,11 @@ impl InsertDecision {
     pub(crate) fn new(
         key: SecretDigest,
         record: DecisionRecord,
+        client: Option<ClientRecord>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, key, record }, twin))
+        Ok((Self { id, key, record, client }, twin))
     }
 
     /// The key: the digest of the handle in the form.
@@ -163,6 +165,12 @@ impl InsertDecision {
     /// The row.
     pub fn record(&self) -> &DecisionRecord {
         &self.record
+    }
+
+    /// A client known by its metadata document, to insert or replace in the same transaction: the token endpoint will
+    /// look it up. Only a client of that origin is ever replaced.
+    pub fn client(&self) -> Option<&ClientRecord> {
+        self.client.as_ref()
     }
 
     /// It is stored.

@@ -1,0 +1,124 @@
+//! Finding out who a client is: a stored record, or its client ID metadata document (draft-01 sections 3 to 6, MCP
+//! client registration).
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::AuthorizationServer;
+use super::record::{ClientCredential, ClientOrigin, ClientRecord};
+use super::refusal::RefusalReason;
+use crate::identifier::{ClientMetadataUrl, RedirectUri, address};
+use crate::limits;
+use crate::message::client_metadata::ClientMetadataDocument;
+use crate::message::exchange::{AddressPolicy, Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
+use crate::time::OffsetDateTime;
+
+impl AuthorizationServer {
+    /// The fetch of a client metadata document, if this server reads them and the URL may be fetched.
+    pub(crate) fn fetch_metadata_document(&self, url: &ClientMetadataUrl) -> Result<Fetch, RefusalReason> {
+        if !self.reads_metadata_documents() {
+            return Err(RefusalReason::UnknownClient);
+        }
+        // CIMD-6.5-2: no special-use address, but for a loopback server that talks to itself.
+        let addresses = if url.is_loopback() {
+            if !self.issuer().is_loopback() {
+                return Err(RefusalReason::MetadataDocument);
+            }
+            AddressPolicy::Loopback
+        } else {
+            if address::literal(url.host()).is_some_and(|literal| !address::is_public(literal)) {
+                return Err(RefusalReason::MetadataDocument);
+            }
+            AddressPolicy::Public
+        };
+        // CIMD-4-3, CIMD-6.6-1: the policy of a fetch follows no redirect and reads 5 KB.
+        let policy = FetchPolicy::new(addresses, limits::CLIENT_METADATA_DOCUMENT_BYTES);
+        Ok(Fetch::get(FetchPurpose::ClientMetadataDocument, url.as_str(), policy))
+    }
+}
+
+/// The client of a fetched document.
+pub(crate) fn client_of_document(
+    url: &ClientMetadataUrl,
+    fetched: Result<Reply, FetchFailure>,
+    now: OffsetDateTime,
+) -> Result<ClientRecord, RefusalReason> {
+    const UNUSABLE: RefusalReason = RefusalReason::MetadataDocument;
+    let reply = fetched.map_err(|_| UNUSABLE)?;
+    // CIMD-4-2: 200 and nothing else.
+    if reply.status() != 200 || !reply.is_json() {
+        return Err(UNUSABLE);
+    }
+    let document = ClientMetadataDocument::parse(reply.body()).map_err(|_| UNUSABLE)?;
+    // MCP-REG-023, CIMD-4.1-2: the document names the very URL it was fetched from (I-P1).
+    if document.client_id().as_str().as_bytes() != url.as_str().as_bytes() {
+        return Err(UNUSABLE);
+    }
+    let metadata = document.metadata().clone();
+    // A document cannot hold a secret, and assertions are not read yet: only public clients.
+    // CIMD-6.2-2: a client that announces private_key_jwt is refused rather than let in without it.
+    if metadata.token_endpoint_auth_method.as_deref().is_some_and(|method| method != "none") {
+        return Err(UNUSABLE);
+    }
+    if !metadata.uses_response_type("code") || metadata.redirect_uris.is_empty() {
+        return Err(UNUSABLE);
+    }
+    Ok(ClientRecord {
+        client_id: url.to_client_id(),
+        origin: ClientOrigin::MetadataDocument,
+        credential: ClientCredential::None,
+        metadata,
+        created: now,
+    })
+}
+
+/// The name a person is shown, and whether it is more than the client's own word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientShown {
+    /// The self-asserted name; a peer's text, to be escaped by the page.
+    pub name: Option<String>,
+    /// What identifies it: the host of its metadata document, or its identifier.
+    pub identity: String,
+    /// Whether the operator wrote the registration. Every other name is unverified (RFC 7591 section 5).
+    pub verified: bool,
+}
+
+impl ClientRecord {
+    /// What to show of it.
+    pub fn shown(&self) -> ClientShown {
+        let identity = match self.origin {
+            ClientOrigin::MetadataDocument => ClientMetadataUrl::new(self.client_id.as_str())
+                .map_or_else(|_| String::new(), |url| url.host().into()),
+            ClientOrigin::Registered | ClientOrigin::PreRegistered => self.client_id.as_str().into(),
+        };
+        ClientShown {
+            name: self.metadata.client_name.clone(),
+            identity,
+            // RFC7591-5-2
+            verified: self.origin == ClientOrigin::PreRegistered,
+        }
+    }
+
+    /// A client the operator writes down: public, with these redirect URIs.
+    ///
+    /// `None` without a redirect URI: such a client could not use any grant of this server.
+    pub fn pre_registered(
+        client_id: crate::identifier::ClientId,
+        metadata: crate::message::client_metadata::ClientMetadata,
+        credential: ClientCredential,
+        now: OffsetDateTime,
+    ) -> Option<Self> {
+        // OAUTH21-2-1
+        (!metadata.redirect_uris.is_empty()).then_some(Self {
+            client_id,
+            origin: ClientOrigin::PreRegistered,
+            credential,
+            metadata,
+            created: now,
+        })
+    }
+
+    pub(crate) fn redirect_uris(&self) -> &Vec<RedirectUri> {
+        &self.metadata.redirect_uris
+    }
+}

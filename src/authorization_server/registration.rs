@@ -1,0 +1,219 @@
+//! Dynamic client registration (RFC 7591): metadata checked member by member, a fresh identifier, never an overwrite.
+//!
+//! ```text
+//! register(body) ─InsertClient▶ AwaitingClientStored ─stored─▶ Respond 201
+//! ```
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::authorization::ForeignReceipt;
+use super::metadata::{GRANT_TYPES, TOKEN_AUTH_METHODS};
+use super::record::{ClientCredential, ClientOrigin, ClientRecord, SecretMethod};
+use super::store::{ActionId, ClientInsertion, InsertClient};
+use super::{AuthorizationServer, RegistrationPolicy};
+use crate::entropy::{Entropy, draw_text};
+use crate::identifier::ClientId;
+use crate::limits;
+use crate::message::Malformed;
+use crate::message::client_metadata::{
+    ApplicationType, ClientMetadata, IssuedSecret, RegistrationError, RegistrationRequest,
+    RegistrationResponse,
+};
+use crate::message::error_code::{ErrorDetail, RegistrationErrorCode};
+use crate::message::exchange::Respond;
+use crate::secret::{self, ClientSecret};
+use crate::step::{Failed, Step};
+use crate::time::OffsetDateTime;
+
+/// Why a registration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistrationReason {
+    /// This server registers nobody.
+    #[error("this server does not register clients by itself")]
+    Closed,
+    /// The body is not a JSON object, too large, or a member is malformed.
+    #[error("the client metadata is malformed: {0}")]
+    Malformed(Malformed),
+    /// No redirect URI is acceptable.
+    #[error("no redirect URI is https, or http on localhost, 127.0.0.1 or [::1]")]
+    RedirectUris,
+    /// A redirect URI's query has a name this server adds.
+    #[error("a redirect URI's query has a parameter of authorization responses")]
+    RedirectUriQuery,
+    /// The authentication method is none of this server's.
+    #[error("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post")]
+    Method,
+    /// The grant types lack the code grant, or have one this server lacks.
+    #[error("grant_types must be authorization_code and may have refresh_token")]
+    GrantTypes,
+    /// The response types are not `code`.
+    #[error("response_types must be code")]
+    ResponseTypes,
+    /// A fresh identifier was taken: the source of randomness is broken.
+    #[error("the identifier was taken; try again")]
+    Taken,
+    /// The store or the source of randomness failed.
+    #[error("the server cannot register now; try again")]
+    Unavailable,
+}
+
+impl RegistrationReason {
+    /// The answer on the wire: one place, every reason (RFC 7591 section 3.2.2).
+    pub fn respond(&self) -> Respond {
+        let (status, code) = match self {
+            Self::Closed => (403, RegistrationErrorCode::InvalidClientMetadata),
+            Self::Malformed(_) | Self::Method | Self::GrantTypes | Self::ResponseTypes => {
+                (400, RegistrationErrorCode::InvalidClientMetadata)
+            }
+            Self::RedirectUris | Self::RedirectUriQuery => (400, RegistrationErrorCode::InvalidRedirectUri),
+            Self::Taken | Self::Unavailable => {
+                return Respond::new(503)
+                    .with_header("retry-after", "1")
+                    .with_header("cache-control", "no-store");
+            }
+        };
+        // RFC7591-3.2.2-1
+        let detail = ErrorDetail::of(&alloc::format!("{self}"));
+        Respond::json(status, RegistrationError { code, detail }.render())
+            .with_header("cache-control", "no-store")
+    }
+}
+
+impl AuthorizationServer {
+    /// A registration request: the body of a POST with content type `application/json`, read up to
+    /// [`limits::DOCUMENT_BYTES`].
+    ///
+    /// # Errors
+    /// [`RegistrationReason`], whose answer goes out at once. Nothing was stored.
+    pub fn register(
+        &self,
+        body: &[u8],
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Step<InsertClient, AwaitingClientStored>, RegistrationReason> {
+        if self.registration() == RegistrationPolicy::Closed {
+            return Err(RegistrationReason::Closed);
+        }
+        // RFC7591-3-1, RFC7591-2-5
+        let request = RegistrationRequest::parse(body).map_err(RegistrationReason::Malformed)?;
+        let metadata = accepted(request.into_metadata())?;
+        let unavailable = |_| RegistrationReason::Unavailable;
+        let secret = match secret_method(&metadata)? {
+            None => None,
+            Some(method) => Some((method, secret::fresh(entropy, ClientSecret::new).map_err(unavailable)?)),
+        };
+        let credential = match &secret {
+            None => ClientCredential::None,
+            // I-P6: a digest is all the server keeps.
+            Some((method, secret)) => {
+                ClientCredential::Secret { method: *method, digest: secret.digest(), expires: None }
+            }
+        };
+        // I-P5: base64url has no colon, so the identifier is never a URL.
+        let id = draw_text(entropy).map_err(unavailable)?;
+        let client_id = ClientId::new(id.as_str()).map_err(|_| RegistrationReason::Unavailable)?;
+        let record = ClientRecord {
+            client_id: client_id.clone(),
+            origin: ClientOrigin::Registered,
+            credential,
+            metadata: metadata.clone(),
+            created: now,
+        };
+        let response = RegistrationResponse {
+            client_id,
+            client_id_issued_at: u64::try_from(now.unix_timestamp()).ok(),
+            // RFC7591-3.2.1-2
+            client_secret: secret.map(|(_, secret)| IssuedSecret { secret, expires_at: 0 }),
+            management: None,
+            metadata,
+        };
+        let (insert, id) = InsertClient::new(record, entropy).map_err(unavailable)?;
+        Ok(Step::new(insert, AwaitingClientStored(Box::new((id, response)))))
+    }
+}
+
+/// What of the metadata is registered, with the defaults written out.
+fn accepted(mut metadata: ClientMetadata) -> Result<ClientMetadata, RegistrationReason> {
+    // D9, MCP-SEC-008: unacceptable URIs of a list were set aside when it was read; one must remain.
+    metadata.other_redirect_uris = Vec::new();
+    if metadata.redirect_uris.is_empty() {
+        return Err(RegistrationReason::RedirectUris);
+    }
+    if metadata.redirect_uris.len() > limits::REDIRECT_URIS {
+        return Err(RegistrationReason::RedirectUris);
+    }
+    // I-R6
+    let ours = ["code", "state", "iss", "error", "error_description", "error_uri"].map(|name| (name, ""));
+    if metadata.redirect_uris.iter().any(|uri| uri.with_parameters(ours).is_err()) {
+        return Err(RegistrationReason::RedirectUriQuery);
+    }
+    // RFC7591-2-7: the defaults of absent members.
+    let grant_types =
+        metadata.grant_types.take().unwrap_or_else(|| [String::from("authorization_code")].into());
+    let known: Vec<String> =
+        grant_types.into_iter().filter(|grant| GRANT_TYPES.contains(&grant.as_str())).collect();
+    if !known.iter().any(|grant| grant == "authorization_code") {
+        return Err(RegistrationReason::GrantTypes);
+    }
+    metadata.grant_types = Some(known);
+    let response_types = metadata.response_types.take().unwrap_or_else(|| [String::from("code")].into());
+    if response_types != ["code"] {
+        return Err(RegistrationReason::ResponseTypes);
+    }
+    metadata.response_types = Some(response_types);
+    let method = metadata.token_endpoint_auth_method.take().unwrap_or_else(|| "client_secret_basic".into());
+    if !TOKEN_AUTH_METHODS.contains(&method.as_str()) {
+        return Err(RegistrationReason::Method);
+    }
+    metadata.token_endpoint_auth_method = Some(method);
+    if metadata.application_type.is_none() {
+        metadata.application_type = Some(ApplicationType::of(&metadata.redirect_uris));
+    }
+    Ok(metadata)
+}
+
+/// How the client will present a secret; none for a public client.
+fn secret_method(metadata: &ClientMetadata) -> Result<Option<SecretMethod>, RegistrationReason> {
+    match metadata.token_endpoint_auth_method.as_deref() {
+        Some("none") => Ok(None),
+        Some("client_secret_basic") => Ok(Some(SecretMethod::Basic)),
+        Some("client_secret_post") => Ok(Some(SecretMethod::Post)),
+        _ => Err(RegistrationReason::Method),
+    }
+}
+
+/// Waits until the store holds the client. The response holds its secret.
+#[must_use = "the client waits for an answer"]
+pub struct AwaitingClientStored(Box<(ActionId, RegistrationResponse)>);
+
+impl fmt::Debug for AwaitingClientStored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwaitingClientStored").field("client_id", &self.0.1.client_id).finish_non_exhaustive()
+    }
+}
+
+impl AwaitingClientStored {
+    /// The store has carried it out: the answer is 201, or 503 when the identifier was taken.
+    ///
+    /// # Errors
+    /// [`Failed`] with this state when the receipt is of another action.
+    pub fn stored(self, receipt: ClientInsertion) -> Result<Respond, Failed<Self, ForeignReceipt>> {
+        if receipt.id != self.0.0 {
+            return Err(Failed::new(ForeignReceipt, self));
+        }
+        if !receipt.inserted {
+            return Ok(RegistrationReason::Taken.respond());
+        }
+        // RFC7591-3.2.1-1, OAUTH21-3.2.3-8
+        Ok(Respond::json(201, self.0.1.render()).with_header("cache-control", "no-store"))
+    }
+
+    /// The store failed; nothing was registered.
+    pub fn store_failed(self) -> Respond {
+        RegistrationReason::Unavailable.respond()
+    }
+}
