@@ -1,0 +1,321 @@
+//! The loopback listener that a browser comes back to (RFC 8252 section 7.3, I-L12).
+//!
+//! It is bound to the literal 127.0.0.1 on a free port for one login, hands each arrival to the host and answers
+//! with a small page. Any page in any browser can make requests to it: whether an arrival is the awaited one is
+//! for the core to say, and one that is not leaves the listener as it was.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mcp_authz::identifier::{InvalidIdentifier, RedirectUri};
+use mcp_authz::message::authorization::Callback;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::text::HtmlText;
+
+/// Connections served at one time; more wait in the operating system's queue.
+const CONNECTIONS: usize = 16;
+
+/// The listener has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Nobody came back in time.
+    #[error("the browser did not come back in time")]
+    DeadlinePassed,
+    /// The port could not be served any more.
+    #[error("the loopback listener stopped")]
+    Stopped,
+}
+
+/// A listener on 127.0.0.1 for one login.
+#[derive(Debug)]
+pub struct CallbackListener {
+    address: SocketAddr,
+    arrivals: mpsc::Receiver<Arrival>,
+    tasks: JoinSet<()>,
+    deadline: Instant,
+}
+
+/// A well-formed callback that arrived, and the browser that waits for a page.
+#[derive(Debug)]
+pub struct Arrival {
+    callback: Callback,
+    browser: WaitingBrowser,
+}
+
+/// A browser that waits for its page. Dropped, it gets the page for a stray visit.
+#[derive(Debug)]
+#[must_use = "the browser waits for its page"]
+pub struct WaitingBrowser(oneshot::Sender<Page>);
+
+/// What the page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Accepted,
+    Failed,
+    Stray,
+}
+
+impl CallbackListener {
+    /// Listens on a free port of 127.0.0.1 until the deadline.
+    ///
+    /// # Errors
+    /// The operating system's, when it gives no port.
+    pub async fn bind(deadline: Duration) -> std::io::Result<Self> {
+        // I-L12, RFC8252-8.3-1: the literal address, so that no other machine and no name leads here.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (sender, arrivals) = mpsc::channel(CONNECTIONS);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, address, sender));
+        let now = Instant::now();
+        let deadline = now.checked_add(deadline).unwrap_or(now);
+        Ok(Self { address, arrivals, tasks, deadline })
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The redirect URI for a path that begins with a slash, such as `/callback`.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] for a path no redirect URI may have.
+    pub fn redirect_uri(&self, path: &str) -> Result<RedirectUri, InvalidIdentifier> {
+        RedirectUri::new(format!("http://{}{path}", self.address))
+    }
+
+    /// The next well-formed callback. What is none was answered already and is not reported.
+    ///
+    /// # Errors
+    /// [`ListenError::DeadlinePassed`] once the time given at the start is over.
+    pub async fn next(&mut self) -> Result<Arrival, ListenError> {
+        match tokio::time::timeout_at(self.deadline, self.arrivals.recv()).await {
+            Ok(Some(arrival)) => Ok(arrival),
+            Ok(None) => Err(ListenError::Stopped),
+            Err(_) => Err(ListenError::DeadlinePassed),
+        }
+    }
+
+    /// Stops listening; pages already answered still reach their browsers.
+    pub async fn close(mut self) {
+        self.arrivals.close();
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.tasks.join_all()).await;
+    }
+}
+
+impl Arrival {
+    /// The callback for the waiting state, and the browser to answer after it.
+    pub fn into_parts(self) -> (Callback, WaitingBrowser) {
+        (self.callback, self.browser)
+    }
+}
+
+impl WaitingBrowser {
+    /// Says that the login went on and the window may be closed.
+    pub fn accepted(self) {
+        let _ = self.0.send(Page::Accepted);
+    }
+
+    /// Says that the login ended without access.
+    pub fn failed(self) {
+        let _ = self.0.send(Page::Failed);
+    }
+
+    /// Says that nothing was awaited here.
+    pub fn stray(self) {
+        let _ = self.0.send(Page::Stray);
+    }
+}
+
+/// Accepts connections until the host stops listening.
+async fn serve(listener: TcpListener, address: SocketAddr, sender: mpsc::Sender<Arrival>) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS {
+            connections.join_next().await;
+        }
+        let stream = tokio::select! {
+            () = sender.closed() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let sender = sender.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let sender = sender.clone();
+                async move { Ok::<_, Infallible>(answer(&request, address, &sender).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(5))
+                .max_buf_size(16 * 1024)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(Duration::from_secs(60), connection).await;
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// Answers one request, after asking the host about a callback.
+async fn answer(
+    request: &Request<Incoming>,
+    address: SocketAddr,
+    sender: &mpsc::Sender<Arrival>,
+) -> Response<Full<Bytes>> {
+    // A name that was made to point at this machine carries its own Host (I-A11).
+    let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
+    if host != Some(address.to_string().as_bytes()) {
+        return page(StatusCode::MISDIRECTED_REQUEST, Page::Stray);
+    }
+    if request.method() != Method::GET {
+        return page(StatusCode::METHOD_NOT_ALLOWED, Page::Stray);
+    }
+    // I-A9: the location comes from the bound address, not from the request.
+    let location = format!("http://{address}{}", request.uri().path());
+    let Ok(callback) = Callback::from_parts(&location, request.uri().query().unwrap_or_default()) else {
+        return page(StatusCode::NOT_FOUND, Page::Stray);
+    };
+    let (browser, waiting) = oneshot::channel();
+    let arrival = Arrival { callback, browser: WaitingBrowser(browser) };
+    if sender.send(arrival).await.is_err() {
+        return page(StatusCode::NOT_FOUND, Page::Stray);
+    }
+    match waiting.await.unwrap_or(Page::Stray) {
+        shown @ Page::Stray => page(StatusCode::NOT_FOUND, shown),
+        shown => page(StatusCode::OK, shown),
+    }
+}
+
+/// A page of fixed text: nothing of the request is repeated, nothing is loaded, nothing runs.
+fn page(status: StatusCode, page: Page) -> Response<Full<Bytes>> {
+    let (title, text) = match page {
+        Page::Accepted => ("Signed in", "Access was granted. You can close this window."),
+        Page::Failed => ("Not signed in", "No access was granted. You can close this window."),
+        Page::Stray => ("Nothing here", "No sign-in is waiting for this page."),
+    };
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>{0}</title><h1>{0}</h1><p>{1}</p>",
+        HtmlText(title),
+        HtmlText(text)
+    );
+    let mut response = Response::new(Full::new(Bytes::from(html)));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        // The address bar holds the code: it is neither stored nor passed on (OAUTH21-7.5.3-1).
+        (CACHE_CONTROL, "no-store"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::{CallbackListener, ListenError};
+
+    async fn visit(address: SocketAddr, request: String) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn get(address: SocketAddr, target: &str) -> String {
+        format!("GET {target} HTTP/1.1\r\nhost: {address}\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn listens_on_the_literal_loopback_address_only() {
+        let listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        assert_eq!(listener.address().ip().to_string(), "127.0.0.1");
+        let uri = listener.redirect_uri("/callback").unwrap();
+        assert_eq!(uri.as_str(), format!("http://127.0.0.1:{}/callback", listener.address().port()));
+    }
+
+    #[tokio::test]
+    async fn hands_over_each_callback_and_goes_on_listening() {
+        let mut listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        let address = listener.address();
+        let stray = tokio::spawn(visit(address, get(address, "/other?code=x&state=y")));
+        let (callback, browser) = listener.next().await.unwrap().into_parts();
+        assert_eq!(callback.location(), format!("http://{address}/other"));
+        browser.stray();
+        assert!(stray.await.unwrap().starts_with("HTTP/1.1 404"));
+        let real = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y&iss=https%3A%2F%2Fh")));
+        let (callback, browser) = listener.next().await.unwrap().into_parts();
+        assert_eq!(callback.iss(), Some("https://h"));
+        browser.accepted();
+        listener.close().await;
+        let answer = real.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"));
+        assert!(answer.contains("no-store") && answer.contains("default-src 'none'"));
+        assert!(!answer.contains("state"));
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_callback_is_answered_and_not_reported() {
+        let mut listener = CallbackListener::bind(Duration::from_millis(400)).await.unwrap();
+        let address = listener.address();
+        for (request, status) in [
+            (get(address, "/favicon.ico"), "404"),
+            (get(address, "/callback?code=a&code=b"), "404"),
+            (
+                format!("POST /callback?code=a HTTP/1.1\r\nhost: {address}\r\ncontent-length: 0\r\n\r\n"),
+                "405",
+            ),
+            ("GET /callback?code=a HTTP/1.1\r\nhost: rebound.test\r\n\r\n".to_owned(), "421"),
+            ("GET /callback?code=a HTTP/1.1\r\n\r\n".to_owned(), "421"),
+        ] {
+            let answer = visit(address, request.clone()).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request} {answer}");
+        }
+        assert_eq!(listener.next().await.unwrap_err(), ListenError::DeadlinePassed);
+    }
+
+    #[tokio::test]
+    async fn a_silent_connection_does_not_keep_others_out() {
+        let mut listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        let address = listener.address();
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let visit = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y")));
+        listener.next().await.unwrap().into_parts().1.failed();
+        assert!(visit.await.unwrap().contains("No access was granted"));
+    }
+}

@@ -1,0 +1,458 @@
+//! Carries out a core [`Fetch`]: one request, under its policy (I-L8).
+//!
+//! No redirect is followed, no proxy of the environment is used, no cookie is kept, no connection is reused; the
+//! address is checked before connecting, the body is counted while it arrives and the whole has a time limit.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mcp_authz::identifier::address;
+use mcp_authz::message::exchange::{AddressPolicy, Fetch, FetchFailure, Reply};
+use zeroize::Zeroizing;
+
+use super::resolver::{Checked, Forbidden, Network, Resolver, SystemResolver, permitted};
+
+/// The fetcher could not be made: TLS has no roots or no provider.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client cannot be set up: {0}")]
+pub struct FetcherFailed(#[from] reqwest::Error);
+
+/// Sends the fetches of the core. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Fetcher {
+    public: reqwest::Client,
+    loopback: reqwest::Client,
+    private: reqwest::Client,
+    networks: Arc<[Network]>,
+}
+
+/// How a [`Fetcher`] is set up; strict unless told otherwise.
+#[derive(Debug)]
+pub struct FetcherBuilder {
+    resolver: Arc<dyn Resolver>,
+    networks: Vec<Network>,
+    roots: Option<Vec<reqwest::Certificate>>,
+}
+
+impl Fetcher {
+    /// A fetcher over the system's resolver and trust store, which reaches no private network.
+    ///
+    /// # Errors
+    /// [`FetcherFailed`] when TLS cannot be set up.
+    pub fn new() -> Result<Self, FetcherFailed> {
+        Self::builder().build()
+    }
+
+    /// A fetcher with other parts.
+    pub fn builder() -> FetcherBuilder {
+        FetcherBuilder { resolver: Arc::new(SystemResolver), networks: Vec::new(), roots: None }
+    }
+
+    /// Sends the request and reads the reply.
+    ///
+    /// # Errors
+    /// The [`FetchFailure`] to hand to the state that waits.
+    pub async fn fetch(&self, fetch: &Fetch) -> Result<Reply, FetchFailure> {
+        let policy = fetch.policy();
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(fetch.accept()));
+        if let Some(value) = fetch.content_type() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+        }
+        if let Some(value) = fetch.authorization() {
+            headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
+        }
+        let exchange = self
+            .send(Outgoing {
+                method: if fetch.method() == "POST" { Method::POST } else { Method::GET },
+                url: fetch.url(),
+                headers,
+                body: fetch.body(),
+                addresses: policy.addresses(),
+                max_bytes: policy.max_bytes(),
+                timeout: policy.timeout(),
+            })
+            .await?;
+        let mut reply = Reply::new(exchange.status, exchange.body);
+        for (name, value) in &exchange.headers {
+            reply = reply.with_header(name.as_str(), value.as_bytes());
+        }
+        Ok(reply)
+    }
+
+    /// Sends one request under a policy.
+    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Incoming, FetchFailure> {
+        let (addresses, timeout) = (outgoing.addresses, outgoing.timeout);
+        let exchange = async {
+            // I-L8: literal addresses are checked here, names where they are resolved.
+            let url = self.checked_url(addresses, outgoing.url)?;
+            let client = match addresses {
+                AddressPolicy::Public => &self.public,
+                AddressPolicy::Loopback => &self.loopback,
+                AddressPolicy::PublicAndPrivateNetworks => &self.private,
+                _ => return Err(FetchFailure::AddressForbidden),
+            };
+            let mut request = reqwest::Request::new(outgoing.method, url);
+            *request.headers_mut() = outgoing.headers;
+            if !outgoing.body.is_empty() {
+                let body = Erased(Zeroizing::new(outgoing.body.to_vec()));
+                *request.body_mut() = Some(Bytes::from_owner(body).into());
+            }
+            let response = client.execute(request).await.map_err(|error| failure(&error))?;
+            read(response, outgoing.max_bytes).await
+        };
+        // CIMD-6.6-1: from connecting to the last byte.
+        tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
+    }
+
+    /// The URL for the connection, if its scheme and a literal host are permitted.
+    fn checked_url(&self, policy: AddressPolicy, text: &str) -> Result<reqwest::Url, FetchFailure> {
+        let url = reqwest::Url::parse(text).map_err(|_| FetchFailure::Unreachable)?;
+        match url.scheme() {
+            "https" => {}
+            // OAUTH21-1.5-1, MCP-SBP-018: plain http stays on this machine.
+            "http" if policy == AddressPolicy::Loopback => {}
+            _ => return Err(FetchFailure::AddressForbidden),
+        }
+        let host = url.host_str().ok_or(FetchFailure::Unreachable)?;
+        match address::literal(host) {
+            // CIMD-6.5-2
+            Some(literal) if !permitted(policy, &self.networks, literal) => {
+                Err(FetchFailure::AddressForbidden)
+            }
+            _ => Ok(url),
+        }
+    }
+}
+
+impl FetcherBuilder {
+    /// Looks names up through this resolver. Its answers are checked like any other's.
+    #[must_use]
+    pub fn resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Lets fetches whose policy says `PublicAndPrivateNetworks` reach these networks.
+    #[must_use]
+    pub fn private_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
+        self.networks.extend(networks);
+        self
+    }
+
+    /// Trusts these certificate authorities instead of the system's.
+    #[must_use]
+    pub fn trust_only(mut self, roots: impl IntoIterator<Item = reqwest::Certificate>) -> Self {
+        self.roots.get_or_insert_default().extend(roots);
+        self
+    }
+
+    /// Sets the HTTP clients up.
+    ///
+    /// # Errors
+    /// [`FetcherFailed`] when TLS cannot be set up.
+    pub fn build(self) -> Result<Fetcher, FetcherFailed> {
+        let networks: Arc<[Network]> = self.networks.into();
+        let client = |policy| {
+            let mut builder = reqwest::Client::builder()
+                // MCP-SBP-021, D8
+                .redirect(reqwest::redirect::Policy::none())
+                .retry(reqwest::retry::never())
+                .no_proxy()
+                .referer(false)
+                .pool_max_idle_per_host(0)
+                .user_agent(concat!("mcp-authz/", env!("CARGO_PKG_VERSION")))
+                .dns_resolver(Checked {
+                    resolver: Arc::clone(&self.resolver),
+                    policy,
+                    networks: Arc::clone(&networks),
+                });
+            if let Some(roots) = &self.roots {
+                builder = builder.tls_certs_only(roots.iter().cloned());
+            }
+            builder.build()
+        };
+        Ok(Fetcher {
+            public: client(AddressPolicy::Public)?,
+            loopback: client(AddressPolicy::Loopback)?,
+            private: client(AddressPolicy::PublicAndPrivateNetworks)?,
+            networks,
+        })
+    }
+}
+
+/// One request as it goes out.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: &'a str,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: &'a [u8],
+    pub(crate) addresses: AddressPolicy,
+    pub(crate) max_bytes: usize,
+    pub(crate) timeout: Duration,
+}
+
+/// One reply as it came in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Body bytes that are erased once they are sent.
+struct Erased(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Erased {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A header value that no log of the HTTP client prints.
+pub(crate) fn secret_header(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Reads the body up to the limit.
+async fn read(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, FetchFailure> {
+    let status = response.status().as_u16();
+    let mut headers = Vec::with_capacity(response.headers().len());
+    headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
+        // CIMD-6.6-1
+        if chunk.len() > max_bytes.saturating_sub(body.len()) {
+            return Err(FetchFailure::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Incoming { status, headers, body })
+}
+
+/// What an error of the HTTP client means for the state that waits. Its text, which may be a peer's, ends here.
+fn failure(error: &reqwest::Error) -> FetchFailure {
+    let mut source: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(cause) = source {
+        if cause.is::<Forbidden>() {
+            return FetchFailure::AddressForbidden;
+        }
+        source = cause.source();
+    }
+    if error.is_timeout() { FetchFailure::TimedOut } else { FetchFailure::Unreachable }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use http::{HeaderMap, Method};
+    use mcp_authz::message::exchange::{AddressPolicy, FetchFailure};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::{Fetcher, Incoming, Outgoing};
+    use crate::BoxFuture;
+    use crate::client::resolver::Resolver;
+
+    /// Says that every name has these addresses.
+    #[derive(Debug)]
+    struct Always(Vec<IpAddr>);
+
+    impl Resolver for Always {
+        fn resolve(&self, _name: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+            let addresses = self.0.clone();
+            Box::pin(async move { Ok(addresses) })
+        }
+    }
+
+    fn fetcher(addresses: &[&str]) -> Fetcher {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Fetcher::builder().resolver(Arc::new(Always(addresses))).build().unwrap()
+    }
+
+    /// A server that counts connections and answers each with these bytes, one piece per 50 ms.
+    async fn server(pieces: &'static [&'static str]) -> (u16, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        tokio::spawn(async move {
+            for _ in 0..8 {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                counter.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let _ = stream.read(&mut request).await;
+                    for piece in pieces {
+                        let _ = stream.write_all(piece.as_bytes()).await;
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                });
+            }
+        });
+        (port, count)
+    }
+
+    async fn get(fetcher: &Fetcher, url: &str, addresses: AddressPolicy) -> Result<Incoming, FetchFailure> {
+        fetcher
+            .send(Outgoing {
+                method: Method::GET,
+                url,
+                headers: HeaderMap::new(),
+                body: &[],
+                addresses,
+                max_bytes: 100,
+                timeout: Duration::from_millis(500),
+            })
+            .await
+    }
+
+    const OK: &[&str] = &["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"];
+
+    #[tokio::test]
+    async fn a_loopback_fetch_reads_status_and_body() {
+        let (port, count) = server(OK).await;
+        for host in ["127.0.0.1", "localhost", "server.test"] {
+            let url = format!("http://{host}:{port}/");
+            let reply = get(&fetcher(&["127.0.0.1"]), &url, AddressPolicy::Loopback).await.unwrap();
+            assert_eq!((reply.status, reply.body.as_slice()), (200, b"ok".as_slice()));
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_handed_back_and_not_followed() {
+        let (target, reached) = server(OK).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://127.0.0.1:{}/", listener.local_addr().unwrap().port());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = format!("HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:{target}/\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        });
+        let reply = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await.unwrap();
+        assert_eq!(reply.status, 302);
+        assert_eq!(reached.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
+        const LONG: &str =
+            "HTTP/1.1 200 OK\r\n\r\nxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+        let (port, _) = server(&[LONG, "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"]).await;
+        let url = format!("http://127.0.0.1:{port}/");
+        let failure = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await.unwrap_err();
+        assert_eq!(failure, FetchFailure::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_trickles_runs_out_of_time() {
+        const DROP: &str = "x";
+        let (port, _) = server(&[
+            "HTTP/1.1 200 OK\r\n\r\n",
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+            DROP,
+        ])
+        .await;
+        let url = format!("http://127.0.0.1:{port}/");
+        let failure = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await.unwrap_err();
+        assert_eq!(failure, FetchFailure::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_points_inside_is_refused_before_connecting() {
+        let (port, count) = server(OK).await;
+        let url = format!("https://metadata.test:{port}/");
+        for addresses in [
+            &["127.0.0.1"][..],
+            &["::1"],
+            &["8.8.8.8", "127.0.0.1"],
+            &["::ffff:127.0.0.1"],
+            &["169.254.169.254"],
+        ] {
+            for policy in [AddressPolicy::Public, AddressPolicy::PublicAndPrivateNetworks] {
+                let failure = get(&fetcher(addresses), &url, policy).await.unwrap_err();
+                assert_eq!(failure, FetchFailure::AddressForbidden, "{addresses:?}");
+            }
+        }
+        let url = format!("https://localhost:{port}/");
+        let failure = get(&fetcher(&["8.8.8.8"]), &url, AddressPolicy::Public).await.unwrap_err();
+        assert_eq!(failure, FetchFailure::AddressForbidden);
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn literals_outside_the_policy_are_refused_before_connecting() {
+        let (port, count) = server(OK).await;
+        for host in [
+            "127.0.0.1",
+            "[::1]",
+            "169.254.169.254",
+            "10.0.0.1",
+            "[fe80::1]",
+            "[::ffff:127.0.0.1]",
+            "2130706433",
+            "0x7f.1",
+            "0.0.0.0",
+        ] {
+            let url = format!("https://{host}:{port}/");
+            let failure = get(&fetcher(&["127.0.0.1"]), &url, AddressPolicy::Public).await.unwrap_err();
+            assert_eq!(failure, FetchFailure::AddressForbidden, "{host}");
+        }
+        for host in ["169.254.169.254", "10.0.0.1", "8.8.8.8"] {
+            let url = format!("http://{host}:{port}/");
+            let failure = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await.unwrap_err();
+            assert_eq!(failure, FetchFailure::AddressForbidden, "{host}");
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn plain_http_leaves_this_machine_under_no_policy() {
+        let (port, count) = server(OK).await;
+        let url = format!("http://server.test:{port}/");
+        for policy in [AddressPolicy::Public, AddressPolicy::PublicAndPrivateNetworks] {
+            let failure = get(&fetcher(&["8.8.8.8"]), &url, policy).await.unwrap_err();
+            assert_eq!(failure, FetchFailure::AddressForbidden);
+        }
+        assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+}

@@ -1,0 +1,5 @@
+//! The client's side: fetches, the browser, the loopback listener.
+
+pub mod callback;
+pub mod fetch;
+pub mod resolver;

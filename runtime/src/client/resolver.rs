@@ -1,0 +1,195 @@
+//! Names to addresses, and the addresses a fetch may connect to (RFC 6890, RFC 6761, I-L8).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use mcp_authz::identifier::address;
+use mcp_authz::message::exchange::AddressPolicy;
+
+use crate::BoxFuture;
+
+/// Looks names up. The answer is checked by whoever asks: a resolver decides nothing.
+pub trait Resolver: Send + Sync + fmt::Debug + 'static {
+    /// The addresses of a name; none for a name that does not exist.
+    fn resolve(&self, name: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
+}
+
+/// The operating system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve(&self, name: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let addresses = tokio::net::lookup_host((name, 0)).await?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        })
+    }
+}
+
+/// A private network that fetches under `PublicAndPrivateNetworks` may reach, written `10.1.0.0/16`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// Text that is no network this package lets a fetch reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a network is written ADDRESS/PREFIX and lies within the private ranges of RFC 1918 or RFC 4193")]
+pub struct InvalidNetwork;
+
+impl Network {
+    /// Whether the address lies in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32_u32.saturating_sub(self.prefix.into());
+                network.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128_u32.saturating_sub(self.prefix.into());
+                network.to_bits().checked_shr(shift) == address.to_bits().checked_shr(shift)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, prefix) = text.split_once('/').ok_or(InvalidNetwork)?;
+        let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
+        let prefix: u8 = prefix.parse().map_err(|_| InvalidNetwork)?;
+        // The whole network has to be private: its first address is, and it is no wider than its range.
+        let widest = match address {
+            IpAddr::V4(address) => match address.octets() {
+                [10, ..] => 8,
+                [172, ..] => 12,
+                _ => 16,
+            },
+            IpAddr::V6(_) => 7,
+        };
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        if !address::is_private(address) || !(widest..=longest).contains(&prefix) {
+            return Err(InvalidNetwork);
+        }
+        Ok(Self { address, prefix })
+    }
+}
+
+/// Whether a fetch under that policy may connect to the address.
+pub(crate) fn permitted(policy: AddressPolicy, networks: &[Network], address: IpAddr) -> bool {
+    // MCP-SBP-020, CIMD-6.5-2
+    match policy {
+        AddressPolicy::Public => address::is_public(address),
+        AddressPolicy::Loopback => address::is_loopback(address),
+        AddressPolicy::PublicAndPrivateNetworks => {
+            address::is_public(address)
+                || (address::is_private(address) && networks.iter().any(|network| network.contains(address)))
+        }
+        // A policy of a later core that this runtime does not know permits nothing.
+        _ => false,
+    }
+}
+
+/// A name has an address that the fetch may not connect to.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the name has an address that this fetch may not connect to")]
+pub(crate) struct Forbidden;
+
+/// The resolver a connection is made through: it hands on only what the policy permits, so that the address
+/// checked is the address connected to.
+pub(crate) struct Checked {
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) policy: AddressPolicy,
+    pub(crate) networks: Arc<[Network]>,
+}
+
+impl reqwest::dns::Resolve for Checked {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let name = name.as_str().trim_end_matches('.').to_ascii_lowercase();
+        let (policy, networks) = (self.policy, Arc::clone(&self.networks));
+        // RFC 6761 section 6.3: names under localhost are never asked of a server.
+        let local = name == "localhost" || name.ends_with(".localhost");
+        let answer = (!local).then(|| self.resolver.resolve(&name));
+        Box::pin(async move {
+            let addresses = match answer {
+                Some(answer) => answer.await?,
+                None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            };
+            // One forbidden address among public ones is the mark of a name that was made to point inside.
+            if !addresses.iter().all(|address| permitted(policy, &networks, *address)) {
+                return Err(Forbidden.into());
+            }
+            let addresses: reqwest::dns::Addrs =
+                Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
+            Ok(addresses)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcp_authz::message::exchange::AddressPolicy;
+
+    use super::{Network, permitted};
+
+    #[test]
+    fn networks_are_private_ones_only() {
+        for text in
+            ["10.0.0.0/8", "10.1.0.0/16", "172.16.0.0/12", "192.168.7.0/24", "fd00::/8", "10.1.2.3/32"]
+        {
+            assert!(text.parse::<Network>().is_ok(), "{text}");
+        }
+        for text in [
+            "0.0.0.0/0",
+            "10.0.0.0/7",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "192.168.0.0/15",
+            "8.8.8.8/32",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "fd00::/6",
+            "::/0",
+            "fe80::/10",
+            "172.16.0.0/11",
+            "",
+        ] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_policy_permits_its_range_only() {
+        let networks: [Network; 2] = ["10.1.0.0/16".parse().unwrap(), "fd12::/16".parse().unwrap()];
+        let (public, loopback, private) =
+            (AddressPolicy::Public, AddressPolicy::Loopback, AddressPolicy::PublicAndPrivateNetworks);
+        for (address, permitted_under) in [
+            ("8.8.8.8", vec![public, private]),
+            ("10.1.2.3", vec![private]),
+            ("fd12::7", vec![private]),
+            ("127.0.0.1", vec![loopback]),
+            ("::1", vec![loopback]),
+            ("10.2.0.1", vec![]),
+            ("169.254.169.254", vec![]),
+            ("::ffff:10.1.2.3", vec![]),
+            ("::ffff:127.0.0.1", vec![]),
+            ("0.0.0.0", vec![]),
+        ] {
+            for policy in [public, loopback, private] {
+                assert_eq!(
+                    permitted(policy, &networks, address.parse().unwrap()),
+                    permitted_under.contains(&policy),
+                    "{address} under {policy:?}"
+                );
+            }
+        }
+    }
+}
