@@ -11,14 +11,15 @@
 //! | [`CallbackMatched`] | a callback answers the request this state made | agent, redirect URI, `state`, time |
 //! | [`RedirectMatched`] | a requested redirect URI is a registered one | equality of bytes, or the loopback port rule |
 //! | [`VerifierMatched`] | the code verifier is the challenge's | SHA-256, in constant time |
-//! | [`AudienceMatched`] | a token is for this resource server | equality, scheme and host folded |
+//! | [`AudienceMatched`] | a resource asked for is a configured one | equality, scheme and host folded |
+//! | [`AudienceAccepted`] | a token is meant for this resource server | equality; for a URL scheme and host folded |
 //! | [`ConsentGiven`] | the person who was shown a request approved it, in the same browser | host's assertion, checked |
 
 use core::fmt;
 
 use subtle::ConstantTimeEq as _;
 
-use crate::identifier::{Issuer, RedirectUri, ResourceId, ScopeSet};
+use crate::identifier::{Audience, Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::pkce::CodeChallenge;
 use crate::secret::{AgentBinding, CodeVerifier, SecretDigest, State};
 use crate::time::OffsetDateTime;
@@ -84,6 +85,12 @@ impl IssuerMatched {
                 && short.as_str().matches('/').count() == 2
         };
         (longer(expected, document) || longer(document, expected)).then(|| Self(document.clone()))
+    }
+
+    /// The `iss` of a token, or of the answer about one, is the issuer it was verified for, character for character.
+    pub(crate) fn by_token(expected: &Issuer, iss: &str) -> Option<Self> {
+        // RFC9068-4-2
+        (expected.as_str().as_bytes() == iss.as_bytes()).then(|| Self(expected.clone()))
     }
 
     /// The four rows of the callback's `iss`: announced or not, present or not. For error responses too
@@ -185,7 +192,7 @@ impl VerifierMatched {
     }
 }
 
-/// A token is for this resource server.
+/// A resource that was asked for is one of those configured.
 #[derive(Debug)]
 pub struct AudienceMatched(ResourceId);
 
@@ -204,6 +211,24 @@ impl AudienceMatched {
 
     /// The resource the token is for, in the configured spelling.
     pub fn resource(&self) -> &ResourceId {
+        &self.0
+    }
+}
+
+/// A token is meant for this resource server: one of its audiences is accepted here of its issuer.
+#[derive(Debug)]
+pub struct AudienceAccepted(Audience);
+
+impl AudienceAccepted {
+    /// Looks for an accepted audience among those the token claims; none of either matches nothing.
+    pub(crate) fn compare(accepted: &[Audience], claimed: &[alloc::string::String]) -> Option<Self> {
+        // RFC9068-4-3, MCP-AUTH-074, MCP-AUTH-057 (I-A1)
+        let accepted = accepted.iter().find(|own| claimed.iter().any(|claimed| own.equals(claimed)));
+        accepted.map(|own| Self(own.clone()))
+    }
+
+    /// The audience, in the configured spelling.
+    pub fn audience(&self) -> &Audience {
         &self.0
     }
 }
@@ -345,7 +370,15 @@ impl IssuerForResource {
     }
 }
 
-shown!(ResourceMatched, IssuerMatched, CallbackMatched, RedirectMatched, AudienceMatched, ConsentGiven);
+shown!(
+    ResourceMatched,
+    IssuerMatched,
+    CallbackMatched,
+    RedirectMatched,
+    AudienceMatched,
+    AudienceAccepted,
+    ConsentGiven
+);
 
 impl fmt::Display for VerifierMatched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -362,10 +395,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        AgentBinding, Approval, AudienceMatched, CallbackExpected, CallbackMatched, CodeChallenge,
-        CodeVerifier, ConsentExpected, ConsentGiven, Issuer, IssuerForResource, IssuerMatched,
-        IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri, ResourceId, ResourceMatched, ScopeSet,
-        SecretDigest, State, VerifierMatched,
+        AgentBinding, Approval, Audience, AudienceAccepted, AudienceMatched, CallbackExpected,
+        CallbackMatched, CodeChallenge, CodeVerifier, ConsentExpected, ConsentGiven, Issuer,
+        IssuerForResource, IssuerMatched, IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri,
+        ResourceId, ResourceMatched, ScopeSet, SecretDigest, State, VerifierMatched,
     };
     use crate::time::Duration;
 
@@ -452,6 +485,31 @@ mod tests {
         assert!(AudienceMatched::compare(&own, ["https://h.example"]).is_none());
         assert!(AudienceMatched::compare(&own, Vec::<&str>::new()).is_none());
         assert!(AudienceMatched::compare(&[], ["https://h.example/mcp", ""]).is_none());
+    }
+
+    // I-A1, RFC9068-4-3
+    #[test]
+    fn a_token_without_an_accepted_audience_is_meant_for_somebody_else() {
+        let own = [Audience::new("https://h.example/mcp").unwrap(), Audience::new("api://x").unwrap()];
+        let compare = |own: &[Audience], claimed: &[&str]| {
+            let claimed: Vec<String> = claimed.iter().copied().map(String::from).collect();
+            AudienceAccepted::compare(own, &claimed).map(|it| String::from(it.audience().as_str()))
+        };
+        assert_eq!(compare(&own, &["a", "HTTPS://H.example/mcp"]).as_deref(), Some("https://h.example/mcp"));
+        assert_eq!(compare(&own, &["api://x"]).as_deref(), Some("api://x"));
+        assert!(compare(&own, &["https://h.example", "API://x", ""]).is_none());
+        assert!(compare(&own, &[]).is_none());
+        assert!(compare(&[], &["https://h.example/mcp", ""]).is_none());
+    }
+
+    // RFC9068-4-2
+    #[test]
+    fn a_tokens_issuer_is_compared_character_by_character() {
+        let expected = issuer("https://as.example");
+        assert!(IssuerMatched::by_token(&expected, "https://as.example").is_some());
+        for text in ["https://as.example/", "HTTPS://as.example", "https://AS.example", ""] {
+            assert!(IssuerMatched::by_token(&expected, text).is_none(), "{text}");
+        }
     }
 
     // I-R1

@@ -84,3 +84,9 @@ pub const JWS_HEADER_BYTES: usize = 2048;
 
 /// Most keys in one key set. Large providers publish about ten.
 pub const KEYS: usize = 64;
+
+/// How far the clocks of a token's issuer and its resource may be apart, in seconds, unless the host says otherwise.
+pub const CLOCK_LEEWAY_SECONDS: i64 = 30;
+
+/// The most a host may allow clocks to be apart, in seconds: every second lengthens the life of every token.
+pub const CLOCK_LEEWAY_SECONDS_MOST: i64 = 120;

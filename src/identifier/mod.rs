@@ -10,6 +10,7 @@ use crate::syntax::form::{self, Form};
 use crate::syntax::uri::{Uri, UriError};
 
 pub mod address;
+mod audience;
 mod client_id;
 mod endpoint;
 mod issuer;
@@ -17,6 +18,7 @@ mod redirect_uri;
 mod resource;
 mod scope;
 
+pub use audience::Audience;
 pub use client_id::{ClientId, ClientMetadataUrl};
 pub use endpoint::{Endpoint, Origin};
 pub use issuer::Issuer;

@@ -24,7 +24,6 @@ pub struct UnknownAlgorithm;
 
 impl Algorithm {
     /// Every algorithm, the ones to prefer first.
-    // RFC9068-2.1-3: RS256 is among those that verify.
     pub const ALL: [Self; 5] = [Self::EdDsa, Self::Es256, Self::Es384, Self::Rs256, Self::Ps256];
 
     /// The algorithm of a registered `alg` value, compared as bytes.
@@ -32,7 +31,7 @@ impl Algorithm {
     /// # Errors
     /// [`UnknownAlgorithm`] for every other value, `none` and the HMAC names among them.
     pub fn from_name(name: &str) -> Result<Self, UnknownAlgorithm> {
-        // RFC9068-4-4, RFC8725-3.1-1: nothing unsigned, nothing with a shared secret, no other spelling.
+        // RFC9068-2.1-3, RFC9068-4-4, RFC8725-3.1-1: RS256 is there; nothing unsigned, nothing with a shared secret, no other spelling.
         match name {
             "EdDSA" => Ok(Self::EdDsa),
             "ES256" => Ok(Self::Es256),

@@ -331,9 +331,10 @@ impl JwkSet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::ToyImporter;
-    use super::super::{InvalidKeySet, KeySet};
+    use super::super::toy::{ToyImporter, ToyKey};
+    use super::super::{ImportFailed, InvalidKeySet, KeyImporter, KeySet, VerifyingKey};
     use super::*;
+    use alloc::boxed::Box;
     use alloc::format;
 
     const ED: &str = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
@@ -460,6 +461,23 @@ mod tests {
         let keys = alloc::vec![ED; limits::KEYS + 1].join(",");
         let set = format!(r#"{{"keys":[{keys}]}}"#);
         assert_eq!(JwkSet::parse(set.as_bytes()).unwrap_err(), InvalidKey::TooMany);
+        // Those that would be left out count as well.
+        let unusable = set.replace("Ed25519", "Ed448");
+        assert_eq!(JwkSet::parse(unusable.as_bytes()).unwrap_err(), InvalidKey::TooMany);
+        let key = Jwk::parse(ED.as_bytes()).unwrap();
+        assert_eq!(JwkSet::new(alloc::vec![key; limits::KEYS + 1]).unwrap_err(), InvalidKey::TooMany);
+    }
+
+    #[test]
+    fn an_importer_cannot_change_the_algorithm_of_a_key() {
+        struct Confused;
+        impl KeyImporter for Confused {
+            fn import(&self, _: &Jwk) -> Result<Box<dyn VerifyingKey>, ImportFailed> {
+                Ok(Box::new(ToyKey::new(Algorithm::Rs256, 1)))
+            }
+        }
+        let set = JwkSet::new([Jwk::parse(ED.as_bytes()).unwrap()]).unwrap();
+        assert!(matches!(KeySet::import(&set, &Confused), Err(InvalidKeySet::Import(_))));
     }
 
     #[test]

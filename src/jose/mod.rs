@@ -17,6 +17,7 @@ pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use compact::{JwsError, UnverifiedJwt, VerifiedJwt};
 pub use jwk::{InvalidKey, Jwk, JwkSet, PublicKey};
 pub use key::{BadSignature, ImportFailed, InvalidKeySet, KeyImporter, KeySet, UnknownKey, VerifyingKey};
+pub(crate) use sign::AwaitedSignature;
 pub use sign::{InvalidSignature, Sign, Signed, SigningKeyId, signing_input};
 
 #[cfg(test)]

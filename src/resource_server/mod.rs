@@ -1,1 +1,235 @@
-//! (to come)
+//! The resource server role: an MCP server that takes access tokens (OAuth 2.1 section 5, RFC 6750, RFC 9728, and the
+//! MCP authorization page).
+//!
+//! ```text
+//! RequestHead ── ResourceServer::admit ──> PresentedToken ── verify ──> VerifiedToken ── authorize ──> Authorized
+//!                      │                        │  │                        ▲               │
+//!                      │                        │  └─ Fetch ─> AwaitingIntrospection        │
+//!                      ▼                        ▼                 │                         ▼
+//!                    Denial                  Denial            Denial                    Denial
+//! ```
+//!
+//! Every request passes every step: [`Authorized`] has no other origin, and it holds no token text, so that there is
+//! nothing a handler could pass on (MCP-AUTH-079). What the answers, the metadata document and the audience say comes
+//! from the configuration alone, never from a header of the request (I-A9).
+//!
+//! An MCP server that runs without authorization does not put this role before its handlers; there is no switch in
+//! here that turns a check off.
+
+mod admission;
+mod denial;
+mod issuer;
+mod key_set;
+mod metadata;
+mod scope;
+mod verification;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::identifier::{Issuer, ResourceId, Scope, ScopeSet};
+use crate::jose::KeySet;
+use crate::limits;
+use crate::message::PageUri;
+use crate::time::Duration;
+
+pub use admission::PresentedToken;
+pub use denial::{Denial, DenialReason};
+pub use issuer::{Introspection, TokenProfile, TrustedIssuer};
+pub use key_set::{AwaitingKeySet, KeySetFailure, fetch_key_set};
+pub use scope::{Authorized, RequiredScopes};
+pub use verification::{AwaitingIntrospection, VerificationOutcome, VerifiedToken};
+
+use scope::Hierarchy;
+
+/// The configuration of one protected resource. Cheap to clone; changes make a new value.
+#[derive(Debug, Clone)]
+pub struct ResourceServer(Arc<Configuration>);
+
+#[derive(Debug, Clone)]
+struct Configuration {
+    resource: ResourceId,
+    /// Where the metadata document is found, for challenges.
+    metadata_url: String,
+    /// By their exact identifier: a token's `iss` finds its issuer or none (RFC 8725 section 3.8).
+    issuers: BTreeMap<String, TrustedIssuer>,
+    /// In the order they were configured, for the document.
+    issuer_order: Vec<Issuer>,
+    scopes_supported: Option<ScopeSet>,
+    hierarchy: Hierarchy,
+    leeway: Duration,
+    name: Option<String>,
+    documentation: Option<PageUri>,
+}
+
+/// A configuration that cannot be meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidConfiguration {
+    /// No authorization server: nobody could get a token.
+    #[error("a protected resource needs at least one authorization server")]
+    NoIssuer,
+    /// The same issuer twice, or more than [`limits::AUTHORIZATION_SERVERS`].
+    #[error("an authorization server is configured twice, or there are too many")]
+    Issuers,
+    /// Two issuers verify tokens by introspection: an opaque token does not say which of them to ask.
+    #[error("at most one authorization server can be asked about opaque tokens")]
+    SeveralIntrospections,
+    /// No audience would be accepted, or an empty one.
+    #[error("an issuer needs at least one accepted audience, and none may be empty")]
+    NoAudience,
+    /// No token type would be accepted.
+    #[error("a token profile needs at least one token type")]
+    NoTokenType,
+    /// The resource identifier has a query, or no path but a slash.
+    #[error("write the resource identifier without a query, and without the slash when it is a host alone")]
+    Resource,
+    /// `offline_access` among the scopes of a resource: refresh tokens are between client and authorization server.
+    #[error("offline_access is no scope of a protected resource")]
+    OfflineAccess,
+    /// A clock leeway above [`limits::CLOCK_LEEWAY_SECONDS_MOST`], or a negative one.
+    #[error("the clock leeway is negative or too large")]
+    Leeway,
+    /// The issuer is not one of those configured with keys.
+    #[error("no issuer of that identifier is configured to verify by keys")]
+    UnknownIssuer,
+}
+
+impl ResourceServer {
+    /// A resource server that accepts tokens meant for `resource` from these issuers.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration`] when nobody could get a token, an opaque token could be anyone's, or the identifier is
+    /// written in a form clients would not send.
+    pub fn new(
+        resource: ResourceId,
+        issuers: impl IntoIterator<Item = TrustedIssuer>,
+    ) -> Result<Self, InvalidConfiguration> {
+        check_spelling(&resource)?;
+        let mut by_identifier = BTreeMap::new();
+        let mut issuer_order = Vec::new();
+        for issuer in issuers {
+            issuer_order.push(issuer.issuer().clone());
+            let issuer = issuer.for_resource(&resource);
+            // I-G8: of two entries for one issuer neither could be preferred.
+            if by_identifier.insert(String::from(issuer.issuer().as_str()), issuer).is_some() {
+                return Err(InvalidConfiguration::Issuers);
+            }
+        }
+        // MCP-DISC-001
+        if by_identifier.is_empty() {
+            return Err(InvalidConfiguration::NoIssuer);
+        }
+        if by_identifier.len() > limits::AUTHORIZATION_SERVERS {
+            return Err(InvalidConfiguration::Issuers);
+        }
+        if by_identifier.values().filter(|issuer| issuer.introspection().is_some()).count() > 1 {
+            return Err(InvalidConfiguration::SeveralIntrospections);
+        }
+        let metadata_url = metadata::document_url(&resource);
+        Ok(Self(Arc::new(Configuration {
+            resource,
+            metadata_url,
+            issuers: by_identifier,
+            issuer_order,
+            scopes_supported: None,
+            hierarchy: Hierarchy::default(),
+            leeway: Duration::seconds(limits::CLOCK_LEEWAY_SECONDS),
+            name: None,
+            documentation: None,
+        })))
+    }
+
+    /// Lists scopes in the metadata document. Some may be left out; challenges need not follow the list.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::OfflineAccess`]
+    pub fn with_scopes_supported(mut self, scopes: ScopeSet) -> Result<Self, InvalidConfiguration> {
+        // MCP-AUTH-086
+        scope::refuse_offline_access(&scopes)?;
+        self.configuration_mut().scopes_supported = Some(scopes);
+        Ok(self)
+    }
+
+    /// A token with the scope `broader` also passes where one of `narrower` is needed. Implications add up and reach
+    /// through one another.
+    #[must_use]
+    pub fn with_implied_scopes(mut self, broader: Scope, narrower: ScopeSet) -> Self {
+        self.configuration_mut().hierarchy.imply(broader, narrower);
+        self
+    }
+
+    /// How far the clocks of issuer and resource may be apart; [`limits::CLOCK_LEEWAY_SECONDS`] without this call.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::Leeway`] when it is negative or above [`limits::CLOCK_LEEWAY_SECONDS_MOST`].
+    pub fn with_clock_leeway(mut self, leeway: Duration) -> Result<Self, InvalidConfiguration> {
+        // OAUTH21-5.2-1: a leeway lengthens the life of every token, so it stays small.
+        if leeway.is_negative() || leeway > Duration::seconds(limits::CLOCK_LEEWAY_SECONDS_MOST) {
+            return Err(InvalidConfiguration::Leeway);
+        }
+        self.configuration_mut().leeway = leeway;
+        Ok(self)
+    }
+
+    /// The name people see.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.configuration_mut().name = Some(name.into());
+        self
+    }
+
+    /// A page for developers.
+    #[must_use]
+    pub fn with_documentation(mut self, page: PageUri) -> Self {
+        self.configuration_mut().documentation = Some(page);
+        self
+    }
+
+    /// The same resource server with other keys for one issuer: the old ones are gone (I-A4).
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::UnknownIssuer`] when that issuer is not configured with keys.
+    pub fn with_replaced_keys(mut self, issuer: &Issuer, keys: KeySet) -> Result<Self, InvalidConfiguration> {
+        let trusted = self
+            .configuration_mut()
+            .issuers
+            .get_mut(issuer.as_str())
+            .ok_or(InvalidConfiguration::UnknownIssuer)?;
+        if trusted.replace_keys(keys) { Ok(self) } else { Err(InvalidConfiguration::UnknownIssuer) }
+    }
+
+    /// The identifier tokens must be meant for.
+    pub fn resource(&self) -> &ResourceId {
+        &self.0.resource
+    }
+
+    /// The authorization servers, in the order they were given.
+    pub fn issuers(&self) -> impl ExactSizeIterator<Item = &Issuer> {
+        self.0.issuer_order.iter()
+    }
+
+    fn configuration_mut(&mut self) -> &mut Configuration {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+/// The identifier clients will send and compare is written in its plain form.
+fn check_spelling(resource: &ResourceId) -> Result<(), InvalidConfiguration> {
+    let text = resource.as_str();
+    // RFC9728-1.2-1: its type has refused fragments and other schemes; RFC9728-1.2-2
+    if text.contains('?') {
+        return Err(InvalidConfiguration::Resource);
+    }
+    // MCP-AUTH-060: on a host alone the slash means nothing, and clients compare bytes.
+    let path = text.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+    if path.is_some_and(|(_, path)| path.is_empty()) {
+        return Err(InvalidConfiguration::Resource);
+    }
+    Ok(())
+}
