@@ -28,14 +28,20 @@ use crate::identifier::{Endpoint, InvalidIdentifier, Issuer, ResourceId, Scope, 
 use crate::jose::SigningKeyId;
 use crate::time::Duration;
 
+mod authentication;
 pub mod authorization;
 pub mod client;
 pub mod decision;
+pub mod error;
+mod issuance;
 mod metadata;
 pub mod record;
+pub mod refresh;
 pub mod refusal;
 pub mod registration;
+pub mod revocation;
 pub mod store;
+pub mod token;
 
 /// A resource the server issues tokens for, and what its scopes mean to a person.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,159 @@
+//! What a granted token request hands out: the access token's claims, the bounds of its life, the answer.
+//!
+//! OAuth 2.1 section 3.2.3, RFC 9068 section 2. Both grants share it. Nothing here decides whether a request is
+//! granted: that is `token` and `refresh`, and what they found is the argument.
+
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::fmt;
+
+use crate::authorization_server::AuthorizationServer;
+use crate::authorization_server::authentication::ClientAuthenticated;
+use crate::authorization_server::error::TokenReason;
+use crate::authorization_server::record::{GrantRecord, RefreshRecord};
+use crate::entropy::{Entropy, draw_text};
+use crate::identifier::{ResourceId, ScopeSet};
+use crate::jose::{AwaitedSignature, Sign, Signed};
+use crate::message::exchange::Respond;
+use crate::message::jwt_claims::AccessTokenClaims;
+use crate::message::token::{TokenResponse, TokenType};
+use crate::secret::{self, AccessToken, RefreshToken};
+use crate::time::{self, OffsetDateTime};
+
+/// Refuses a target other than the grant's one resource; none named means that one (D30).
+pub(crate) fn check_target(grant: &GrantRecord, requested: Option<&str>) -> Result<(), TokenReason> {
+    let Some(requested) = requested else { return Ok(()) };
+    // RFC8707-2.2-1, RFC8707-2-6: looked up as at the authorization endpoint, minted in the configured spelling.
+    let requested = ResourceId::new(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
+    if requested.lookup_key() != grant.resource.lookup_key() {
+        return Err(TokenReason::TargetOutsideGrant);
+    }
+    Ok(())
+}
+
+/// The part of `wanted` that the resource still understands and the client may still have.
+///
+/// Configuration and registration may have shrunk since the person agreed: a token follows them (I-T4).
+pub(crate) fn current_scope(
+    server: &AuthorizationServer,
+    client: &ClientAuthenticated,
+    grant: &GrantRecord,
+    wanted: &ScopeSet,
+) -> Result<ScopeSet, TokenReason> {
+    // RFC9068-3-3: a resource that is served no more gets no tokens.
+    let understood = server.resource(&grant.resource).ok_or(TokenReason::TargetOutsideGrant)?.scopes();
+    // RFC8707-2.2-3, RFC9068-2.2.3-2
+    let mut scope = wanted.intersection(&understood);
+    if let Some(registered) = client.scope() {
+        scope = scope.intersection(registered);
+    }
+    if scope.is_empty() && !wanted.is_empty() {
+        return Err(TokenReason::ScopeExceeded);
+    }
+    Ok(scope)
+}
+
+/// A fresh refresh token of that generation: ends without use after the idle time, and with its family.
+pub(crate) fn new_refresh(
+    server: &AuthorizationServer,
+    grant: &GrantRecord,
+    generation: u64,
+    now: OffsetDateTime,
+    entropy: &mut dyn Entropy,
+) -> Result<(RefreshToken, RefreshRecord), TokenReason> {
+    let token = secret::fresh(entropy, RefreshToken::new).map_err(|_| TokenReason::NoEntropy)?;
+    // OAUTH21-4.3.3-2
+    let expires = time::after(now, server.lifetimes().refresh_idle).min(grant.not_after);
+    // OAUTH21-4.3.3-1, OAUTH21-3.2.3-7: the whole grant, whatever part of it the access token gets.
+    let record = RefreshRecord { grant: grant.clone(), generation, expires };
+    Ok((token, record))
+}
+
+/// The tokens of one answer before the access token is signed.
+pub(crate) struct Issuance {
+    awaited: AwaitedSignature,
+    expires_in: u64,
+    scope: ScopeSet,
+    refresh: Option<RefreshToken>,
+}
+
+impl Issuance {
+    /// The claims to sign, and what will go out with them.
+    ///
+    /// `scope` is what this token gets, a part of the grant's. The token ends with the configured lifetime or with
+    /// its family, whichever comes first.
+    pub(crate) fn plan(
+        server: &AuthorizationServer,
+        grant: &GrantRecord,
+        scope: ScopeSet,
+        refresh: Option<RefreshToken>,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Sign, Self), TokenReason> {
+        // MCP-SEC-003, RFC6750-5.2-1: always a bounded life, and none beyond the family's.
+        let expires = time::after(now, server.lifetimes().access_token).min(grant.not_after).unix_timestamp();
+        let issued = now.unix_timestamp();
+        let expires_in = u64::try_from(expires.saturating_sub(issued)).unwrap_or(0);
+        if expires_in == 0 {
+            return Err(TokenReason::GrantExpired);
+        }
+        let jti = draw_text(entropy).map_err(|_| TokenReason::NoEntropy)?;
+        // RFC9068-2.2-1, RFC9068-2.2-2, RFC9068-3-1, RFC9068-2.2.3-1
+        let claims = AccessTokenClaims {
+            iss: server.issuer().as_str().to_string(),
+            sub: grant.subject.clone(),
+            aud: Vec::from([grant.resource.as_str().to_string()]),
+            client_id: grant.client_id.as_str().to_string(),
+            exp: expires,
+            nbf: None,
+            iat: Some(issued),
+            jti: Some(jti.to_string()),
+            scope: (!scope.is_empty()).then(|| scope.clone()),
+            auth_time: None,
+            acr: None,
+            bound_to_key: false,
+            authorization_details: false,
+            id_token_marks: false,
+        };
+        // RFC9068-2.1-1
+        let (sign, awaited) = Sign::new(server.signing_key().clone(), "at+jwt", &claims.render());
+        Ok((sign, Self { awaited, expires_in, scope, refresh }))
+    }
+
+    /// Puts the signature in: from here on the answer is complete and waits only for the store.
+    pub(crate) fn signed(self, signed: Signed) -> Result<Issued, TokenReason> {
+        let token = signed.into_token(&self.awaited).map_err(|_| TokenReason::HostMisuse)?;
+        let access_token = AccessToken::new(token.to_string()).map_err(|_| TokenReason::SignerFailed)?;
+        Ok(Issued(TokenResponse {
+            access_token,
+            token_type: TokenType::Bearer,
+            expires_in: Some(self.expires_in),
+            refresh_token: self.refresh,
+            // OAUTH21-1.4.1-1: always stated, so that a smaller one never goes unseen.
+            scope: Some(self.scope),
+        }))
+    }
+}
+
+impl fmt::Debug for Issuance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuance").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+/// A complete answer, held back until the store has committed.
+pub(crate) struct Issued(TokenResponse);
+
+impl Issued {
+    /// The answer, released.
+    pub(crate) fn respond(self) -> Respond {
+        // OAUTH21-3.2.3-1, OAUTH21-3.2.3-8
+        Respond::json(200, self.0.render()).with_header("cache-control", "no-store")
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Issued(redacted)")
+    }
+}

@@ -1,0 +1,224 @@
+//! Refresh: one live token per family, replaced at each use (OAuth 2.1 section 4.3, RFC 8707 section 2.2).
+//!
+//! ```text
+//!   AwaitingTokenClient (token.rs)
+//!      │ ReadRefresh
+//!   AwaitingRefresh ──────────── retired ──┐
+//!      │ Sign                              │ RevokeFamily
+//!   AwaitingRefreshSignature               │
+//!      │ RotateRefresh                     │
+//!   AwaitingRotation ─────────── retired ──┤
+//!      │                          AwaitingRevocation (token.rs)
+//!   Respond 200                        Respond 400 invalid_grant
+//! ```
+//!
+//! Every client's token is rotated, confidential ones' too. A retired token that comes back is reuse: its family is
+//! revoked, after the client has authenticated as the token's own (I-T2). The bounded grace of decision D17 belongs
+//! between the two, where `judge` finds a token retired.
+
+use alloc::boxed::Box;
+
+use crate::authorization_server::AuthorizationServer;
+use crate::authorization_server::authentication::ClientAuthenticated;
+use crate::authorization_server::authorization::ForeignReceipt;
+use crate::authorization_server::error::{TokenFailure, TokenReason};
+use crate::authorization_server::issuance::{self, Issuance, Issued};
+use crate::authorization_server::record::GrantRecord;
+use crate::authorization_server::store::{
+    ActionId, FoundState, Outcome, ReadRefresh, RefreshFound, RefreshRotation, RevocationReason,
+    RevokeFamily, RotateRefresh,
+};
+use crate::authorization_server::token::AwaitingRevocation;
+use crate::entropy::Entropy;
+use crate::identifier::ScopeSet;
+use crate::jose::{Sign, Signed};
+use crate::message::exchange::Respond;
+use crate::message::token::RefreshGrant;
+use crate::step::{Failed, Step};
+
+/// Waits for the refresh token's record. Reading it changes nothing.
+#[must_use = "the client waits for an answer"]
+#[derive(Debug)]
+pub struct AwaitingRefresh(Box<RefreshInner>);
+
+#[derive(Debug)]
+struct RefreshInner {
+    server: AuthorizationServer,
+    client: ClientAuthenticated,
+    request: RefreshGrant,
+}
+
+/// What follows on the refresh token's record.
+#[must_use = "the request goes on from here, or is answered"]
+#[derive(Debug)]
+pub enum RefreshOutcome {
+    /// Everything fits; next the access token is signed.
+    Sign(Step<Sign, AwaitingRefreshSignature>),
+    /// A retired token came back: its family is revoked before the refusal goes out.
+    Reused(Step<RevokeFamily, AwaitingRevocation>),
+    /// Answer with this.
+    Refused(TokenFailure),
+}
+
+impl AwaitingRefresh {
+    pub(crate) fn step(
+        server: AuthorizationServer,
+        client: ClientAuthenticated,
+        request: RefreshGrant,
+    ) -> Step<ReadRefresh, Self> {
+        let read = ReadRefresh::new(request.refresh_token.digest());
+        Step::new(read, Self(Box::new(RefreshInner { server, client, request })))
+    }
+
+    /// The store has read the refresh token.
+    pub fn found(self, found: RefreshFound, entropy: &mut dyn Entropy) -> RefreshOutcome {
+        self.0
+            .judge(found, entropy)
+            .unwrap_or_else(|reason| RefreshOutcome::Refused(TokenFailure::new(reason)))
+    }
+
+    /// The store could not be read. Nothing was changed; the client may try again.
+    pub fn store_failed(self) -> Respond {
+        TokenFailure::new(TokenReason::StoreFailed).respond()
+    }
+}
+
+impl RefreshInner {
+    fn judge(self, found: RefreshFound, entropy: &mut dyn Entropy) -> Result<RefreshOutcome, TokenReason> {
+        let presented = self.request.refresh_token.digest();
+        if found.digest != presented {
+            return Err(TokenReason::HostMisuse);
+        }
+        let (record, retired) = match found.state {
+            FoundState::Live(record) => (record, false),
+            FoundState::Used(record) => (record, true),
+            FoundState::Absent => return Err(TokenReason::RefreshUnknown),
+        };
+        // OAUTH21-4.3-1: before anything a stranger could set off.
+        if record.grant.client_id != *self.client.client_id() {
+            return Err(TokenReason::RefreshForOtherClient);
+        }
+        if retired {
+            // OAUTH21-4.3.1-5 (I-T2)
+            let revoke = AwaitingRevocation::step(&record.grant, RevocationReason::RefreshReused, entropy)?;
+            return Ok(RefreshOutcome::Reused(revoke));
+        }
+        // OAUTH21-4.3.1-3, OAUTH21-4.3.3-2: by the clock of the store.
+        if found.now >= record.expires {
+            return Err(TokenReason::RefreshExpired);
+        }
+        let grant = record.grant;
+        issuance::check_target(&grant, self.request.resource.as_deref())?;
+        let wanted = self.wanted_scope(&grant)?;
+        let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
+        let next = record.generation.checked_add(1).ok_or(TokenReason::GrantExpired)?;
+        // MCP-SEC-004
+        let (token, successor) = issuance::new_refresh(&self.server, &grant, next, found.now, entropy)?;
+        let digest = token.digest();
+        let (sign, issuance) = Issuance::plan(&self.server, &grant, scope, Some(token), found.now, entropy)?;
+        let (rotate, id) = RotateRefresh::new(presented, record.generation, digest, successor, entropy)
+            .map_err(|_| TokenReason::NoEntropy)?;
+        let inner = SignatureInner { rotate, id, grant, issuance };
+        Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
+    }
+
+    /// The scope asked for, within the grant; none asked for means all of it (I-T5).
+    fn wanted_scope(&self, grant: &GrantRecord) -> Result<ScopeSet, TokenReason> {
+        let Some(text) = &self.request.scope else { return Ok(grant.scope.clone()) };
+        // OAUTH21-4.3.1-2, OAUTH21-A-1, OAUTH21-3.2.4-6
+        let wanted = ScopeSet::parse(text).map_err(|_| TokenReason::ScopeExceeded)?;
+        if wanted.is_empty() || !wanted.is_subset_of(&grant.scope) {
+            return Err(TokenReason::ScopeExceeded);
+        }
+        Ok(wanted)
+    }
+}
+
+/// Waits for the signature of the access token. The refresh token is still live.
+#[must_use = "the client waits for an answer"]
+#[derive(Debug)]
+pub struct AwaitingRefreshSignature(Box<SignatureInner>);
+
+#[derive(Debug)]
+struct SignatureInner {
+    rotate: RotateRefresh,
+    id: ActionId,
+    grant: GrantRecord,
+    issuance: Issuance,
+}
+
+impl AwaitingRefreshSignature {
+    /// The key holder has signed.
+    ///
+    /// # Errors
+    /// [`TokenFailure`] for the signature of another action.
+    pub fn signed(self, signed: Signed) -> Result<Step<RotateRefresh, AwaitingRotation>, TokenFailure> {
+        let SignatureInner { rotate, id, grant, issuance } = *self.0;
+        let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
+        Ok(Step::new(rotate, AwaitingRotation(Box::new(RotationInner { id, grant, issued }))))
+    }
+
+    /// The key holder did not sign. Nothing was changed; the refresh token can be presented again.
+    pub fn signer_failed(self) -> Respond {
+        TokenFailure::new(TokenReason::SignerFailed).respond()
+    }
+}
+
+/// Holds the tokens back until the store has committed the rotation.
+#[must_use = "the client waits for an answer"]
+#[derive(Debug)]
+pub struct AwaitingRotation(Box<RotationInner>);
+
+#[derive(Debug)]
+struct RotationInner {
+    id: ActionId,
+    grant: GrantRecord,
+    issued: Issued,
+}
+
+/// What follows on the rotation.
+#[must_use = "the request goes on from here, or is answered"]
+#[derive(Debug)]
+pub enum RotationOutcome {
+    /// Committed: the answer with the tokens.
+    Tokens(Respond),
+    /// Somebody else rotated the token in between: its family is revoked before the refusal goes out.
+    Reused(Step<RevokeFamily, AwaitingRevocation>),
+    /// Answer with this.
+    Refused(TokenFailure),
+}
+
+impl AwaitingRotation {
+    /// The store has carried out the rotation, or found that it must not.
+    ///
+    /// # Errors
+    /// [`Failed`] with this state when the receipt is of another action.
+    pub fn rotated(
+        self,
+        receipt: RefreshRotation,
+        entropy: &mut dyn Entropy,
+    ) -> Result<RotationOutcome, Failed<Self, ForeignReceipt>> {
+        if receipt.id != self.0.id {
+            return Err(Failed::new(ForeignReceipt, self));
+        }
+        let RotationInner { grant, issued, .. } = *self.0;
+        let refused = |reason| RotationOutcome::Refused(TokenFailure::new(reason));
+        Ok(match receipt.outcome {
+            // MCP-SEC-004: the one way to the tokens (I-T1, I-G4).
+            Outcome::Done => RotationOutcome::Tokens(issued.respond()),
+            // OAUTH21-4.3.1-5
+            Outcome::Used => AwaitingRevocation::step(&grant, RevocationReason::RefreshReused, entropy)
+                .map_or_else(refused, RotationOutcome::Reused),
+            // OAUTH21-4.3.1-3 (I-T4)
+            Outcome::Revoked => refused(TokenReason::GrantRevoked),
+            Outcome::Absent => refused(TokenReason::RefreshUnknown),
+        })
+    }
+
+    /// The store failed, before or after it committed: the tokens are dropped.
+    ///
+    /// If it had committed, the client's next try presents a retired token, and the person logs in once more.
+    pub fn store_failed(self) -> Respond {
+        TokenFailure::new(TokenReason::StoreFailed).respond()
+    }
+}
