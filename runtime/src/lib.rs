@@ -28,6 +28,7 @@ pub mod entropy;
 pub mod keys;
 #[cfg(feature = "aws-lc-rs")]
 pub mod sealer;
+pub mod store;
 pub mod text;
 
 /// A future behind a pointer: what the traits of this package return, so that a host can choose at run time.

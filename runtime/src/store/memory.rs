@@ -1,0 +1,412 @@
+//! The store in memory: every action under one lock. What it holds ends with the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use mcp_authz::authorization_server::record::{
+    ClientOrigin, ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+};
+use mcp_authz::authorization_server::store::{
+    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
+    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
+    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind,
+    ReserveOnce, RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh,
+};
+use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
+use mcp_authz::time::OffsetDateTime;
+
+use super::{
+    AFTER_FAMILY, PENDING_DECISIONS, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, UNUSED_CLIENTS,
+    USED_CLIENT_LIFETIME,
+};
+use crate::clock::{Clock, SystemClock};
+
+/// The bytes of a digest. Looking one up may leak its bytes by time, and they are no secret.
+type Key = [u8; 32];
+
+fn key(digest: SecretDigest) -> Key {
+    *digest.as_bytes()
+}
+
+/// A [`Store`] in memory.
+pub struct MemoryStore {
+    clock: Arc<dyn Clock>,
+    tables: Mutex<Tables>,
+}
+
+#[derive(Default)]
+struct Tables {
+    clients: BTreeMap<ClientId, Client>,
+    decisions: HashMap<Key, DecisionRecord>,
+    codes: HashMap<Key, Code>,
+    families: HashMap<FamilyId, Family>,
+    grants: HashMap<FamilyId, GrantRecord>,
+    refresh_tokens: HashMap<Key, Refresh>,
+    tombstones: HashMap<FamilyId, OffsetDateTime>,
+    epochs: HashMap<EpochKey, u64>,
+    reservations: HashMap<(u8, String, String, String), OffsetDateTime>,
+}
+
+struct Client {
+    record: ClientRecord,
+    used: Option<OffsetDateTime>,
+}
+
+struct Code {
+    record: CodeRecord,
+    spent: bool,
+}
+
+struct Family {
+    active: bool,
+    generation: u64,
+    not_after: OffsetDateTime,
+}
+
+struct Refresh {
+    record: RefreshRecord,
+    retired: bool,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+enum EpochKey {
+    Client(ClientId),
+    Subject(String),
+    Consent(String, ClientId),
+}
+
+impl MemoryStore {
+    /// An empty store on the system's clock.
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SystemClock))
+    }
+
+    /// An empty store on another clock.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, tables: Mutex::default() }
+    }
+
+    /// Runs one action: all of it under the lock.
+    fn act<R: Send + 'static>(
+        &self,
+        action: impl FnOnce(&mut Tables, OffsetDateTime) -> Result<R, StoreError>,
+    ) -> Stored<'_, R> {
+        let result = self.lock().and_then(|mut tables| action(&mut tables, self.clock.now()));
+        Box::pin(std::future::ready(result))
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
+        // A panic while the lock was held may have left half an action behind (I-G9).
+        self.tables.lock().map_err(|_| StoreError::Inconsistent)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryStore")
+    }
+}
+
+impl Tables {
+    fn epochs(&self, client: &ClientId, subject: &str) -> Epochs {
+        let of = |key| self.epochs.get(&key).copied().unwrap_or_default();
+        Epochs::new(
+            of(EpochKey::Client(client.clone())),
+            of(EpochKey::Subject(subject.to_owned())),
+            of(EpochKey::Consent(subject.to_owned(), client.clone())),
+        )
+    }
+
+    /// Whether nothing has been revoked since the grant was made.
+    fn stands(&self, grant: &GrantRecord) -> bool {
+        !self.tombstones.contains_key(&grant.family)
+            && self.epochs(&grant.client_id, &grant.subject) == grant.epochs
+    }
+
+    /// Makes room for one more client that the operator did not write.
+    fn make_room_for_client(&mut self) {
+        let unused =
+            |client: &&Client| client.record.origin != ClientOrigin::PreRegistered && client.used.is_none();
+        if self.clients.values().filter(unused).count() >= UNUSED_CLIENTS {
+            // I-P7: the oldest of those that lose nothing by it.
+            let oldest = self.clients.values().filter(unused).min_by_key(|client| client.record.created);
+            if let Some(id) = oldest.map(|client| client.record.client_id.clone()) {
+                self.clients.remove(&id);
+            }
+        }
+    }
+
+    /// Makes room for one more pending decision.
+    fn make_room_for_decision(&mut self, now: OffsetDateTime) {
+        if self.decisions.len() >= PENDING_DECISIONS {
+            self.decisions.retain(|_, decision| decision.not_after > now);
+        }
+        if self.decisions.len() >= PENDING_DECISIONS {
+            let oldest = self.decisions.iter().min_by_key(|(_, decision)| decision.not_after);
+            if let Some(key) = oldest.map(|(key, _)| *key) {
+                self.decisions.remove(&key);
+            }
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn find_client(&self, action: FindClient) -> Stored<'_, ClientFound> {
+        self.act(|tables, now| {
+            Ok(match tables.clients.get(action.client_id()) {
+                Some(client) => action.found(client.record.clone(), now),
+                None => action.absent(now),
+            })
+        })
+    }
+
+    fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion> {
+        self.act(|tables, _| {
+            // I-P5
+            if tables.clients.contains_key(&action.record().client_id) {
+                return Ok(action.taken());
+            }
+            tables.make_room_for_client();
+            let record = action.record().clone();
+            tables.clients.insert(record.client_id.clone(), Client { record, used: None });
+            Ok(action.inserted())
+        })
+    }
+
+    fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
+        self.act(|tables, _| {
+            let used = tables.clients.get(&record.client_id).and_then(|client| client.used);
+            tables.clients.insert(record.client_id.clone(), Client { record, used });
+            Ok(())
+        })
+    }
+
+    fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
+        self.act(|tables, now| {
+            if tables.decisions.contains_key(&key(action.key())) {
+                return Err(StoreError::Inconsistent);
+            }
+            tables.make_room_for_decision(now);
+            tables.decisions.insert(key(action.key()), action.record().clone());
+            if let Some(record) = action.client() {
+                let known = tables.clients.get(&record.client_id);
+                let used = known.and_then(|client| client.used);
+                // Only a client of that origin is replaced (I-P5).
+                if known.is_none_or(|client| client.record.origin == ClientOrigin::MetadataDocument) {
+                    if known.is_none() {
+                        tables.make_room_for_client();
+                    }
+                    let client = Client { record: record.clone(), used };
+                    tables.clients.insert(record.client_id.clone(), client);
+                }
+            }
+            Ok(action.inserted())
+        })
+    }
+
+    fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound> {
+        self.act(|tables, now| {
+            Ok(match tables.decisions.get(&key(action.key())) {
+                Some(record) => {
+                    let epochs = tables.epochs(&record.client_id, &record.subject);
+                    action.found(record.clone(), epochs, now)
+                }
+                None => action.absent(now),
+            })
+        })
+    }
+
+    fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken> {
+        self.act(|tables, _| {
+            let Some(record) = tables.decisions.get(&key(action.decision())) else {
+                return Ok(action.absent());
+            };
+            // I-P9: browser and person of the page.
+            if record.agent != *action.agent() || record.subject != action.subject() {
+                return Ok(action.not_yours());
+            }
+            if let Some((digest, code)) = action.code() {
+                let family = code.grant.family;
+                if tables.families.contains_key(&family) || tables.codes.contains_key(&key(digest)) {
+                    return Err(StoreError::Inconsistent);
+                }
+                let not_after = code.grant.not_after;
+                tables.families.insert(family, Family { active: false, generation: 0, not_after });
+                tables.codes.insert(key(digest), Code { record: code.clone(), spent: false });
+            }
+            tables.decisions.remove(&key(action.decision()));
+            Ok(action.stored())
+        })
+    }
+
+    fn read_code(&self, action: ReadCode) -> Stored<'_, CodeFound> {
+        self.act(|tables, now| {
+            Ok(match tables.codes.get(&key(action.digest())) {
+                Some(Code { record, spent: false }) => action.live(record.clone(), now),
+                Some(Code { record, spent: true }) => action.spent(record.clone(), now),
+                None => action.absent(now),
+            })
+        })
+    }
+
+    fn redeem_code(&self, action: RedeemCode) -> Stored<'_, CodeRedemption> {
+        self.act(|tables, now| {
+            let family = action.grant().family;
+            let Some(code) = tables.codes.get(&key(action.digest())) else { return Ok(action.absent()) };
+            if code.record.grant.family != family {
+                return Ok(action.absent());
+            }
+            // OAUTH21-4.1.3-1, I-C1
+            if code.spent {
+                return Ok(action.replayed());
+            }
+            let pending = tables.families.get(&family).is_some_and(|family| !family.active);
+            if !pending || !tables.stands(action.grant()) {
+                return Ok(action.revoked());
+            }
+            if let Some((digest, record)) = action.refresh() {
+                if tables.refresh_tokens.contains_key(&key(digest)) {
+                    return Err(StoreError::Inconsistent);
+                }
+                let refresh = Refresh { record: record.clone(), retired: false };
+                tables.refresh_tokens.insert(key(digest), refresh);
+            }
+            if let Some(code) = tables.codes.get_mut(&key(action.digest())) {
+                code.spent = true;
+            }
+            if let Some(row) = tables.families.get_mut(&family) {
+                row.active = true;
+                row.generation = action.refresh().map_or(0, |(_, record)| record.generation);
+            }
+            tables.grants.insert(family, action.grant().clone());
+            if let Some(client) = tables.clients.get_mut(&action.grant().client_id) {
+                client.used = Some(now);
+            }
+            Ok(action.redeemed())
+        })
+    }
+
+    fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound> {
+        self.act(|tables, now| {
+            Ok(match tables.refresh_tokens.get(&key(action.digest())) {
+                Some(refresh) if tables.stands(&refresh.record.grant) => {
+                    let record = refresh.record.clone();
+                    if refresh.retired { action.retired(record, now) } else { action.live(record, now) }
+                }
+                _ => action.absent(now),
+            })
+        })
+    }
+
+    fn rotate_refresh(&self, action: RotateRefresh) -> Stored<'_, RefreshRotation> {
+        self.act(|tables, now| {
+            let grant = &action.successor().grant;
+            let family = grant.family;
+            let Some(row) = tables.refresh_tokens.get(&key(action.presented())) else {
+                return Ok(action.absent());
+            };
+            if row.record.grant.family != family || row.record.generation != action.presented_generation() {
+                return Ok(action.absent());
+            }
+            let leaf = tables.families.get(&family);
+            if !leaf.is_some_and(|leaf| leaf.active) || !tables.stands(grant) {
+                return Ok(action.revoked());
+            }
+            // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
+            let is_leaf = leaf.is_some_and(|leaf| leaf.generation == action.presented_generation());
+            if row.retired || !is_leaf {
+                return Ok(action.retired());
+            }
+            if tables.refresh_tokens.contains_key(&key(action.successor_digest())) {
+                return Err(StoreError::Inconsistent);
+            }
+            if let Some(row) = tables.refresh_tokens.get_mut(&key(action.presented())) {
+                row.retired = true;
+            }
+            if let Some(leaf) = tables.families.get_mut(&family) {
+                leaf.generation = action.successor().generation;
+            }
+            if let Some(client) = tables.clients.get_mut(&grant.client_id) {
+                client.used = Some(now);
+            }
+            let successor = Refresh { record: action.successor().clone(), retired: false };
+            tables.refresh_tokens.insert(key(action.successor_digest()), successor);
+            Ok(action.rotated())
+        })
+    }
+
+    fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation> {
+        self.act(|tables, _| {
+            tables.tombstones.insert(action.family(), action.not_after());
+            Ok(action.revoked())
+        })
+    }
+
+    fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked> {
+        self.act(|tables, _| {
+            let epoch = match action.target() {
+                RevocationTarget::Client(id) => EpochKey::Client(id.clone()),
+                RevocationTarget::Subject(subject) => EpochKey::Subject(subject.clone()),
+                RevocationTarget::Consent { subject, client_id } => {
+                    EpochKey::Consent(subject.clone(), client_id.clone())
+                }
+                // A target this store does not know must not count as revoked.
+                _ => return Err(StoreError::Inconsistent),
+            };
+            let epoch = tables.epochs.entry(epoch).or_default();
+            *epoch = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
+            Ok(action.revoked())
+        })
+    }
+
+    fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation> {
+        self.act(|tables, now| {
+            let kind = match action.kind() {
+                ReservationKind::ClientAssertion => 1,
+                _ => return Err(StoreError::Inconsistent),
+            };
+            let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
+            let id = (kind, issuer, audience, action.value().to_owned());
+            // I-A12
+            if tables.reservations.get(&id).is_some_and(|until| *until > now) {
+                return Ok(action.already_seen());
+            }
+            tables.reservations.insert(id, action.until());
+            Ok(action.reserved())
+        })
+    }
+
+    fn sweep(&self) -> Stored<'_, ()> {
+        self.act(|tables, now| {
+            let Tables { families, tombstones, grants, codes, refresh_tokens, clients, .. } = tables;
+            tables.decisions.retain(|_, decision| decision.not_after > now);
+            tables.reservations.retain(|_, until| *until > now);
+            let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
+            families.retain(|_, family| kept(family.not_after));
+            tombstones.retain(|_, not_after| kept(*not_after));
+            grants.retain(|_, grant| kept(grant.not_after));
+            codes.retain(|_, code| kept(code.record.grant.not_after));
+            refresh_tokens.retain(|_, refresh| kept(refresh.record.grant.not_after));
+            clients.retain(|id, client| {
+                client.record.origin == ClientOrigin::PreRegistered
+                    || match client.used {
+                        None => client.record.created.saturating_add(UNUSED_CLIENT_LIFETIME) > now,
+                        // I-P7: never one with a grant that lives.
+                        Some(used) => {
+                            used.saturating_add(USED_CLIENT_LIFETIME) > now
+                                || grants.values().any(|grant| grant.client_id == *id)
+                        }
+                    }
+            });
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! The authorization server's store: one method per core action, each one atomic step (see
+//! [`mcp_authz::authorization_server::store`] for what each transaction must give).
+//!
+//! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default.
+//! A store of another kind runs the suite in `kit` (feature `test-kit`).
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use mcp_authz::authorization_server::record::{ClientRecord, InvalidRecord};
+use mcp_authz::authorization_server::store::{
+    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
+    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
+    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce,
+    RevokeAll, RevokeFamily, RotateRefresh,
+};
+use mcp_authz::time::Duration;
+
+use crate::BoxFuture;
+
+pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+/// Consent pages that may wait for an answer at one time; the oldest goes when one more comes (I-P7).
+pub const PENDING_DECISIONS: usize = 10_000;
+
+/// Clients the operator did not write that never had an authorization; the oldest goes when one more comes (I-P7).
+pub const UNUSED_CLIENTS: usize = 10_000;
+
+/// How long a client the operator did not write is kept without any authorization (D40).
+pub const UNUSED_CLIENT_LIFETIME: Duration = Duration::days(30);
+
+/// How long a client the operator did not write is kept past its last use (D40).
+pub const USED_CLIENT_LIFETIME: Duration = Duration::days(180);
+
+/// How long rows of a family are kept past its end: the longest access token and the clocks' skew.
+pub const AFTER_FAMILY: Duration = Duration::minutes(20);
+
+/// What a method of a [`Store`] returns: the receipt, or that there is none.
+pub type Stored<'a, R> = BoxFuture<'a, Result<R, StoreError>>;
+
+/// Carries out the actions of the authorization server's core.
+///
+/// Each method is one transaction, durable before it returns. An error means that the receipt does not exist; the
+/// transaction may or may not have been committed, and the caller answers 503.
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Looks a client up.
+    fn find_client(&self, action: FindClient) -> Stored<'_, ClientFound>;
+    /// Inserts a client, never over another.
+    fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion>;
+    /// Writes a client of the operator's, over an older record of the same.
+    fn put_client(&self, record: ClientRecord) -> Stored<'_, ()>;
+    /// Inserts a pending decision, and the client of a metadata document with it.
+    fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion>;
+    /// Reads a pending decision.
+    fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound>;
+    /// Consumes a pending decision; on approval inserts code and family.
+    fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken>;
+    /// Reads a code.
+    fn read_code(&self, action: ReadCode) -> Stored<'_, CodeFound>;
+    /// Redeems a code.
+    fn redeem_code(&self, action: RedeemCode) -> Stored<'_, CodeRedemption>;
+    /// Reads a refresh token.
+    fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound>;
+    /// Replaces a refresh token by its successor.
+    fn rotate_refresh(&self, action: RotateRefresh) -> Stored<'_, RefreshRotation>;
+    /// Revokes a family.
+    fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation>;
+    /// Moves an epoch.
+    fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
+    /// Reserves an identifier.
+    fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
+    /// Deletes what nothing can depend on any more. The host calls it from time to time.
+    fn sweep(&self) -> Stored<'_, ()>;
+}
+
+/// The store did not do it, or cannot say that it did.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The database failed.
+    #[error("the store failed: {0}")]
+    Failed(#[source] Box<dyn StdError + Send + Sync>),
+    /// A row is not what this program wrote.
+    #[error("a stored row cannot be read: {0}")]
+    Corrupt(#[from] InvalidRecord),
+    /// A key that was drawn at random is taken, or rows contradict each other.
+    #[error("stored rows contradict each other")]
+    Inconsistent,
+}
