@@ -519,6 +519,8 @@ mod tests {
         let requested = RedirectUri::new("http://127.0.0.1:4711/cb").unwrap();
         assert_eq!(RedirectMatched::compare(&registered, &requested).unwrap().redirect_uri(), &requested);
         assert!(RedirectMatched::compare(&[], &requested).is_none());
+        let other = RedirectUri::new("http://127.0.0.1:4711/cb2").unwrap();
+        assert!(RedirectMatched::compare(&registered, &other).is_none());
     }
 
     const SECONDS: Duration = Duration::SECOND;

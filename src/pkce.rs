@@ -33,11 +33,8 @@ impl CodeChallenge {
     /// # Errors
     /// [`InvalidCodeChallenge`] for anything but 43 characters of canonical base64url (I-C5).
     pub fn parse(text: &str) -> Result<Self, InvalidCodeChallenge> {
-        // RFC7636-4.1-1: an S256 challenge has exactly 43 characters.
-        if text.len() != 43 {
-            return Err(InvalidCodeChallenge);
-        }
         let bytes = base64url::decode(text).map_err(|_| InvalidCodeChallenge)?;
+        // RFC7636-4.1-1: 32 bytes have one canonical text, of 43 characters.
         bytes.try_into().map(Self).map_err(|_| InvalidCodeChallenge)
     }
 

@@ -33,7 +33,7 @@ impl ClientId {
     /// Whether it has the shape of a metadata document URL, well-formed or not: such an id is never looked up
     /// among registered clients, and never issued.
     pub fn looks_like_url(&self) -> bool {
-        // CIMD-6.9-1. RFC 3986: schemes have no case, so an attacker may write any.
+        // CIMD-6.9-1: schemes have no case (RFC 3986), so an attacker may write any.
         self.0.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https://"))
             || self.0.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"))
     }

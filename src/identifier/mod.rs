@@ -98,9 +98,8 @@ pub(crate) fn web_uri<'u>(kind: &'static str, text: &'u str) -> Result<Uri<'u>, 
     let refuse = |fault| InvalidIdentifier { kind, fault };
     let uri = Uri::parse(text).map_err(|error| refuse(error.into()))?;
     match uri.scheme() {
-        _ if !uri.has_authority() => return Err(refuse(IdentifierFault::Scheme)),
         "https" => {}
-        // OAUTH21-1.5-1: plain http stays on this machine.
+        // OAUTH21-1.5-1, MCP-SBP-022: plain http stays on this machine.
         "http" if is_loopback_host(uri.host()) => {}
         // MCP-SBP-040, MCP-SBP-041: an allow-list, so that javascript:, data: and file: need no mention.
         _ => return Err(refuse(IdentifierFault::Scheme)),

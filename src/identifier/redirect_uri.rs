@@ -75,6 +75,7 @@ impl RedirectUri {
 
     /// The host, for a person to read; the scheme of a private-use URI.
     pub fn host_for_display(&self) -> &str {
+        // MCP-SEC-024: plain ASCII; an international name stands in its `xn--` form.
         Uri::read(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
     }
 

@@ -120,12 +120,13 @@ impl ResourceId {
 
     /// Whether this identifier is a proper path prefix of the other, on the same origin (D1, `ResourcePathPrefix`).
     pub fn is_proper_prefix_of(&self, other: &Self) -> bool {
-        self != other && self.path().len() < other.path().len() && self.covers(other.as_str())
+        self.path().len() < other.path().len() && self.covers(other.as_str())
     }
 
     /// Whether an audience names this resource: equal after scheme and host are put into lower case, nothing
     /// else (D3, I-A1).
     pub fn equals_audience(&self, audience: &str) -> bool {
+        // MCP-AUTH-057
         fold_scheme_and_host(&self.0)
             .is_some_and(|own| fold_scheme_and_host(audience).is_some_and(|it| own == it))
     }
@@ -255,6 +256,11 @@ mod tests {
             "https://h.example/api%2f..%2fadmin",
             "https://h.example/api/%5c..%5cadmin",
             "https://h.example/api\\..\\admin",
+            "https://h.example/api/x%2Fy",
+            "https://h.example/api/x%2fy",
+            "https://h.example/api/x%5Cy",
+            "https://h.example/api/x%2Ey",
+            "https://h.example/api/x%00",
             "https://h.example/api//x",
             "https://h.example/api/x//",
             "https://h.example//api",
@@ -266,6 +272,7 @@ mod tests {
         }
         assert!(resource("https://h.example").covers("https://h.example/any/path"));
         assert!(resource("https://h.example").covers("https://h.example"));
+        assert!(!resource("http://localhost:443/a").covers("https://localhost:443/a"));
         let tenant = resource("https://h.example/a?t=1");
         assert!(tenant.covers("https://h.example/a?t=1"));
         for url in ["https://h.example/a?t=2", "https://h.example/a", "https://h.example/a/b?t=1"] {

@@ -161,6 +161,8 @@ mod tests {
         let many: std::string::String = (0..200).map(|n| std::format!("s{n} ")).collect();
         assert!(ScopeSet::parse(many.trim_end()).is_err());
         assert!(Scope::new("a b").is_err());
+        assert!(Scope::new("a".repeat(crate::limits::SCOPE_BYTES)).is_ok());
+        assert!(Scope::new("a".repeat(crate::limits::SCOPE_BYTES + 1)).is_err());
     }
 
     // OAUTH21-A-2

@@ -155,18 +155,19 @@ impl<'u> Uri<'u> {
     fn agrees_with_whatwg(&self, text: &str) -> Result<(), UriError> {
         let other = url::Url::parse(text).map_err(|_| UriError::Ambiguous)?;
         if !self.has_authority() {
-            // A private-use URI: what follows the scheme is opaque to both readings.
-            let same = other.scheme() == self.scheme && !other.has_host() && other.path() == self.path;
+            // A private-use URI: what follows the scheme is opaque to the other reading, dot segments too. For
+            // https the other reading takes a host out of the path, so that the paths differ.
+            let same = other.scheme() == self.scheme && other.path() == self.path;
             return if same && !self.has_dot_segment() { Ok(()) } else { Err(UriError::Ambiguous) };
         }
         let mut host = alloc::string::String::from(self.host);
         host.make_ascii_lowercase();
+        // Dot segments, escaped ones too, end here: the other reading has resolved them.
         let same_path = other.path() == self.path || (self.path.is_empty() && other.path() == "/");
         let same = other.scheme() == self.scheme
             && other.host_str() == Some(host.as_str())
             && other.port_or_known_default() == self.effective_port()
-            && same_path
-            && !self.has_dot_segment();
+            && same_path;
         if same { Ok(()) } else { Err(UriError::Ambiguous) }
     }
 }
@@ -352,6 +353,41 @@ mod tests {
         }
         let long = ["https://h/", &"a".repeat(3000)].concat();
         assert_eq!(Uri::parse(&long), Err(UriError::TooLong));
+    }
+
+    // I-R3: our reading refuses these by itself, and the other reading those.
+    #[test]
+    fn neither_reading_leaves_its_work_to_the_other() {
+        for text in [
+            "https://[::g]/",
+            "https://[v1.x]/",
+            "https://[]/",
+            "https://host:+80/",
+            "https://host:8a/",
+            "https://host:/",
+            "https://host:65536/",
+            "https://ho%73t/",
+            "https://host/a b",
+            "https://host\\@evil/",
+            "https://",
+        ] {
+            assert!(Uri::read(text).is_err(), "{text}");
+        }
+        for text in [
+            "http://0x7f.1/",
+            "https://[0:0:0:0:0:0:0:1]/",
+            "https://host/a/%2E./b",
+            "https:/host/",
+            "https:host",
+            "com.example:a/../b",
+            "com.example:/a/%2e/b",
+            "ftp://host/",
+            "wss://host/",
+            "https://xn--0.example/",
+        ] {
+            assert!(Uri::read(text).is_ok(), "{text}");
+            assert_eq!(Uri::parse(text), Err(UriError::Ambiguous), "{text}");
+        }
     }
 
     #[test]
