@@ -301,6 +301,33 @@ mod tests {
         assert!(shown.len() < 200, "{shown}");
     }
 
+    /// RFC 7515 appendices A.2 and A.3: tokens signed elsewhere, with line breaks in their claims.
+    #[test]
+    fn the_published_rs256_and_es256_examples_verify() {
+        let claims =
+            "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
+        let es256 = (
+            r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#,
+            "eyJhbGciOiJFUzI1NiJ9",
+            "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+        );
+        let rs256 = (
+            r#"{"kty":"RSA","e":"AQAB","n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}"#,
+            "eyJhbGciOiJSUzI1NiJ9",
+            "cC4hiUPoj9Eetdgtv3hF80EGrhuB__dzERat0XF9g2VtQgr9PJbu3XOiZj5RZmh7AAuHIm4Bh-0Qc_lF5YKt_O8W2Fp5jujGbds9uJdbF9CUAr7t1dnZcAcQjbKBYNX4BAynRFdiuB--f_nZLgrnbyTyWzO75vRK5h6xBArLIARNPvkSjtQBMHlb1L07Qe7K0GarZRmB_eSN9383LcOLn6_dO--xi12jzDwusC-eOkHWEsqtFZESc6BfI7noOPqvhJ1phCnvWh6IeYI2w9QOYEUipUTI8np6LbgGY9Fs98rqVt5AXLIhWkWywlVmtVrBp0igcN_IoypGlUPQGe77Rw",
+        );
+        for (jwk, header, signature) in [es256, rs256] {
+            let verifier = AwsLcImporter.import(&Jwk::parse(jwk.as_bytes()).unwrap()).unwrap();
+            let token = format!("{header}.{claims}.{signature}");
+            let verified = UnverifiedJwt::parse(&token).unwrap().verify(verifier.as_ref()).unwrap();
+            assert_eq!(verified.claims().integer("exp").unwrap(), Some(1_300_819_380));
+            // The claims of another person.
+            let forged = token.replacen("eyJpc3MiOiJqb2UiLA", "eyJpc3MiOiJqb2siLA", 1);
+            assert_ne!(forged, token);
+            assert!(UnverifiedJwt::parse(&forged).unwrap().verify(verifier.as_ref()).is_err());
+        }
+    }
+
     /// RFC 8037 appendix A.4: an Ed25519 signature made elsewhere.
     #[test]
     fn the_published_ed25519_example_verifies() {

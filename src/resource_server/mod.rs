@@ -58,6 +58,10 @@ struct Configuration {
     metadata_url: String,
     /// By their exact identifier: a token's `iss` finds its issuer or none (RFC 8725 section 3.8).
     issuers: BTreeMap<String, TrustedIssuer>,
+    /// The one that is asked about opaque tokens.
+    asked: Option<Issuer>,
+    /// Whether any issuer verifies by keys; where none does, every token is opaque.
+    any_keys: bool,
     /// In the order they were configured, for the document.
     issuer_order: Vec<Issuer>,
     scopes_supported: Option<ScopeSet>,
@@ -128,14 +132,19 @@ impl ResourceServer {
         if by_identifier.len() > limits::AUTHORIZATION_SERVERS {
             return Err(InvalidConfiguration::Issuers);
         }
-        if by_identifier.values().filter(|issuer| issuer.introspection().is_some()).count() > 1 {
+        let mut asking = by_identifier.values().filter(|issuer| issuer.introspection().is_some());
+        let asked = asking.next().map(|issuer| issuer.issuer().clone());
+        if asking.next().is_some() {
             return Err(InvalidConfiguration::SeveralIntrospections);
         }
+        let any_keys = by_identifier.values().any(|issuer| issuer.keys().is_some());
         let metadata_url = metadata::document_url(&resource);
         Ok(Self(Arc::new(Configuration {
             resource,
             metadata_url,
             issuers: by_identifier,
+            asked,
+            any_keys,
             issuer_order,
             scopes_supported: None,
             hierarchy: Hierarchy::default(),

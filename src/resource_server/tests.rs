@@ -769,6 +769,26 @@ mod opaque_tokens {
         assert!(body.contains("token=opaque-token"), "{body}");
     }
 
+    // I-L8
+    #[test]
+    fn the_endpoint_is_reached_where_it_lies_and_nowhere_else() {
+        let addresses = |endpoint: &str, private: bool| {
+            let mut introspection = Introspection::new(
+                Endpoint::new(endpoint).unwrap(),
+                ClientId::new("rs").unwrap(),
+                ClientSecret::new("secret").unwrap(),
+            );
+            if private {
+                introspection = introspection.on_private_networks();
+            }
+            let server = server_with([TrustedIssuer::with_introspection(issuer(ISSUER), introspection)]);
+            ask(&server, "opaque-token").0.policy().addresses()
+        };
+        assert_eq!(addresses("https://as.example/i", false), AddressPolicy::Public);
+        assert_eq!(addresses("http://127.0.0.1:8080/i", false), AddressPolicy::Loopback);
+        assert_eq!(addresses("https://as.example/i", true), AddressPolicy::PublicAndPrivateNetworks);
+    }
+
     // I-A7, I-G7
     #[test]
     fn neither_action_nor_state_shows_the_token_or_the_secret() {
@@ -924,10 +944,12 @@ mod scopes_of_operations {
     fn a_broader_scope_implies_the_narrower_ones_through_each_other() {
         let scope = |text: &str| Scope::new(text).unwrap();
         let server = server()
+            .with_implied_scopes(scope("root"), scopes("admin"))
             .with_implied_scopes(scope("admin"), scopes("files"))
             .with_implied_scopes(scope("files"), scopes("files:read files:write"))
             .with_implied_scopes(scope("files:write"), scopes("files"));
         assert!(authorize(&server, "admin", "files:read files:write").is_ok());
+        assert!(authorize(&server, "root", "files:read files:write").is_ok());
         assert!(authorize(&server, "files:write", "files:read").is_ok());
         assert!(authorize(&server, "files:read", "files:write").is_err());
         assert!(authorize(&server, "files:read", "admin").is_err());

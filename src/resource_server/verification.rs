@@ -110,13 +110,12 @@ impl ResourceServer {
     /// can be asked. A token that one path refuses is never tried on the other.
     fn route<'a>(&'a self, token: &'a str) -> Result<Route<'a>, DenialReason> {
         let opaque = || {
-            let asked = self.0.issuers.values().find_map(|trusted| Some((trusted, trusted.introspection()?)));
-            asked
-                .map(|(trusted, asked)| Route::Introspection(trusted, asked))
+            let trusted = self.0.asked.as_ref().and_then(|asked| self.0.issuers.get(asked.as_str()));
+            trusted
+                .and_then(|trusted| Some(Route::Introspection(trusted, trusted.introspection()?)))
                 .ok_or(DenialReason::OpaqueToken)
         };
-        let any_keys = self.0.issuers.values().any(|trusted| trusted.keys().is_some());
-        if !any_keys || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
+        if !self.0.any_keys || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
             return opaque();
         }
         let jwt = UnverifiedJwt::parse(token).map_err(DenialReason::Token)?;
@@ -193,7 +192,7 @@ impl ResourceServer {
         Ok(Facts {
             issuer,
             audience,
-            subject: active.sub.filter(|subject| !subject.is_empty()).ok_or(missing("sub"))?,
+            subject: active.sub.ok_or(missing("sub"))?,
             client: ClientId::new(client).map_err(|_| missing("client_id"))?,
             scopes: active.scope.unwrap_or_default(),
             expires_at: instant(active.exp.ok_or(missing("exp"))?),
