@@ -69,13 +69,12 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, _, e, f, ..] = address.segments();
     // Global unicast is 2000::/3; ::, ::1, mapped, compatible, translated (64:ff9b::/96, 64:ff9b:1::/48), discard,
-    // unique local, link-local, site-local and multicast and SRv6 all lie outside.
+    // unique local, link-local, site-local, multicast and SRv6 all lie outside.
     let global = a & 0xe000 == 0x2000;
     // ISATAP: an IPv4 address behind 0000:5efe or 0200:5efe in the interface identifier.
     let isatap = f == 0x5efe && (e == 0 || e == 0x0200);
     // Special uses within: Teredo, benchmarking, ORCHID and others in 2001::/23; documentation; 6to4.
-    let special = (a == 0x2001 && b < 0x0200)
-        || (a == 0x2001 && b == 0x0db8)
+    let special = (a == 0x2001 && (b < 0x0200 || b == 0x0db8))
         || a == 0x2002
         || (a == 0x3fff && b < 0x1000)
         || (a == 0x2620 && b == 0x004f && c == 0x8000)
