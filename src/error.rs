@@ -2,9 +2,13 @@
 //!
 //! The server roles answer instead: see `resource_server::denial` and `authorization_server::error`.
 
+use core::fmt;
 use core::time::Duration;
 
 use crate::entropy::EntropyUnavailable;
+use crate::identifier::InvalidIdentifier;
+use crate::message::Malformed;
+use crate::message::challenge::ChallengeError;
 use crate::message::exchange::FetchFailure;
 use crate::policy::Relaxation;
 use crate::sealer::SealerFailed;
@@ -27,28 +31,147 @@ pub enum Error {
     Outside(#[from] OutsideFailed),
 }
 
-/// The peer broke a rule.
+/// The peer broke a rule of its specification. Nothing of what it sent is in the words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerMisbehaved {
     /// A document or reply does not parse.
-    #[error("the server's {document} is malformed")]
+    #[error("the server's {document} is malformed: {fault}")]
     Malformed {
         /// Which one.
         document: &'static str,
+        /// What is wrong with it.
+        fault: Malformed,
     },
+    /// `WWW-Authenticate` is not a list of challenges (RFC 9110 section 11.6.1).
+    #[error("the server's challenge is malformed: {0}")]
+    Challenge(#[from] ChallengeError),
+    /// The metadata is of another resource than the one that was asked for (RFC 9728 section 3.3).
+    #[error("the resource metadata is of another resource than the one it was fetched for")]
+    ResourceMismatch {
+        /// What would accept it, where it is a path prefix on the same origin.
+        relaxation: Option<Relaxation>,
+    },
+    /// The challenge points to metadata on another origin.
+    #[error("the challenge points to resource metadata on another origin than the server's")]
+    MetadataOnOtherOrigin {
+        /// What would accept it.
+        relaxation: Relaxation,
+    },
+    /// There is no resource metadata at the URL the challenge gave (D6).
+    #[error("there is no resource metadata at the URL that the challenge gave")]
+    NoMetadataWhereSaid,
+    /// The document's `issuer` is not the one its URL was built from (RFC 8414 section 3.3).
+    #[error("the authorization server's metadata names another issuer than the one it was fetched for")]
+    IssuerMismatch {
+        /// What would accept it, where only the slash behind the host differs.
+        relaxation: Option<Relaxation>,
+    },
+    /// A URL of the server's leads to a loopback or private address (MCP security best practices, SSRF).
+    #[error("the server's {0} leads to an address that this client must not contact")]
+    ForbiddenAddress(&'static str),
+    /// The callback's `iss` is not the recorded issuer, or is missing although it was announced (RFC 9207 section 2.4).
+    #[error(
+        "the callback does not come from the authorization server that was asked: possibly a mix-up attack"
+    )]
+    CallbackIssuer,
+    /// The registration names other redirect URIs than the one asked for.
+    #[error("the server registered other redirect URIs than the one this client uses")]
+    RegisteredRedirectUri,
+    /// The registration contradicts itself: a secret for a public client, or none for a confidential one.
+    #[error("the server's registration and its client secret contradict each other")]
+    RegisteredCredential,
+    /// The server widened the scope of a refreshed token.
+    #[error("the server answered a refresh with more scope than was granted")]
+    ScopeWidened,
+    /// The resource asks for more authorization again although nothing new is asked for, or too often (D33).
+    #[error("the resource keeps asking for more authorization without asking for anything new")]
+    StepUpLoop,
 }
 
-/// The peer lacks something this client needs.
+/// The peer keeps the rules but lacks what this client needs, or refuses what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerIncompatible {
-    /// The authorization server does not say that it supports S256.
+    /// The server has no resource metadata (RFC 9728).
+    #[error("the server publishes no resource metadata, so nothing says where to authorize")]
+    NoResourceMetadata,
+    /// The metadata names no authorization server.
+    #[error("the resource metadata names no authorization server")]
+    NoAuthorizationServer,
+    /// The resource takes tokens by other ways than the `Authorization` field only.
+    #[error("the resource does not take tokens in the Authorization field")]
+    NoHeaderMethod,
+    /// None of the well-known locations has authorization server metadata.
+    #[error("the authorization server publishes no metadata")]
+    NoServerMetadata,
+    /// The metadata lacks an endpoint this flow needs.
+    #[error("the authorization server has no {0}")]
+    NoEndpoint(&'static str),
+    /// The authorization server does not say that it supports S256 (MCP authorization code protection).
     #[error("the authorization server does not list S256 among its code challenge methods")]
     NoS256 {
-        /// What would let the flow go on, if the server is known and trusted.
+        /// What would let the flow go on, if the server is known and trusted; nothing, if it lists other methods only.
+        relaxation: Option<Relaxation>,
+    },
+    /// The server has no code grant.
+    #[error("the authorization server does not offer the authorization code grant")]
+    NoCodeGrant,
+    /// The server sends no `iss`, and this identity has one redirect URI for all servers (D29).
+    #[error("the authorization server sends no iss, and this client's redirect URI serves other servers too")]
+    SharedRedirect {
+        /// What would let the flow go on.
         relaxation: Relaxation,
     },
+    /// Registration was refused (RFC 7591 section 3.2.2).
+    #[error("the authorization server refused to register this client ({0})")]
+    RegistrationRefused(KnownCode),
+    /// The token endpoint refused (OAuth 2.1 section 3.2.4).
+    #[error("the authorization server refused the token request ({0})")]
+    TokenRefused(KnownCode),
+    /// The token is of a type this client cannot use.
+    #[error("the token is of a type that this client cannot present")]
+    TokenType,
+    /// The 401 or 403 asks for nothing that more authorization could give.
+    #[error("the server refused the request without saying what authorization would help")]
+    NothingToGain,
+}
+
+/// An error code of the registry, or "another one": what a peer wrote is not shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownCode(&'static str);
+
+impl KnownCode {
+    const KNOWN: [&'static str; 13] = [
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "invalid_target",
+        "server_error",
+        "temporarily_unavailable",
+        "invalid_redirect_uri",
+        "invalid_client_metadata",
+        "invalid_software_statement",
+        "unapproved_software_statement",
+    ];
+
+    pub(crate) fn of(code: &str) -> Self {
+        Self(Self::KNOWN.into_iter().find(|known| *known == code).unwrap_or("an unregistered error code"))
+    }
+
+    /// The code, or our words for an unregistered one.
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for KnownCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
 }
 
 /// The host asked for something that cannot be right.
@@ -58,6 +181,38 @@ pub enum HostMisuse {
     /// The receipt belongs to another action.
     #[error("the receipt is for another action than the one this state waits for")]
     ForeignReceipt,
+    /// The reply is neither 401 nor 403.
+    #[error("only a 401 or 403 begins an authorization")]
+    NotAChallenge,
+    /// The chosen issuer is not among those the resource names.
+    #[error("the chosen issuer is not among those that the resource names")]
+    IssuerNotListed,
+    /// The pair of issuer and resource needs the host's assertion (D36).
+    #[error(
+        "this issuer was not yet used for this resource: show both to the person and pass IssuerForResource::assertion"
+    )]
+    IssuerNotAsserted,
+    /// There is no identity of that kind for this issuer.
+    #[error("no identity of that kind is configured for this authorization server")]
+    NoIdentity,
+    /// The redirect URI does not fit the identity.
+    #[error("the redirect URI is not one that this identity registered")]
+    RedirectUri,
+    /// The token is for another resource.
+    #[error("the token is not for that URL: it is attached to requests to its own resource only")]
+    OtherResource,
+    /// There is no refresh token.
+    #[error("there is no refresh token; authorize anew")]
+    NoRefreshToken,
+    /// The metadata cannot be registered or published.
+    #[error("the client's own metadata is not valid: {0}")]
+    Metadata(Malformed),
+    /// An endpoint already has a parameter the protocol adds.
+    #[error("the authorization endpoint cannot take the request: {0}")]
+    AuthorizationUrl(InvalidIdentifier),
+    /// The record does not belong here.
+    #[error("the record is of another kind, version, client configuration or place")]
+    ForeignRecord,
 }
 
 /// Something outside both peers failed.
@@ -73,6 +228,9 @@ pub enum OutsideFailed {
     /// The host's sealer failed.
     #[error("{0}")]
     Sealer(#[from] SealerFailed),
+    /// Discovery took more fetches than it may.
+    #[error("finding the authorization server took more requests than allowed")]
+    TooManyFetches,
     /// The server answered that it cannot serve now.
     #[error("the server is unavailable (status {status})")]
     Unavailable {
@@ -104,14 +262,69 @@ pub enum Remedy {
 impl Error {
     /// What to do about it.
     pub fn remedy(&self) -> Remedy {
+        const SOON: Duration = Duration::from_secs(1);
         match self {
-            Self::Peer(_) => Remedy::Refused,
-            Self::Incompatible(PeerIncompatible::NoS256 { relaxation }) => Remedy::Relax(relaxation.clone()),
+            Self::Peer(peer) => match peer {
+                PeerMisbehaved::ResourceMismatch { relaxation: Some(relaxation) }
+                | PeerMisbehaved::IssuerMismatch { relaxation: Some(relaxation) }
+                | PeerMisbehaved::MetadataOnOtherOrigin { relaxation } => Remedy::Relax(relaxation.clone()),
+                PeerMisbehaved::CallbackIssuer | PeerMisbehaved::ScopeWidened => Remedy::Reauthorize,
+                PeerMisbehaved::RegisteredRedirectUri | PeerMisbehaved::RegisteredCredential => {
+                    Remedy::Reregister
+                }
+                PeerMisbehaved::Malformed { .. }
+                | PeerMisbehaved::Challenge(_)
+                | PeerMisbehaved::ResourceMismatch { relaxation: None }
+                | PeerMisbehaved::IssuerMismatch { relaxation: None }
+                | PeerMisbehaved::NoMetadataWhereSaid
+                | PeerMisbehaved::ForbiddenAddress(_)
+                | PeerMisbehaved::StepUpLoop => Remedy::Refused,
+            },
+            Self::Incompatible(peer) => match peer {
+                PeerIncompatible::NoS256 { relaxation: Some(relaxation) }
+                | PeerIncompatible::SharedRedirect { relaxation } => Remedy::Relax(relaxation.clone()),
+                PeerIncompatible::TokenRefused(code) => match code.as_str() {
+                    "invalid_client" | "unauthorized_client" => Remedy::Reregister,
+                    "temporarily_unavailable" | "server_error" => Remedy::RetryAfter(SOON),
+                    _ => Remedy::Reauthorize,
+                },
+                PeerIncompatible::NoResourceMetadata
+                | PeerIncompatible::NoAuthorizationServer
+                | PeerIncompatible::NoHeaderMethod
+                | PeerIncompatible::NoServerMetadata
+                | PeerIncompatible::NoEndpoint(_)
+                | PeerIncompatible::NoCodeGrant
+                | PeerIncompatible::NoS256 { relaxation: None }
+                | PeerIncompatible::RegistrationRefused(_)
+                | PeerIncompatible::TokenType
+                | PeerIncompatible::NothingToGain => Remedy::Refused,
+            },
+            Self::Host(HostMisuse::NoRefreshToken) => Remedy::Reauthorize,
             Self::Host(_) => Remedy::FixConfiguration,
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)
             }
-            Self::Outside(_) => Remedy::RetryAfter(Duration::from_secs(1)),
+            Self::Outside(
+                OutsideFailed::Fetch(FetchFailure::AddressForbidden) | OutsideFailed::TooManyFetches,
+            ) => Remedy::Refused,
+            Self::Outside(_) => Remedy::RetryAfter(SOON),
         }
+    }
+}
+
+/// A document of the peer's that does not parse.
+pub(crate) fn malformed(document: &'static str) -> impl Fn(Malformed) -> Error {
+    move |fault| PeerMisbehaved::Malformed { document, fault }.into()
+}
+
+impl From<EntropyUnavailable> for Error {
+    fn from(error: EntropyUnavailable) -> Self {
+        OutsideFailed::from(error).into()
+    }
+}
+
+impl From<SealerFailed> for Error {
+    fn from(error: SealerFailed) -> Self {
+        OutsideFailed::from(error).into()
     }
 }

@@ -1,1 +1,207 @@
-//! (to come)
+//! The client: from a 401 to a session, one state per thing it waits for.
+//!
+//! ```text
+//!   Client::challenged(401)
+//!      │ Fetch                                    RFC 9728, MCP protected resource metadata discovery
+//!   AwaitingResourceMetadata ──┐ next location
+//!      │         ▲─────────────┘
+//!   ChoosingIssuer                                the host chooses; D36
+//!      │ choose ─ Fetch                           RFC 8414, OpenID Connect discovery
+//!   AwaitingServerMetadata ──┐ next location
+//!      │         ▲───────────┘
+//!   ChoosingIdentity ── pre_registered ───────────────┐
+//!      │  │ metadata_document ────────────────────────┤
+//!      │ register ─ Fetch                             │ RFC 7591
+//!   AwaitingRegistration ─────────────────────────────┤
+//!                                                   Ready ◀───────────────────────────────┐
+//!      ┌───────────────────────────────────────────────┘ begin ─ OpenUserAgent             │
+//!   AwaitingCallback ── Unsolicited: the state comes back ── Refused, Rejected ───────────┤
+//!      │ receive ─ Fetch                                                                  │
+//!   AwaitingTokens ────────────────────────────────────────── failed ────────────────────┤
+//!      │ receive ─ PersistSession                                                         │
+//!   AwaitingPersisted                                                                     │
+//!      │ persisted(receipt)                                                               │
+//!   Session ── challenged(403 insufficient_scope): step-up ───────────────────────────────┤
+//!      │ refresh ─ Fetch                                                                  │
+//!   AwaitingRefresh ── PersistSession ─▶ AwaitingPersisted ── ended ──────────────────────┘
+//! ```
+//!
+//! | state | waits for | can be stored |
+//! |---|---|---|
+//! | [`AwaitingResourceMetadata`] | the resource server's metadata document | no |
+//! | [`ChoosingIssuer`] | the host's choice | no |
+//! | [`AwaitingServerMetadata`] | the authorization server's metadata document | no |
+//! | [`ChoosingIdentity`] | the host's choice | no |
+//! | [`AwaitingRegistration`] | the registration endpoint | no |
+//! | [`Ready`] | the host to begin | registration: [`RegistrationRecord`] |
+//! | [`AwaitingCallback`] | the person's browser | [`CallbackRecord`] |
+//! | [`AwaitingTokens`] | the token endpoint | no |
+//! | [`AwaitingPersisted`] | the receipt that the session is kept | no |
+//! | [`Session`] | requests to attach a token to | [`SessionRecord`] |
+//! | [`AwaitingRefresh`] | the token endpoint | no |
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use crate::error::{Error, PeerMisbehaved};
+use crate::identifier::{ClientId, ClientMetadataUrl, Issuer, RedirectUri, ResourceId, ScopeSet, address};
+use crate::message::exchange::AddressPolicy;
+use crate::policy::Policy;
+use crate::secret::{ClientSecret, SecretDigest};
+use crate::syntax::uri::Uri;
+
+mod authorization;
+mod discovery;
+mod record;
+mod registration;
+mod session;
+
+pub use authorization::{
+    AwaitingCallback, AwaitingTokens, CallbackOutcome, ErrorResponse, OpenUserAgent, Ready,
+};
+pub use discovery::{
+    AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIssuer, ResourceMetadataOutcome,
+    ServerMetadataOutcome,
+};
+pub use record::{CallbackRecord, RegistrationRecord, SessionRecord};
+pub use registration::{AwaitingRegistration, ChoosingIdentity, IdentityKind};
+pub use session::{
+    AuthorizationHeader, AwaitingPersisted, AwaitingRefresh, PersistSession, RefreshOutcome, Session,
+    SessionPersisted, StepUp,
+};
+
+/// A client the operator of an authorization server registered by hand.
+#[derive(Debug, Clone)]
+pub struct PreRegistered {
+    pub(crate) issuer: Issuer,
+    pub(crate) client_id: ClientId,
+    pub(crate) secret: Option<ClientSecret>,
+    pub(crate) redirect_uri: RedirectUri,
+    pub(crate) resources: Vec<ResourceId>,
+    pub(crate) scopes: Option<ScopeSet>,
+}
+
+impl PreRegistered {
+    /// The identity `client_id` at `issuer`, for these resources and no other without the host's assertion (D36).
+    pub fn new(
+        issuer: Issuer,
+        client_id: ClientId,
+        redirect_uri: RedirectUri,
+        resources: impl IntoIterator<Item = ResourceId>,
+    ) -> Self {
+        let resources = resources.into_iter().collect();
+        Self { issuer, client_id, secret: None, redirect_uri, resources, scopes: None }
+    }
+
+    /// Adds the secret of a confidential client.
+    #[must_use]
+    pub fn secret(self, secret: ClientSecret) -> Self {
+        Self { secret: Some(secret), ..self }
+    }
+
+    /// Pins the scopes that may ever be asked for under this identity.
+    #[must_use]
+    pub fn scopes(self, scopes: ScopeSet) -> Self {
+        Self { scopes: Some(scopes), ..self }
+    }
+}
+
+/// What a client is told once.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    pub(crate) client_name: String,
+    pub(crate) redirect_uri: RedirectUri,
+    pub(crate) policy: Policy,
+    pub(crate) pre_registered: Vec<PreRegistered>,
+    pub(crate) metadata_url: Option<ClientMetadataUrl>,
+    pub(crate) dynamic_registration: bool,
+}
+
+impl Configuration {
+    /// A client with a name for people, answered at `redirect_uri`: strict policy, dynamic registration on.
+    ///
+    /// A program that listens on a loopback port gives the URI with the port it listens on.
+    pub fn new(client_name: impl Into<String>, redirect_uri: RedirectUri) -> Self {
+        Self {
+            client_name: client_name.into(),
+            redirect_uri,
+            policy: Policy::strict(),
+            pre_registered: Vec::new(),
+            metadata_url: None,
+            dynamic_registration: true,
+        }
+    }
+
+    /// Sets the relaxations.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// Adds an identity that was registered by hand.
+    #[must_use]
+    pub fn pre_registered(mut self, identity: PreRegistered) -> Self {
+        self.pre_registered.push(identity);
+        self
+    }
+
+    /// Sets the URL at which this client publishes its metadata document; its redirect URIs must have this one.
+    #[must_use]
+    pub fn metadata_document(self, url: ClientMetadataUrl) -> Self {
+        Self { metadata_url: Some(url), ..self }
+    }
+
+    /// Sets whether the client registers itself where nothing else is configured.
+    #[must_use]
+    pub fn dynamic_registration(self, dynamic_registration: bool) -> Self {
+        Self { dynamic_registration, ..self }
+    }
+}
+
+/// A client: configuration, cheap to clone. Where every flow begins.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Configuration>);
+
+impl Client {
+    /// A client of that configuration.
+    pub fn new(configuration: Configuration) -> Self {
+        Self(Arc::new(configuration))
+    }
+
+    /// The relaxations in force.
+    pub fn policy(&self) -> &Policy {
+        &self.0.policy
+    }
+
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.0
+    }
+
+    /// What a record must agree with: a client of another name or policy refuses it.
+    pub(crate) fn digest(&self) -> SecretDigest {
+        let policy = String::from(self.0.policy.clone());
+        SecretDigest::of([self.0.client_name.as_str(), "\0", &policy].concat().as_bytes())
+    }
+}
+
+/// Where a URL that a peer named may lead. Loopback is reached only when the MCP URL that the *person* gave is loopback
+/// itself; everything else is public.
+pub(crate) fn addresses_for(
+    server: &ResourceId,
+    url: &str,
+    what: &'static str,
+) -> Result<AddressPolicy, Error> {
+    // MCP-SBP-020, I-L8
+    let forbidden = || Error::from(PeerMisbehaved::ForbiddenAddress(what));
+    let uri = Uri::parse(url).map_err(|_| forbidden())?;
+    if crate::identifier::is_loopback_host(uri.host()) {
+        return if server.is_loopback() { Ok(AddressPolicy::Loopback) } else { Err(forbidden()) };
+    }
+    if uri.scheme() != "https"
+        || address::literal(uri.host()).is_some_and(|literal| !address::is_public(literal))
+    {
+        return Err(forbidden());
+    }
+    Ok(AddressPolicy::Public)
+}

@@ -73,6 +73,18 @@ impl RedirectUri {
         (after.is_empty() || after.starts_with(['/', '?'])).then_some((host, after))
     }
 
+    /// This loopback URI with the port of another on the same host: a program that restarts listens on another port.
+    /// Any other URI stays what it is.
+    pub(crate) fn at_port_of(&self, other: &Self) -> Self {
+        match (self.without_loopback_port(), other.without_loopback_port()) {
+            (Some((host, tail)), Some((other_host, _))) if host == other_host => {
+                let port = other.port().map_or_else(String::new, |port| alloc::format!(":{port}"));
+                Self(["http://", host, &port, tail].concat())
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// The host, for a person to read; the scheme of a private-use URI.
     pub fn host_for_display(&self) -> &str {
         // MCP-SEC-024: plain ASCII; an international name stands in its `xn--` form.

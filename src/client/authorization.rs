@@ -1,0 +1,422 @@
+//! From an identity to tokens: OAuth 2.1 section 4.1, RFC 7636, RFC 8707, RFC 9207.
+//!
+//! Verifier, state, issuer, redirect URI, resource and scope of one request are frozen together in [`AwaitingCallback`];
+//! the token request is built from that record and the callback alone (I-L3, I-L5).
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use core::fmt;
+
+use super::record::CallbackRecord;
+use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
+use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
+use super::{RegistrationRecord, addresses_for};
+use crate::entropy::Entropy;
+use crate::error::{
+    Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
+};
+use crate::evidence::{CallbackExpected, CallbackMatched, IssuerMatched, ResourceMatched};
+use crate::identifier::{Issuer, ScopeSet};
+use crate::limits;
+use crate::message::authorization::{AuthorizationResult, Callback, CodeRequest};
+use crate::message::error_code::{AuthorizationErrorCode, ErrorDetail};
+use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
+use crate::message::token::{
+    ClientParameters, CodeGrant, Grant, TokenReply, TokenRequest, TokenResponse, TokenType,
+};
+use crate::pkce::{self, CodeChallenge};
+use crate::policy::Relaxation;
+use crate::sealer::Sealer;
+use crate::secret::{self, AgentBinding, CodeVerifier, SecretDigest, State};
+use crate::step::{Failed, Step};
+use crate::syntax::basic;
+use crate::time::{self, OffsetDateTime};
+
+/// At rest: the client knows the resource, the authorization server and who it is there.
+#[must_use = "the authorization has not begun"]
+#[derive(Debug)]
+pub struct Ready(pub(crate) Box<Prepared>);
+
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) server: Server,
+    pub(crate) identity: Identity,
+    /// Scopes of an earlier grant and of challenges since: asked for again, so that a step-up loses nothing.
+    pub(crate) wanted: ScopeSet,
+    pub(crate) ledger: StepUpLedger,
+}
+
+impl Ready {
+    pub(crate) fn new(server: Server, identity: Identity) -> Self {
+        let wanted = server.target.challenge_scope.clone().unwrap_or_default();
+        Self(Box::new(Prepared { server, identity, wanted, ledger: StepUpLedger::default() }))
+    }
+
+    /// The authorization server the person will be sent to.
+    pub fn issuer(&self) -> &Issuer {
+        self.0.server.issuer.issuer()
+    }
+
+    /// The evidence for the resource.
+    pub fn resource_matched(&self) -> &ResourceMatched {
+        &self.0.server.target.resource
+    }
+
+    /// How the identity came about.
+    pub fn identity_kind(&self) -> IdentityKind {
+        self.0.identity.kind
+    }
+
+    /// The client identifier used there.
+    pub fn client_id(&self) -> &crate::identifier::ClientId {
+        &self.0.identity.client_id
+    }
+
+    /// What [`Ready::begin`] will ask for if nothing is added: the challenge's scopes, else those of the resource's
+    /// metadata, else none (MCP scope selection).
+    pub fn scopes(&self) -> ScopeSet {
+        let prepared = &self.0;
+        // MCP-AUTH-016, MCP-AUTH-017, D16: the challenge is authoritative; the metadata speaks only where it is silent.
+        let mut scopes = if prepared.wanted.is_empty() {
+            prepared.server.target.resource_scopes.clone().unwrap_or_default()
+        } else {
+            prepared.wanted.clone()
+        };
+        // MCP-AUTH-083, D15: a refresh token is asked for only where the server lists the scope for it.
+        let offline = prepared.server.metadata.scopes_supported.as_ref();
+        let offline =
+            offline.and_then(|listed| listed.iter().find(|scope| scope.as_str() == "offline_access"));
+        if let (Some(offline), false) = (offline, scopes.is_empty()) {
+            scopes.insert(offline.clone());
+        } else if offline.is_none() {
+            scopes = scopes.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
+        }
+        match &prepared.identity.pinned_scopes {
+            Some(pinned) => scopes.intersection(pinned),
+            None => scopes,
+        }
+    }
+
+    /// Begins: the host opens the URL in the person's browser.
+    ///
+    /// `scopes` are asked for beside those of [`Ready::scopes`]; `agent` is the browser the answer must come from.
+    ///
+    /// # Errors
+    /// [`Failed`] with this state when there is no randomness, or the authorization endpoint's own query is in the way.
+    pub fn begin(
+        self,
+        scopes: &ScopeSet,
+        agent: AgentBinding,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Step<OpenUserAgent, AwaitingCallback>, Failed<Self>> {
+        match self.request(scopes, agent, now, entropy) {
+            Ok((open, request)) => {
+                Ok(Step::new(open, AwaitingCallback(Box::new(Waiting { prepared: *self.0, request }))))
+            }
+            Err(error) => Err(Failed { error, state: self }),
+        }
+    }
+
+    fn request(
+        &self,
+        scopes: &ScopeSet,
+        agent: AgentBinding,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(OpenUserAgent, Request), Error> {
+        let Prepared { server, identity, .. } = &*self.0;
+        // OAUTH21-7.5.2-1, I-L5: fresh for every attempt.
+        let verifier = pkce::new_verifier(entropy)?;
+        let state = secret::fresh(entropy, State::new)?;
+        let wanted = self.scopes().union(scopes);
+        let scope = match &identity.pinned_scopes {
+            Some(pinned) => wanted.intersection(pinned),
+            None => wanted,
+        };
+        // MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
+        let resource = (!self.0.omits_resource()).then(|| server.target.resource.resource().clone());
+        let digest = state.digest();
+        let request = CodeRequest {
+            client_id: identity.client_id.clone(),
+            redirect_uri: identity.redirect_uri.clone(),
+            code_challenge: CodeChallenge::of(&verifier),
+            state,
+            scope: (!scope.is_empty()).then(|| scope.clone()),
+            resource,
+        };
+        let endpoint = server.metadata.authorization_endpoint.as_ref();
+        let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("authorization endpoint"))?;
+        let pairs = request.pairs();
+        let url = endpoint
+            .with_parameters(
+                pairs.iter().map(|(name, value)| (*name, value.as_str())).collect::<alloc::vec::Vec<_>>(),
+            )
+            .map_err(HostMisuse::AuthorizationUrl)?;
+        if url.len() > limits::AUTHORIZATION_URL_BYTES {
+            return Err(OutsideFailed::TooManyFetches.into());
+        }
+        let open = OpenUserAgent { url, endpoint_length: endpoint.as_str().len() };
+        let not_after = time::after(now, time::Duration::minutes(15));
+        Ok((open, Request { verifier, state: digest, agent, scope, not_after }))
+    }
+
+    /// The registration, to use again at this issuer. `None` for an identity that was configured.
+    ///
+    /// # Errors
+    /// [`Error`] when the sealer fails.
+    pub fn registration_record(&self, sealer: &dyn Sealer) -> Result<Option<RegistrationRecord>, Error> {
+        if self.0.identity.kind != IdentityKind::Registered {
+            return Ok(None);
+        }
+        RegistrationRecord::seal(&self.0.server.target.client, self.issuer(), &self.0.identity, sealer)
+            .map(Some)
+    }
+}
+
+impl Prepared {
+    pub(crate) fn omits_resource(&self) -> bool {
+        // D36: only together with pinned scopes.
+        let relaxation = Relaxation::OmitResource(self.server.target.listed_issuer.clone());
+        self.identity.pinned_scopes.is_some() && self.server.target.client.policy().allows(&relaxation)
+    }
+
+    /// A request to the token endpoint of the recorded issuer, with the one way to authenticate.
+    pub(crate) fn token_request(&self, purpose: FetchPurpose, grant: Grant) -> Result<Fetch, Error> {
+        // OAUTH21-7.14-1, I-L3: from the metadata of the matched issuer, and from nowhere else.
+        let endpoint = self.server.metadata.token_endpoint.as_ref();
+        let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("token endpoint"))?;
+        let addresses = addresses_for(&self.server.target.server, endpoint.as_str(), "token endpoint")?;
+        // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8
+        let client_id = self.identity.client_id.clone();
+        let (client, authorization) = match &self.identity.authentication {
+            ClientAuthentication::None => (ClientParameters::public(client_id), None),
+            ClientAuthentication::Post(secret) => {
+                let mut parameters = ClientParameters::public(client_id);
+                parameters.client_secret = Some(secret.clone());
+                (parameters, None)
+            }
+            ClientAuthentication::Basic(secret) => {
+                (ClientParameters::none(), Some(basic::encode(client_id.as_str(), secret)))
+            }
+        };
+        let form = TokenRequest { grant, client }.render();
+        let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
+        Ok(Fetch::post_form(purpose, endpoint.as_str(), form, authorization, policy))
+    }
+}
+
+/// Reads a reply of the token endpoint.
+pub(crate) fn tokens_of(fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
+    let reply = fetched.map_err(OutsideFailed::from)?;
+    if reply.status() >= 500 || reply.status() == 429 {
+        return Err(
+            OutsideFailed::Unavailable { status: reply.status(), retry_after: reply.retry_after() }.into()
+        );
+    }
+    // OAUTH21-3.2.3-2, OAUTH21-3.2.4-8, D37
+    match TokenReply::parse(reply.status(), reply.body()).map_err(malformed("token response"))? {
+        TokenReply::Error(error) => {
+            Err(PeerIncompatible::TokenRefused(KnownCode::of(error.code.as_str())).into())
+        }
+        // RFC6749-7.1-1, OAUTH21-3.2.3-3: a DPoP token needs a proof that this client does not make.
+        TokenReply::Tokens(tokens) if tokens.token_type != TokenType::Bearer => {
+            Err(PeerIncompatible::TokenType.into())
+        }
+        TokenReply::Tokens(tokens) => Ok(tokens),
+    }
+}
+
+/// Open this URL in the person's browser: an https URL, or http on loopback, of printable ASCII (I-L6).
+#[must_use = "the person has to see the page"]
+pub struct OpenUserAgent {
+    url: String,
+    endpoint_length: usize,
+}
+
+impl OpenUserAgent {
+    /// The URL. It holds the request's state: for the person's browser only, and never through a shell.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The endpoint alone, for logs.
+    pub fn endpoint(&self) -> &str {
+        self.url.get(..self.endpoint_length).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for OpenUserAgent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenUserAgent").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
+}
+
+/// What was sent, for the answer to be compared with.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) verifier: CodeVerifier,
+    pub(crate) state: SecretDigest,
+    pub(crate) agent: AgentBinding,
+    pub(crate) scope: ScopeSet,
+    pub(crate) not_after: OffsetDateTime,
+}
+
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) prepared: Prepared,
+    pub(crate) request: Request,
+}
+
+/// Waits for the person's browser to come back.
+#[must_use = "the browser will come back"]
+#[derive(Debug)]
+pub struct AwaitingCallback(pub(crate) Box<Waiting>);
+
+/// What a callback came to.
+#[must_use = "the flow goes on from here"]
+#[derive(Debug)]
+pub enum CallbackOutcome {
+    /// Not an answer to this request: another browser, place or state, or too late. Go on waiting.
+    Unsolicited(AwaitingCallback),
+    /// A code of the issuer that was asked: exchange it.
+    Accepted(Step<Fetch, AwaitingTokens>),
+    /// The issuer that was asked says no; begin anew if you like.
+    Refused(ErrorResponse, Ready),
+    /// The answer to this request, but not from the issuer that was asked. Nothing of it was used.
+    Rejected(Failed<Ready>),
+}
+
+/// An error response of the authorization endpoint, from the issuer that was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorResponse {
+    /// The code.
+    pub code: AuthorizationErrorCode,
+    /// The server's words; a peer's text.
+    pub detail: ErrorDetail,
+}
+
+impl AwaitingCallback {
+    /// A request reached the redirect URI.
+    ///
+    /// Checked in this order: browser, place, state and time; then the issuer; then error or code. Anybody can send a
+    /// browser here, so the first group gives the state back.
+    pub fn receive(self, callback: Callback, agent: &AgentBinding, now: OffsetDateTime) -> CallbackOutcome {
+        let Waiting { prepared, request } = *self.0;
+        let expected = CallbackExpected {
+            agent: &request.agent,
+            redirect_uri: &prepared.identity.redirect_uri,
+            state: &request.state,
+            not_after: request.not_after,
+        };
+        // OAUTH21-2.3.3-1, OAUTH21-2.3.4-1, RFC8252-8.10-1
+        let matched = CallbackMatched::compare(&expected, agent, callback.location(), callback.state(), now);
+        let Some(matched) = matched else {
+            return CallbackOutcome::Unsolicited(Self(Box::new(Waiting { prepared, request })));
+        };
+        // MCP-AUTH-033, MCP-AUTH-039, MCP-AUTH-040: before the code, and before anything of an error is read.
+        let announced = prepared.server.metadata.authorization_response_iss_parameter_supported;
+        let issuer = match IssuerMatched::by_callback(&prepared.server.issuer, announced, callback.iss()) {
+            Ok(issuer) => issuer,
+            Err(_) => {
+                let state = Ready(Box::new(prepared));
+                return CallbackOutcome::Rejected(Failed::new(PeerMisbehaved::CallbackIssuer, state));
+            }
+        };
+        let code = match callback.into_result() {
+            AuthorizationResult::Code(code) => code,
+            AuthorizationResult::Error(error) => {
+                let response = ErrorResponse { code: error.code, detail: error.detail };
+                return CallbackOutcome::Refused(response, Ready(Box::new(prepared)));
+            }
+        };
+        let resource = (!prepared.omits_resource()).then(|| prepared.server.target.resource.resource());
+        let grant = Grant::AuthorizationCode(CodeGrant {
+            code,
+            // OAUTH21-4.1.2-5: the verifier of this very request.
+            code_verifier: request.verifier.clone(),
+            redirect_uri: Some(matched.redirect_uri().as_str().into()),
+            // MCP-AUTH-052
+            resource: resource.map(|resource| resource.as_str().into()),
+        });
+        match prepared.token_request(FetchPurpose::CodeExchange, grant) {
+            Ok(fetch) => CallbackOutcome::Accepted(Step::new(
+                fetch,
+                AwaitingTokens(Box::new(Exchanging { prepared, scope: request.scope, issuer, matched })),
+            )),
+            Err(error) => CallbackOutcome::Rejected(Failed { error, state: Ready(Box::new(prepared)) }),
+        }
+    }
+
+    /// Gives up on this request; its state and verifier are gone.
+    pub fn abandon(self) -> Ready {
+        Ready(Box::new(self.0.prepared))
+    }
+
+    /// When an answer comes too late.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.0.request.not_after
+    }
+
+    /// The redirect URI the browser will arrive at.
+    pub fn redirect_uri(&self) -> &crate::identifier::RedirectUri {
+        &self.0.prepared.identity.redirect_uri
+    }
+
+    /// Puts the state away, for a host that handles the callback in another process.
+    ///
+    /// # Errors
+    /// [`Failed`] with this state when the sealer fails.
+    pub fn park(self, sealer: &dyn Sealer) -> Result<CallbackRecord, Failed<Self>> {
+        match CallbackRecord::seal(&self.0, sealer) {
+            Ok(record) => Ok(record),
+            Err(error) => Err(Failed { error, state: self }),
+        }
+    }
+}
+
+/// Waits for the token endpoint.
+#[must_use = "the flow goes on with the fetch's result"]
+#[derive(Debug)]
+pub struct AwaitingTokens(Box<Exchanging>);
+
+#[derive(Debug)]
+struct Exchanging {
+    prepared: Prepared,
+    scope: ScopeSet,
+    issuer: IssuerMatched,
+    matched: CallbackMatched,
+}
+
+impl AwaitingTokens {
+    /// The evidence for the callback.
+    pub fn callback_matched(&self) -> &CallbackMatched {
+        &self.0.matched
+    }
+
+    /// The evidence for the callback's issuer.
+    pub fn issuer_matched(&self) -> &IssuerMatched {
+        &self.0.issuer
+    }
+
+    /// What the fetch brought. On success the session is to be kept first, then used.
+    ///
+    /// # Errors
+    /// [`Failed`] with [`Ready`]: the code is used up, and another authorization may begin.
+    pub fn receive(
+        self,
+        fetched: Result<Reply, FetchFailure>,
+        now: OffsetDateTime,
+    ) -> Result<Step<PersistSession, AwaitingPersisted>, Failed<Ready>> {
+        let Exchanging { mut prepared, scope, .. } = *self.0;
+        let response = match tokens_of(fetched) {
+            Ok(response) => response,
+            Err(error) => return Err(Failed { error, state: Ready(Box::new(prepared)) }),
+        };
+        // OAUTH21-1.4.1-4: the granted scope is what the server says, and what was asked for where it is silent.
+        let granted = response.scope.clone().unwrap_or_else(|| scope.clone());
+        prepared.wanted = prepared.wanted.union(&scope);
+        let tokens = Tokens::new(response, granted, None, now);
+        Ok(AwaitingPersisted::begin(prepared, tokens))
+    }
+}

@@ -1,0 +1,485 @@
+//! The client's records: a callback in flight, a session, a registration. They hold secrets and leave sealed.
+//!
+//! A record keeps the *inputs* of the checks, and `resume` makes the checks again: a document of another issuer, an
+//! endpoint on a forbidden address or an expired request is refused as if it had just arrived. What a record is for (its
+//! kind and version, issuer, resource, agent, the client's name and policy) is authenticated with it.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::Client;
+use super::authorization::{AwaitingCallback, Prepared, Request, Waiting};
+use super::discovery::{Target, check_metadata, issuer_of};
+use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
+use super::session::{Attempt, Held, Session, StepUpLedger, Tokens};
+use crate::error::{Error, HostMisuse, PeerMisbehaved, malformed};
+use crate::evidence::ResourceMatched;
+use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
+use crate::message::server_metadata::ServerMetadata;
+use crate::sealer::Sealer;
+use crate::secret::{AccessToken, AgentBinding, ClientSecret, CodeVerifier, RefreshToken, SecretDigest};
+use crate::syntax::base64url;
+use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
+use crate::time::OffsetDateTime;
+
+const VERSION: i64 = 1;
+const RECORD_BYTES: usize = 512 * 1024;
+
+/// What every record has in the clear, authenticated by the seal.
+#[derive(Clone, PartialEq, Eq)]
+struct Envelope {
+    kind: &'static str,
+    issuer: Issuer,
+    resource: Option<ResourceId>,
+    agent: Option<AgentBinding>,
+    sealed: Vec<u8>,
+}
+
+impl Envelope {
+    fn seal(
+        kind: &'static str,
+        client: &Client,
+        place: (&Issuer, Option<&ResourceId>, Option<&AgentBinding>),
+        content: ObjectWriter,
+        sealer: &dyn Sealer,
+    ) -> Result<Self, Error> {
+        let (issuer, resource, agent) = place;
+        let mut envelope = Self {
+            kind,
+            issuer: issuer.clone(),
+            resource: resource.cloned(),
+            agent: agent.copied(),
+            sealed: Vec::new(),
+        };
+        let plaintext = zeroize::Zeroizing::new(content.finish());
+        envelope.sealed = sealer.seal(&envelope.associated(client), &plaintext)?;
+        Ok(envelope)
+    }
+
+    fn open(&self, client: &Client, sealer: &dyn Sealer) -> Result<JsonObject, Error> {
+        let plaintext = sealer.open(&self.associated(client), &self.sealed)?;
+        JsonObject::parse(&plaintext, RECORD_BYTES).map_err(|_| HostMisuse::ForeignRecord.into())
+    }
+
+    fn place(&self) -> ObjectWriter {
+        ObjectWriter::new()
+            .string("kind", self.kind)
+            .integer("version", VERSION)
+            .string("issuer", self.issuer.as_str())
+            .optional_string("resource", self.resource.as_ref().map(ResourceId::as_str))
+            .optional_string("agent", self.agent.map(|agent| base64url::encode(&agent.to_bytes())))
+    }
+
+    fn associated(&self, client: &Client) -> Vec<u8> {
+        self.place().string("client", base64url::encode(client.digest().as_bytes())).finish()
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.place().string("sealed", base64url::encode(&self.sealed)).finish()
+    }
+
+    fn from_bytes(kind: &'static str, bytes: &[u8]) -> Result<Self, Error> {
+        let foreign = || Error::from(HostMisuse::ForeignRecord);
+        let object = JsonObject::parse(bytes, RECORD_BYTES).map_err(|_| foreign())?;
+        if object.string("kind") != Ok(Some(kind)) || object.integer("version") != Ok(Some(VERSION)) {
+            return Err(foreign());
+        }
+        let text = |name| object.string(name).map_err(|_| foreign());
+        let resource = text("resource")?.map(ResourceId::new).transpose().map_err(|_| foreign())?;
+        let agent = match text("agent")? {
+            None => None,
+            Some(text) => {
+                let bytes = base64url::decode(text).map_err(|_| foreign())?;
+                Some(AgentBinding::from_bytes(&bytes).ok_or_else(foreign)?)
+            }
+        };
+        Ok(Self {
+            kind,
+            issuer: Issuer::new(required(&object, "issuer")?).map_err(|_| foreign())?,
+            resource,
+            agent,
+            sealed: base64url::decode(required(&object, "sealed")?).map_err(|_| foreign())?,
+        })
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(self.kind)
+            .field("issuer", &self.issuer)
+            .field("resource", &self.resource)
+            .finish_non_exhaustive()
+    }
+}
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq)]
+        pub struct $name(Envelope);
+
+        impl $name {
+            /// The stored form. What is secret in it is sealed.
+            pub fn to_bytes(&self) -> Vec<u8> {
+                self.0.to_bytes()
+            }
+
+            /// Reads the stored form.
+            ///
+            /// # Errors
+            /// [`HostMisuse::ForeignRecord`] for another kind or version, or other bytes.
+            pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+                Envelope::from_bytes($kind, bytes).map(Self)
+            }
+
+            /// The issuer it belongs to.
+            pub fn issuer(&self) -> &Issuer {
+                &self.0.issuer
+            }
+
+            /// The resource it belongs to; none for a registration, which serves every resource of its issuer.
+            pub fn resource(&self) -> Option<&ResourceId> {
+                self.0.resource.as_ref()
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+record!(
+    /// An authorization whose answer is still to come: [`AwaitingCallback`] put away.
+    ///
+    /// Take it out of its store when the callback arrives, found by the browser's session and never by `state` alone.
+    CallbackRecord, "callback"
+);
+record!(
+    /// A session with everything needed to use and refresh it after a restart.
+    SessionRecord, "session"
+);
+record!(
+    /// A dynamic registration, to be used again at its issuer.
+    RegistrationRecord, "registration"
+);
+
+impl CallbackRecord {
+    pub(crate) fn seal(waiting: &Waiting, sealer: &dyn Sealer) -> Result<Self, Error> {
+        let Waiting { prepared, request } = waiting;
+        let content = written(prepared)
+            .string("verifier", request.verifier.expose())
+            .string("state", base64url::encode(request.state.as_bytes()))
+            .string("request_scope", request.scope.to_string())
+            .integer("not_after", request.not_after.unix_timestamp());
+        let place = (
+            prepared.server.issuer.issuer(),
+            Some(prepared.server.target.resource.resource()),
+            Some(&request.agent),
+        );
+        Envelope::seal("callback", &prepared.server.target.client, place, content, sealer).map(Self)
+    }
+
+    /// Brings the state back. Every check is made again.
+    ///
+    /// # Errors
+    /// [`Error`] when the record does not open here, has expired, or would not pass today's checks.
+    pub fn resume(
+        self,
+        client: &Client,
+        sealer: &dyn Sealer,
+        now: OffsetDateTime,
+    ) -> Result<AwaitingCallback, Error> {
+        let object = self.0.open(client, sealer)?;
+        let prepared = read(client, &object)?;
+        self.belongs(&prepared)?;
+        let not_after = time(&object, "not_after")?;
+        let agent = self.0.agent.ok_or(HostMisuse::ForeignRecord)?;
+        // I-L4 (a): an expired request cannot be answered.
+        if now >= not_after {
+            return Err(HostMisuse::ForeignRecord.into());
+        }
+        let state =
+            base64url::decode(required(&object, "state")?).ok().and_then(|bytes| bytes.try_into().ok());
+        let request = Request {
+            verifier: CodeVerifier::new(required(&object, "verifier")?)
+                .map_err(|_| HostMisuse::ForeignRecord)?,
+            state: SecretDigest::from_bytes(state.ok_or(HostMisuse::ForeignRecord)?),
+            agent,
+            scope: scope(&object, "request_scope")?,
+            not_after,
+        };
+        Ok(AwaitingCallback(Box::new(Waiting { prepared, request })))
+    }
+
+    fn belongs(&self, prepared: &Prepared) -> Result<(), Error> {
+        belongs(&self.0, prepared)
+    }
+}
+
+/// What is inside must be for what is outside.
+fn belongs(envelope: &Envelope, prepared: &Prepared) -> Result<(), Error> {
+    let same = envelope.issuer == *prepared.server.issuer.issuer()
+        && envelope.resource.as_ref() == Some(prepared.server.target.resource.resource());
+    if same { Ok(()) } else { Err(HostMisuse::ForeignRecord.into()) }
+}
+
+/// A copy of what a session record is made of.
+pub(crate) struct SessionInputs {
+    client: Client,
+    issuer: Issuer,
+    resource: ResourceId,
+    content: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for SessionInputs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInputs").field("resource", &self.resource).finish_non_exhaustive()
+    }
+}
+
+impl SessionInputs {
+    pub(crate) fn of(prepared: &Prepared, tokens: &Tokens) -> Self {
+        let content = written(prepared)
+            .string("access_token", tokens.access.expose())
+            .optional_string("refresh_token", tokens.refresh.as_ref().map(RefreshToken::expose))
+            .string("granted", tokens.scope.to_string());
+        let content = match tokens.expires {
+            Some(at) => content.integer("expires", at.unix_timestamp()),
+            None => content,
+        };
+        Self {
+            client: prepared.server.target.client.clone(),
+            issuer: prepared.server.issuer.issuer().clone(),
+            resource: prepared.server.target.resource.resource().clone(),
+            content: zeroize::Zeroizing::new(content.finish()),
+        }
+    }
+
+    pub(crate) fn seal(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
+        let mut envelope = Envelope {
+            kind: "session",
+            issuer: self.issuer.clone(),
+            resource: Some(self.resource.clone()),
+            agent: None,
+            sealed: Vec::new(),
+        };
+        envelope.sealed = sealer.seal(&envelope.associated(&self.client), &self.content)?;
+        Ok(SessionRecord(envelope))
+    }
+}
+
+impl SessionRecord {
+    /// Brings the session back. Every check is made again.
+    ///
+    /// # Errors
+    /// [`Error`] when the record does not open here, or would not pass today's checks.
+    pub fn resume(self, client: &Client, sealer: &dyn Sealer) -> Result<Session, Error> {
+        let object = self.0.open(client, sealer)?;
+        let prepared = read(client, &object)?;
+        belongs(&self.0, &prepared)?;
+        let foreign = || Error::from(HostMisuse::ForeignRecord);
+        let refresh = object.string("refresh_token").map_err(|_| foreign())?;
+        let tokens = Tokens {
+            access: AccessToken::new(required(&object, "access_token")?).map_err(|_| foreign())?,
+            expires: optional_time(&object, "expires")?,
+            refresh: refresh.map(RefreshToken::new).transpose().map_err(|_| foreign())?,
+            scope: scope(&object, "granted")?,
+        };
+        Ok(Session(Box::new(Held { prepared, tokens })))
+    }
+}
+
+impl RegistrationRecord {
+    pub(crate) fn seal(
+        client: &Client,
+        issuer: &Issuer,
+        identity: &Identity,
+        sealer: &dyn Sealer,
+    ) -> Result<Self, Error> {
+        let content = ObjectWriter::new().value("identity", JsonValue::Object(identity_written(identity)));
+        Envelope::seal("registration", client, (issuer, None, None), content, sealer).map(Self)
+    }
+
+    /// The identity, for the client and the issuer it was made for only.
+    pub(crate) fn open(
+        &self,
+        client: &Client,
+        issuer: &Issuer,
+        sealer: &dyn Sealer,
+    ) -> Result<Identity, Error> {
+        // MCP-DISC-003, MCP-DISC-004
+        if self.0.issuer != *issuer {
+            return Err(HostMisuse::ForeignRecord.into());
+        }
+        identity(client, &self.0.open(client, sealer)?)
+    }
+}
+
+fn written(prepared: &Prepared) -> ObjectWriter {
+    let Prepared { server, identity, wanted, ledger } = prepared;
+    let target = &server.target;
+    let attempts = ledger.attempts.iter().map(|(operation, attempt)| {
+        let attempt = ObjectWriter::new()
+            .string("operation", operation.as_str())
+            .integer("count", attempt.count.into())
+            .integer("since", attempt.since.unix_timestamp())
+            .string("asked", attempt.asked.to_string());
+        JsonValue::Object(attempt.into_object())
+    });
+    ObjectWriter::new()
+        .string("server", target.server.as_str())
+        .strings("expected", target.expected.iter().map(ResourceId::as_str))
+        .string("resource", target.resource.resource().as_str())
+        .string("listed_issuer", target.listed_issuer.as_str())
+        .optional_string("resource_scopes", target.resource_scopes.as_ref().map(ScopeSet::to_string))
+        .string("metadata", String::from_utf8_lossy(&server.metadata.render()))
+        .value("identity", JsonValue::Object(identity_written(identity)))
+        .string("wanted", wanted.to_string())
+        .value("ledger", JsonValue::Array(attempts.collect()))
+}
+
+/// Reads what `written` wrote, by way of the checks that the first flow made.
+fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
+    let foreign = || Error::from(HostMisuse::ForeignRecord);
+    let server = ResourceId::new(required(object, "server")?).map_err(|_| foreign())?;
+    let resource = ResourceId::new(required(object, "resource")?).map_err(|_| foreign())?;
+    let expected: Vec<ResourceId> = object
+        .strings("expected")
+        .map_err(|_| foreign())?
+        .unwrap_or_default()
+        .into_iter()
+        .map(|text| ResourceId::new(text).map_err(|_| foreign()))
+        .collect::<Result<_, _>>()?;
+    let relaxation = crate::policy::Relaxation::ResourcePathPrefix(resource.clone());
+    let matched = ResourceMatched::exactly(&expected, &resource)
+        .or_else(|| {
+            let allowed = client.policy().allows(&relaxation);
+            allowed.then(|| ResourceMatched::by_path_prefix(&server, &resource))?
+        })
+        .ok_or(PeerMisbehaved::ResourceMismatch { relaxation: None })?;
+    let metadata = ServerMetadata::parse(required(object, "metadata")?.as_bytes())
+        .map_err(malformed("recorded authorization server metadata"))?;
+    let resource_scopes = match object.get("resource_scopes") {
+        None => None,
+        Some(_) => Some(scope(object, "resource_scopes")?),
+    };
+    let target = Target {
+        client: client.clone(),
+        server,
+        expected,
+        resource: matched,
+        listed_issuer: Issuer::new(required(object, "listed_issuer")?).map_err(|_| foreign())?,
+        challenge_scope: None,
+        resource_scopes,
+    };
+    let issuer = issuer_of(&target, &metadata)?;
+    check_metadata(&target, &metadata)?;
+    Ok(Prepared {
+        identity: identity(client, object)?,
+        server: Server { target, issuer, metadata },
+        wanted: scope(object, "wanted")?,
+        ledger: ledger(object)?,
+    })
+}
+
+fn ledger(object: &JsonObject) -> Result<StepUpLedger, Error> {
+    let foreign = || Error::from(HostMisuse::ForeignRecord);
+    let Some(JsonValue::Array(attempts)) = object.get("ledger") else { return Err(foreign()) };
+    let mut ledger = StepUpLedger::default();
+    for attempt in attempts {
+        let JsonValue::Object(attempt) = attempt else { return Err(foreign()) };
+        let count = attempt.integer("count").ok().flatten().and_then(|count| u32::try_from(count).ok());
+        let read = Attempt {
+            count: count.ok_or_else(foreign)?,
+            since: time(attempt, "since")?,
+            asked: scope(attempt, "asked")?,
+        };
+        ledger.attempts.insert(required(attempt, "operation")?.to_string(), read);
+    }
+    Ok(ledger)
+}
+
+fn identity_written(identity: &Identity) -> JsonObject {
+    let kind = match identity.kind {
+        IdentityKind::PreRegistered => "pre-registered",
+        IdentityKind::MetadataDocument => "metadata-document",
+        IdentityKind::Registered => "registered",
+    };
+    let (method, secret) = match &identity.authentication {
+        ClientAuthentication::None => ("none", None),
+        ClientAuthentication::Basic(secret) => ("client_secret_basic", Some(secret)),
+        ClientAuthentication::Post(secret) => ("client_secret_post", Some(secret)),
+    };
+    let writer = ObjectWriter::new()
+        .string("kind", kind)
+        .string("client_id", identity.client_id.as_str())
+        .string("method", method)
+        .optional_string("secret", secret.map(ClientSecret::expose))
+        .string("redirect_uri", identity.redirect_uri.as_str())
+        .optional_string("pinned_scopes", identity.pinned_scopes.as_ref().map(ScopeSet::to_string));
+    match identity.secret_expires {
+        Some(at) => writer.integer("secret_expires", at.unix_timestamp()),
+        None => writer,
+    }
+    .into_object()
+}
+
+fn identity(client: &Client, object: &JsonObject) -> Result<Identity, Error> {
+    let foreign = || Error::from(HostMisuse::ForeignRecord);
+    let object = object.object("identity").ok().flatten().ok_or_else(foreign)?;
+    let secret = object.string("secret").map_err(|_| foreign())?.map(ClientSecret::new).transpose();
+    let authentication = match (required(object, "method")?, secret.map_err(|_| foreign())?) {
+        ("none", None) => ClientAuthentication::None,
+        ("client_secret_basic", Some(secret)) => ClientAuthentication::Basic(secret),
+        ("client_secret_post", Some(secret)) => ClientAuthentication::Post(secret),
+        _ => return Err(foreign()),
+    };
+    let kind = match required(object, "kind")? {
+        "pre-registered" => IdentityKind::PreRegistered,
+        "metadata-document" => IdentityKind::MetadataDocument,
+        "registered" => IdentityKind::Registered,
+        _ => return Err(foreign()),
+    };
+    let redirect_uri = RedirectUri::new(required(object, "redirect_uri")?).map_err(|_| foreign())?;
+    let pinned_scopes = match object.get("pinned_scopes") {
+        None => None,
+        Some(_) => Some(scope(object, "pinned_scopes")?),
+    };
+    Ok(Identity {
+        kind,
+        client_id: ClientId::new(required(object, "client_id")?).map_err(|_| foreign())?,
+        authentication,
+        // A restarted program listens on another loopback port, which every server must take (OAUTH21-4.1.1-11).
+        redirect_uri: redirect_uri.at_port_of(&client.configuration().redirect_uri),
+        pinned_scopes,
+        secret_expires: optional_time(object, "secret_expires")?,
+    })
+}
+
+fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, Error> {
+    object.required_string(name).map_err(|_| HostMisuse::ForeignRecord.into())
+}
+
+fn scope(object: &JsonObject, name: &'static str) -> Result<ScopeSet, Error> {
+    match required(object, name)? {
+        "" => Ok(ScopeSet::new()),
+        text => ScopeSet::parse(text).map_err(|_| HostMisuse::ForeignRecord.into()),
+    }
+}
+
+fn optional_time(object: &JsonObject, name: &'static str) -> Result<Option<OffsetDateTime>, Error> {
+    let foreign = || Error::from(HostMisuse::ForeignRecord);
+    match object.integer(name).map_err(|_| foreign())? {
+        None => Ok(None),
+        Some(at) => OffsetDateTime::from_unix_timestamp(at).map(Some).map_err(|_| foreign()),
+    }
+}
+
+fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, Error> {
+    optional_time(object, name)?.ok_or_else(|| HostMisuse::ForeignRecord.into())
+}

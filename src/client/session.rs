@@ -1,0 +1,368 @@
+//! Tokens in use: attached to their resource and to nothing else, refreshed with rotation, widened by step-up
+//! (OAuth 2.1 sections 4.3 and 5, MCP token handling and scope challenge handling).
+//!
+//! A new token is kept before it is used: [`AwaitingPersisted`] has no method but the one that takes the receipt.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString as _};
+use core::fmt;
+
+use zeroize::Zeroizing;
+
+use super::authorization::{Prepared, Ready, tokens_of};
+use super::record::SessionRecord;
+use crate::error::{Error, HostMisuse, PeerIncompatible, PeerMisbehaved, malformed};
+use crate::identifier::{Issuer, ResourceId, ScopeSet};
+use crate::limits;
+use crate::message::Malformed;
+use crate::message::challenge::{BearerChallenge, parse_challenges};
+use crate::message::exchange::{Fetch, FetchFailure, FetchPurpose, Reply};
+use crate::message::token::{Grant, RefreshGrant, TokenResponse};
+use crate::sealer::Sealer;
+use crate::secret::{AccessToken, RefreshToken, SecretDigest};
+use crate::step::{Failed, Step};
+use crate::time::{self, Duration, OffsetDateTime};
+
+/// Tokens and what they are good for.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(crate) access: AccessToken,
+    pub(crate) expires: Option<OffsetDateTime>,
+    pub(crate) refresh: Option<RefreshToken>,
+    pub(crate) scope: ScopeSet,
+}
+
+impl Tokens {
+    pub(crate) fn new(
+        response: TokenResponse,
+        scope: ScopeSet,
+        previous: Option<RefreshToken>,
+        now: OffsetDateTime,
+    ) -> Self {
+        Self {
+            access: response.access_token,
+            expires: response.expires_in.map(|count| time::after(now, time::seconds(count))),
+            // OAUTH21-4.3.2-1, OAUTH21-4.3.2-2: a new one replaces, none keeps the old.
+            refresh: response.refresh_token.or(previous),
+            scope,
+        }
+    }
+}
+
+/// Keep this session before it is used: whatever was kept before is replaced by it.
+#[must_use = "a rotated refresh token that is not kept is lost"]
+#[derive(Debug)]
+pub struct PersistSession {
+    record: RecordInputs,
+    id: SecretDigest,
+}
+
+/// What a record is made of; a copy, so that the state keeps its own.
+#[derive(Debug)]
+struct RecordInputs(super::record::SessionInputs);
+
+impl PersistSession {
+    /// The record to keep.
+    ///
+    /// # Errors
+    /// [`Error`] when the sealer fails; the action is still there.
+    pub fn record(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
+        self.record.0.seal(sealer)
+    }
+
+    /// It is kept.
+    pub fn persisted(self) -> SessionPersisted {
+        SessionPersisted { id: self.id }
+    }
+
+    /// The host keeps nothing: a lost process is a lost login, and the person signs in again.
+    pub fn kept_in_memory(self) -> SessionPersisted {
+        SessionPersisted { id: self.id }
+    }
+}
+
+/// That [`PersistSession`] was carried out.
+#[must_use = "the state waits for it"]
+#[derive(Debug)]
+pub struct SessionPersisted {
+    id: SecretDigest,
+}
+
+/// Waits for the receipt that the session is kept.
+#[must_use = "the tokens are there once the session is kept"]
+#[derive(Debug)]
+pub struct AwaitingPersisted(Box<(SecretDigest, Held)>);
+
+impl AwaitingPersisted {
+    pub(crate) fn begin(prepared: Prepared, tokens: Tokens) -> Step<PersistSession, Self> {
+        let id = tokens.access.digest();
+        let record = RecordInputs(super::record::SessionInputs::of(&prepared, &tokens));
+        Step::new(PersistSession { record, id }, Self(Box::new((id, Held { prepared, tokens }))))
+    }
+
+    /// The session is kept and can be used.
+    ///
+    /// # Errors
+    /// [`Failed`] with this state when the receipt is of another action.
+    pub fn persisted(self, receipt: SessionPersisted) -> Result<Session, Failed<Self>> {
+        if receipt.id != self.0.0 {
+            return Err(Failed::new(HostMisuse::ForeignReceipt, self));
+        }
+        Ok(Session(Box::new(self.0.1)))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) prepared: Prepared,
+    pub(crate) tokens: Tokens,
+}
+
+/// At rest: tokens for one resource.
+#[must_use = "a session that is dropped is lost unless it was kept"]
+#[derive(Debug)]
+pub struct Session(pub(crate) Box<Held>);
+
+/// The value of an `Authorization` field, for one request to the token's own resource. Secret.
+pub struct AuthorizationHeader(Zeroizing<String>);
+
+impl AuthorizationHeader {
+    /// The value.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for AuthorizationHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorizationHeader(redacted)")
+    }
+}
+
+impl Session {
+    /// The resource the tokens are for.
+    pub fn resource(&self) -> &ResourceId {
+        self.0.prepared.server.target.resource.resource()
+    }
+
+    /// The issuer they come from.
+    pub fn issuer(&self) -> &Issuer {
+        self.0.prepared.server.issuer.issuer()
+    }
+
+    /// The scopes granted.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.0.tokens.scope
+    }
+
+    /// When the access token ends, if the server said so.
+    pub fn expires(&self) -> Option<OffsetDateTime> {
+        self.0.tokens.expires
+    }
+
+    /// Whether the access token has ended, or ends within `margin`. A server may end it earlier.
+    pub fn is_expired(&self, now: OffsetDateTime, margin: Duration) -> bool {
+        self.0.tokens.expires.is_some_and(|expires| time::after(now, margin) >= expires)
+    }
+
+    /// Whether there is a refresh token.
+    pub fn can_refresh(&self) -> bool {
+        self.0.tokens.refresh.is_some()
+    }
+
+    /// The `Authorization` field for a request to that URL.
+    ///
+    /// # Errors
+    /// [`HostMisuse::OtherResource`] unless the URL is the resource's or lies below it: scheme, host and port equal, path
+    /// a whole-segment continuation.
+    pub fn authorization_for(&self, request_url: &str) -> Result<AuthorizationHeader, Error> {
+        // MCP-AUTH-053, MCP-AUTH-070, OAUTH21-7.1.3-1, I-L7
+        if !self.resource().covers(request_url) {
+            return Err(HostMisuse::OtherResource.into());
+        }
+        Ok(AuthorizationHeader(Zeroizing::new(["Bearer ", self.0.tokens.access.expose()].concat())))
+    }
+
+    /// Asks for a new access token.
+    ///
+    /// # Errors
+    /// [`Failed`] with this session when there is no refresh token ([`HostMisuse::NoRefreshToken`]: authorize anew).
+    pub fn refresh(self) -> Result<Step<Fetch, AwaitingRefresh>, Failed<Self>> {
+        // MCP-AUTH-084
+        let Some(refresh_token) = self.0.tokens.refresh.clone() else {
+            return Err(Failed::new(HostMisuse::NoRefreshToken, self));
+        };
+        let prepared = &self.0.prepared;
+        // OAUTH21-4.3.1-1: no scope is named, so no more can be asked for. MCP-AUTH-052, MCP-AUTH-080.
+        let resource = (!prepared.omits_resource()).then(|| self.resource().as_str().into());
+        let grant = Grant::RefreshToken(RefreshGrant { refresh_token, scope: None, resource });
+        match prepared.token_request(FetchPurpose::Refresh, grant) {
+            Ok(fetch) => Ok(Step::new(fetch, AwaitingRefresh(self.0))),
+            Err(error) => Err(Failed { error, state: self }),
+        }
+    }
+
+    /// A request was answered with this 401 or 403; `operation` names what was tried, for counting attempts.
+    ///
+    /// # Errors
+    /// [`Failed`] with this session when nothing more could be gained by authorizing, or too much was tried (D33). The
+    /// request must not be repeated then.
+    pub fn challenged(
+        self,
+        operation: &str,
+        reply: &Reply,
+        now: OffsetDateTime,
+    ) -> Result<StepUp, Failed<Self>> {
+        let challenge = parse_challenges(reply.www_authenticate())
+            .and_then(|challenges| BearerChallenge::find(&challenges))
+            .map_err(PeerMisbehaved::from);
+        let challenge = match challenge {
+            Ok(challenge) => challenge,
+            Err(error) => return Err(Failed::new(error, self)),
+        };
+        match reply.status() {
+            // OAUTH21-3.2.3-5: an early 401 is no fault; refresh, or authorize anew.
+            401 if self.can_refresh() => Ok(StepUp::Refresh(self)),
+            401 => Ok(StepUp::Authorize(self.into_ready())),
+            403 => {
+                let insufficient = challenge.filter(|it| it.error.as_deref() == Some("insufficient_scope"));
+                let Some(scope) = insufficient.and_then(|challenge| challenge.scope) else {
+                    return Err(Failed::new(PeerIncompatible::NothingToGain, self));
+                };
+                self.step_up(operation, &scope, now)
+            }
+            _ => Err(Failed::new(HostMisuse::NotAChallenge, self)),
+        }
+    }
+
+    fn step_up(mut self, operation: &str, scope: &str, now: OffsetDateTime) -> Result<StepUp, Failed<Self>> {
+        let Ok(asked) = ScopeSet::parse(scope) else {
+            return Err(Failed { error: malformed("challenge")(Malformed::Invalid("scope")), state: self });
+        };
+        // MCP-AUTH-102, D33: a challenge that adds nothing to what the token has, or comes too often, ends here.
+        let adds_nothing = asked.is_subset_of(&self.0.tokens.scope);
+        if adds_nothing || !self.0.prepared.ledger.attempt(operation, &asked, now) {
+            return Err(Failed::new(PeerMisbehaved::StepUpLoop, self));
+        }
+        // The union: nothing that was granted is lost by asking for more (MCP-AUTH-017).
+        let wanted = self.0.prepared.wanted.union(&self.0.tokens.scope).union(&asked);
+        self.0.prepared.wanted = wanted;
+        Ok(StepUp::Authorize(self.into_ready()))
+    }
+
+    /// Gives the tokens up and goes back to where an authorization begins.
+    pub fn into_ready(self) -> Ready {
+        Ready(Box::new(self.0.prepared))
+    }
+
+    /// The session to keep, as it is now.
+    ///
+    /// # Errors
+    /// [`Error`] when the sealer fails.
+    pub fn record(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
+        super::record::SessionInputs::of(&self.0.prepared, &self.0.tokens).seal(sealer)
+    }
+}
+
+/// What a 401 or 403 asks for.
+#[must_use = "the request was refused"]
+#[derive(Debug)]
+pub enum StepUp {
+    /// The token is not taken any more: refresh, then repeat the request once.
+    Refresh(Session),
+    /// More authorization may help: begin anew, for the union of the scopes, then repeat the request once.
+    Authorize(Ready),
+}
+
+/// Waits for the token endpoint to answer a refresh.
+#[must_use = "the flow goes on with the fetch's result"]
+#[derive(Debug)]
+pub struct AwaitingRefresh(Box<Held>);
+
+/// What a refresh came to.
+#[must_use = "the flow goes on from here"]
+#[derive(Debug)]
+pub enum RefreshOutcome {
+    /// New tokens: keep the session first, then use it.
+    Refreshed(Step<PersistSession, AwaitingPersisted>),
+    /// No answer, or none that can be used: the session is as it was.
+    Kept(Failed<Session>),
+    /// The grant is over: authorize anew.
+    Ended(Failed<Ready>),
+}
+
+impl AwaitingRefresh {
+    /// What the fetch brought.
+    pub fn receive(self, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> RefreshOutcome {
+        let Held { prepared, tokens } = *self.0;
+        let kept = |error, prepared, tokens| {
+            RefreshOutcome::Kept(Failed { error, state: Session(Box::new(Held { prepared, tokens })) })
+        };
+        let response = match tokens_of(fetched) {
+            Ok(response) => response,
+            Err(error @ (Error::Outside(_) | Error::Peer(_) | Error::Host(_))) => {
+                return kept(error, prepared, tokens);
+            }
+            Err(Error::Incompatible(PeerIncompatible::TokenRefused(code)))
+                if matches!(code.as_str(), "temporarily_unavailable" | "server_error") =>
+            {
+                return kept(PeerIncompatible::TokenRefused(code).into(), prepared, tokens);
+            }
+            Err(error) => return RefreshOutcome::Ended(Failed { error, state: Ready(Box::new(prepared)) }),
+        };
+        let scope = response.scope.clone().unwrap_or_else(|| tokens.scope.clone());
+        // I-T5 from this side: a refresh never widens.
+        if !scope.is_subset_of(&tokens.scope) {
+            return RefreshOutcome::Ended(Failed::new(
+                PeerMisbehaved::ScopeWidened,
+                Ready(Box::new(prepared)),
+            ));
+        }
+        let renewed = Tokens::new(response, scope, tokens.refresh, now);
+        RefreshOutcome::Refreshed(AwaitingPersisted::begin(prepared, renewed))
+    }
+}
+
+/// Step-up attempts by operation. It survives successful exchanges and restarts: a server that challenges for ever is
+/// stopped, whatever it grants in between (D33).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StepUpLedger {
+    pub(crate) attempts: BTreeMap<String, Attempt>,
+}
+
+/// Attempts for one operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) count: u32,
+    pub(crate) since: OffsetDateTime,
+    pub(crate) asked: ScopeSet,
+}
+
+impl StepUpLedger {
+    /// Operations remembered at once; the oldest is forgotten.
+    const OPERATIONS: usize = 64;
+
+    /// Counts an attempt; `false` when it must not be made.
+    fn attempt(&mut self, operation: &str, asked: &ScopeSet, now: OffsetDateTime) -> bool {
+        // D33: a remembered denial ends after a day.
+        self.attempts.retain(|_, attempt| now < time::after(attempt.since, Duration::days(1)));
+        if !self.attempts.contains_key(operation) && self.attempts.len() >= Self::OPERATIONS {
+            let oldest = self.attempts.iter().min_by_key(|(_, attempt)| attempt.since);
+            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
+                self.attempts.remove(&oldest);
+            }
+        }
+        let attempt = self.attempts.entry(operation.to_string()).or_insert_with(|| Attempt {
+            count: 0,
+            since: now,
+            asked: ScopeSet::new(),
+        });
+        if attempt.count >= limits::STEP_UP_ATTEMPTS || asked.is_subset_of(&attempt.asked) {
+            return false;
+        }
+        attempt.count = attempt.count.saturating_add(1);
+        attempt.asked = attempt.asked.union(asked);
+        true
+    }
+}
