@@ -23,13 +23,18 @@ use std::pin::Pin;
 
 pub mod client;
 pub mod clock;
+mod core_time;
 pub mod entropy;
+pub mod http_io;
 #[cfg(feature = "aws-lc-rs")]
 pub mod keys;
+pub mod resource_server;
 #[cfg(feature = "aws-lc-rs")]
 pub mod sealer;
 pub mod store;
 pub mod text;
+
+pub use core_time::CoreTime;
 
 /// A future behind a pointer: what the traits of this package return, so that a host can choose at run time.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
