@@ -77,7 +77,7 @@ impl CallbackListener {
     /// # Errors
     /// The operating system's, when it gives no port.
     pub async fn bind(deadline: Duration) -> std::io::Result<Self> {
-        // I-L12, RFC8252-8.3-1: the literal address, so that no other machine and no name leads here.
+        // I-L12, OAUTH21-8.4.2-1: the literal address, so that no other machine and no name leads here.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let (sender, arrivals) = mpsc::channel(CONNECTIONS);

@@ -114,7 +114,7 @@ impl Fetcher {
         let url = reqwest::Url::parse(text).map_err(|_| FetchFailure::Unreachable)?;
         match url.scheme() {
             "https" => {}
-            // OAUTH21-1.5-1, MCP-SBP-018: plain http stays on this machine.
+            // OAUTH21-1.5-1, MCP-SBP-020: plain http stays on this machine.
             "http" if policy == AddressPolicy::Loopback => {}
             _ => return Err(FetchFailure::AddressForbidden),
         }
