@@ -138,7 +138,7 @@ fn functions() -> BTreeMap<String, Vec<Function>> {
 
 fn ledger() -> Ledger {
     let text = fs::read_to_string(root().join("docs/requirements.toml")).unwrap();
-    toml::from_str(&text).unwrap()
+    toml::from_str(&text).unwrap_or_else(|error| panic!("docs/requirements.toml: {}", error.message()))
 }
 
 /// Whether the text cites the id as a whole word: `RFC9207-2.4-2` is not cited by `RFC9207-2.4-21`.
