@@ -41,6 +41,9 @@ pub mod refusal;
 pub mod registration;
 pub mod revocation;
 pub mod store;
+#[cfg(feature = "test-kit")]
+#[doc(hidden)]
+pub mod test_kit;
 pub mod token;
 
 /// A resource the server issues tokens for, and what its scopes mean to a person.

@@ -688,6 +688,18 @@ pub struct Reservation {
 }
 
 impl ReserveOnce {
+    /// No endpoint reads client assertions yet: only the tests of a store reserve.
+    #[cfg(feature = "test-kit")]
+    pub(crate) fn new(
+        kind: ReservationKind,
+        (issuer, audience, value): (String, Issuer, String),
+        until: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Self, ActionId), EntropyUnavailable> {
+        let (id, twin) = ActionId::pair(entropy)?;
+        Ok((Self { id, kind, issuer, audience, value, until }, twin))
+    }
+
     /// What kind it is.
     pub fn kind(&self) -> ReservationKind {
         self.kind

@@ -199,11 +199,14 @@ impl Store for MemoryStore {
             if let Some(record) = action.client() {
                 let known = tables.clients.get(&record.client_id);
                 let used = known.and_then(|client| client.used);
-                // Only a client of that origin is replaced (I-P5).
-                if known.is_none_or(|client| client.record.origin == ClientOrigin::MetadataDocument) {
-                    if known.is_none() {
-                        tables.make_room_for_client();
-                    }
+                // Only a client of that origin is replaced (I-P5), and not by what was fetched before it.
+                let gives_way = known.is_none_or(|Client { record: known, .. }| {
+                    known.origin == ClientOrigin::MetadataDocument && known.created <= record.created
+                });
+                if known.is_none() {
+                    tables.make_room_for_client();
+                }
+                if gives_way {
                     let client = Client { record: record.clone(), used };
                     tables.clients.insert(record.client_id.clone(), client);
                 }
@@ -408,5 +411,16 @@ impl Store for MemoryStore {
             });
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MemoryStore;
+    use crate::store::kit;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn the_store_in_memory_keeps_the_contract() {
+        kit::run(|| async { MemoryStore::new() }).await.unwrap();
     }
 }

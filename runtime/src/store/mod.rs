@@ -2,10 +2,11 @@
 //! [`mcp_authz::authorization_server::store`] for what each transaction must give).
 //!
 //! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default.
-//! A store of another kind runs the suite in `kit` (feature `test-kit`).
+//! A store of another kind runs the suite in `kit` (feature `test-kit`), as these two do.
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{ClientRecord, InvalidRecord};
 use mcp_authz::authorization_server::store::{
@@ -18,6 +19,8 @@ use mcp_authz::time::Duration;
 
 use crate::BoxFuture;
 
+#[cfg(any(test, feature = "test-kit"))]
+pub mod kit;
 pub mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -51,7 +54,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion>;
     /// Writes a client of the operator's, over an older record of the same.
     fn put_client(&self, record: ClientRecord) -> Stored<'_, ()>;
-    /// Inserts a pending decision, and the client of a metadata document with it.
+    /// Inserts a pending decision, and the client of a metadata document with it: over one of that origin only, and
+    /// never over a document that was fetched later.
     fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion>;
     /// Reads a pending decision.
     fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound>;
@@ -71,21 +75,56 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
     /// Reserves an identifier.
     fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
-    /// Deletes what nothing can depend on any more. The host calls it from time to time.
+    /// Deletes what nothing can depend on any more, in bounded steps. The host calls it every few minutes; a sweep
+    /// that fails or is dropped half way has deleted less, and nothing else.
     fn sweep(&self) -> Stored<'_, ()>;
 }
 
-/// The store did not do it, or cannot say that it did.
+/// Declares one forwarding method per action.
+macro_rules! forward {
+    ($($method:ident($action:ty) -> $receipt:ty;)*) => {
+        $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
+            (**self).$method(action)
+        })*
+    };
+}
+
+impl<S: Store + ?Sized> Store for Arc<S> {
+    forward! {
+        find_client(FindClient) -> ClientFound;
+        insert_client(InsertClient) -> ClientInsertion;
+        put_client(ClientRecord) -> ();
+        insert_decision(InsertDecision) -> DecisionInsertion;
+        read_decision(ReadDecision) -> DecisionFound;
+        decide_once(DecideOnce) -> DecisionTaken;
+        read_code(ReadCode) -> CodeFound;
+        redeem_code(RedeemCode) -> CodeRedemption;
+        read_refresh(ReadRefresh) -> RefreshFound;
+        rotate_refresh(RotateRefresh) -> RefreshRotation;
+        revoke_family(RevokeFamily) -> FamilyRevocation;
+        revoke_all(RevokeAll) -> AllRevoked;
+        reserve_once(ReserveOnce) -> Reservation;
+    }
+
+    fn sweep(&self) -> Stored<'_, ()> {
+        (**self).sweep()
+    }
+}
+
+/// The store did not do it, or cannot say that it did. The request is answered with 503 and may be repeated: what may
+/// happen once has then happened at most once.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The database failed.
-    #[error("the store failed: {0}")]
+    #[error("the store failed; check that its disk has room and that its file may be written: {0}")]
     Failed(#[source] Box<dyn StdError + Send + Sync>),
     /// A row is not what this program wrote.
-    #[error("a stored row cannot be read: {0}")]
+    #[error("a stored row cannot be read; restore the database, or run the version that wrote it: {0}")]
     Corrupt(#[from] InvalidRecord),
     /// A key that was drawn at random is taken, or rows contradict each other.
-    #[error("stored rows contradict each other")]
+    #[error(
+        "stored rows contradict each other; check this machine's source of randomness, restore the database"
+    )]
     Inconsistent,
 }

@@ -8,6 +8,7 @@ CREATE TABLE clients (
     record    BLOB NOT NULL
 ) STRICT;
 CREATE INDEX clients_unused ON clients (created) WHERE used IS NULL AND origin <> 0;
+CREATE INDEX clients_used ON clients (used) WHERE used IS NOT NULL AND origin <> 0;
 
 CREATE TABLE decisions (
     key       BLOB PRIMARY KEY NOT NULL,
@@ -23,6 +24,7 @@ CREATE TABLE codes (
     not_after INTEGER NOT NULL,             -- of the family
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX codes_by_end ON codes (not_after);
 
 CREATE TABLE families (
     family     BLOB PRIMARY KEY NOT NULL,
@@ -30,6 +32,7 @@ CREATE TABLE families (
     generation INTEGER NOT NULL,            -- of the live refresh token
     not_after  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX families_by_end ON families (not_after);
 
 CREATE TABLE grants (
     family    BLOB PRIMARY KEY NOT NULL,
@@ -40,6 +43,7 @@ CREATE TABLE grants (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX grants_by_subject ON grants (subject, client_id);
 CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_by_end ON grants (not_after);
 
 CREATE TABLE refresh_tokens (
     digest     BLOB PRIMARY KEY NOT NULL,
@@ -52,6 +56,7 @@ CREATE TABLE refresh_tokens (
 -- Never two live tokens in one family.
 CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired = 0;
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
+CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
 CREATE TABLE tombstones (
     family    BLOB PRIMARY KEY NOT NULL,
@@ -59,6 +64,7 @@ CREATE TABLE tombstones (
     revoked   INTEGER NOT NULL,
     not_after INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
 CREATE TABLE epochs (
     kind      INTEGER NOT NULL,             -- 1 client, 2 subject, 3 consent

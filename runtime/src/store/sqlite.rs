@@ -34,6 +34,9 @@ use crate::clock::{Clock, SystemClock};
 /// Marks the file as ours (`PRAGMA application_id`): "mcpa".
 const APPLICATION_ID: i64 = 0x6d63_7061;
 
+/// How many rows a sweep deletes in one transaction.
+const SWEEP_BATCH: i64 = 256;
+
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[include_str!("schema.sql")];
 
@@ -241,28 +244,48 @@ async fn family(
     row.map(|row| Ok((row.try_get("active")?, row.try_get("generation")?))).transpose()
 }
 
-/// Inserts or replaces a client, keeping when it was used last.
-async fn upsert_client(connection: &mut SqliteConnection, record: &ClientRecord) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO clients (client_id, origin, created, record) VALUES (?, ?, ?, ?) \
-         ON CONFLICT (client_id) DO UPDATE SET origin = excluded.origin, created = excluded.created, \
-         record = excluded.record",
+/// Which client a write may replace. Where it may not, it leaves what is there.
+#[derive(Clone, Copy)]
+enum Replace {
+    /// Whatever has the identifier: for the operator.
+    Any,
+    /// A client of a metadata document that was fetched no later.
+    OlderDocument,
+    /// None.
+    Nothing,
+}
+
+/// Inserts or replaces a client, keeping when it was used last; says whether it was written.
+async fn write_client(
+    connection: &mut SqliteConnection,
+    record: &ClientRecord,
+    replace: Replace,
+) -> Result<bool, StoreError> {
+    let written = sqlx::query(
+        "INSERT INTO clients (client_id, origin, created, record) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (client_id) DO UPDATE SET origin = ?2, created = ?3, record = ?4 \
+         WHERE ?5 = 2 OR (?5 = 1 AND origin = 2 AND created <= ?3)",
     )
     .bind(record.client_id.as_str())
     .bind(origin(record.origin)?)
     .bind(record.created.unix_timestamp())
     .bind(record.to_bytes())
+    .bind(match replace {
+        Replace::Any => 2_i64,
+        Replace::OlderDocument => 1,
+        Replace::Nothing => 0,
+    })
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(written.rows_affected() == 1)
 }
 
-async fn find_origin(connection: &mut SqliteConnection, id: &ClientId) -> Result<Option<i64>, StoreError> {
-    let row = sqlx::query("SELECT origin FROM clients WHERE client_id = ?")
+async fn is_known(connection: &mut SqliteConnection, id: &ClientId) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM clients WHERE client_id = ?")
         .bind(id.as_str())
         .fetch_optional(connection)
         .await?;
-    row.map(|row| row.try_get(0)).transpose().map_err(Into::into)
+    Ok(row.is_some())
 }
 
 /// Makes room for one more client that the operator did not write (I-P7).
@@ -345,18 +368,20 @@ impl SqliteStore {
     async fn insert_client_row(&self, action: InsertClient) -> Result<ClientInsertion, StoreError> {
         let mut transaction = self.begin().await?;
         // I-P5
-        if find_origin(&mut transaction, &action.record().client_id).await?.is_some() {
+        if is_known(&mut transaction, &action.record().client_id).await? {
             return Ok(action.taken());
         }
         make_room_for_client(&mut transaction).await?;
-        upsert_client(&mut transaction, action.record()).await?;
+        if !write_client(&mut transaction, action.record(), Replace::Nothing).await? {
+            return Ok(action.taken());
+        }
         transaction.commit().await?;
         Ok(action.inserted())
     }
 
     async fn put_client_row(&self, record: ClientRecord) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        upsert_client(&mut transaction, &record).await?;
+        write_client(&mut transaction, &record, Replace::Any).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -376,14 +401,11 @@ impl SqliteStore {
             .execute(&mut *transaction)
             .await?;
         if let Some(client) = action.client() {
-            let known = find_origin(&mut transaction, &client.client_id).await?;
-            if known.is_none() {
+            if !is_known(&mut transaction, &client.client_id).await? {
                 make_room_for_client(&mut transaction).await?;
             }
-            // Only a client of that origin is replaced (I-P5).
-            if known.is_none() || known == Some(origin(ClientOrigin::MetadataDocument)?) {
-                upsert_client(&mut transaction, client).await?;
-            }
+            // Only a client of that origin is replaced (I-P5), and not by what was fetched before it.
+            write_client(&mut transaction, client, Replace::OlderDocument).await?;
         }
         transaction.commit().await?;
         Ok(action.inserted())
@@ -596,29 +618,64 @@ impl SqliteStore {
         let now = self.now();
         let at = |instant: OffsetDateTime| instant.unix_timestamp();
         let family_end = at(now.saturating_sub(AFTER_FAMILY));
-        let mut transaction = self.begin().await?;
+        // Tombstones go last: as long as anything of a family is there, so is what revoked it.
         for (sql, end) in [
-            ("DELETE FROM decisions WHERE not_after <= ?", at(now)),
-            ("DELETE FROM reservations WHERE until <= ?", at(now)),
-            ("DELETE FROM codes WHERE not_after <= ?", family_end),
-            ("DELETE FROM refresh_tokens WHERE not_after <= ?", family_end),
-            ("DELETE FROM grants WHERE not_after <= ?", family_end),
-            ("DELETE FROM families WHERE not_after <= ?", family_end),
-            ("DELETE FROM tombstones WHERE not_after <= ?", family_end),
             (
-                "DELETE FROM clients WHERE origin <> 0 AND used IS NULL AND created <= ?",
+                "DELETE FROM decisions WHERE key IN \
+                 (SELECT key FROM decisions WHERE not_after <= ?1 LIMIT ?2)",
+                at(now),
+            ),
+            (
+                "DELETE FROM reservations WHERE (kind, issuer, audience, value) IN \
+                 (SELECT kind, issuer, audience, value FROM reservations WHERE until <= ?1 LIMIT ?2)",
+                at(now),
+            ),
+            (
+                "DELETE FROM codes WHERE digest IN (SELECT digest FROM codes WHERE not_after <= ?1 LIMIT ?2)",
+                family_end,
+            ),
+            (
+                "DELETE FROM refresh_tokens WHERE digest IN \
+                 (SELECT digest FROM refresh_tokens WHERE not_after <= ?1 LIMIT ?2)",
+                family_end,
+            ),
+            (
+                "DELETE FROM grants WHERE family IN (SELECT family FROM grants WHERE not_after <= ?1 LIMIT ?2)",
+                family_end,
+            ),
+            (
+                "DELETE FROM families WHERE family IN \
+                 (SELECT family FROM families WHERE not_after <= ?1 LIMIT ?2)",
+                family_end,
+            ),
+            (
+                "DELETE FROM tombstones WHERE family IN \
+                 (SELECT family FROM tombstones WHERE not_after <= ?1 LIMIT ?2)",
+                family_end,
+            ),
+            (
+                "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+                 WHERE origin <> 0 AND used IS NULL AND created <= ?1 LIMIT ?2)",
                 at(now.saturating_sub(UNUSED_CLIENT_LIFETIME)),
             ),
             (
                 // I-P7: never one with a grant that lives.
-                "DELETE FROM clients WHERE origin <> 0 AND used <= ? \
-                 AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id)",
+                "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+                 WHERE origin <> 0 AND used <= ?1 \
+                 AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id) LIMIT ?2)",
                 at(now.saturating_sub(USED_CLIENT_LIFETIME)),
             ),
         ] {
-            sqlx::query(sql).bind(end).execute(&mut *transaction).await?;
+            // The write lock is free between two batches.
+            loop {
+                let mut transaction = self.begin().await?;
+                let deleted = sqlx::query(sql).bind(end).bind(SWEEP_BATCH).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                if i64::try_from(deleted.rows_affected()).is_ok_and(|rows| rows < SWEEP_BATCH) {
+                    break;
+                }
+            }
         }
-        transaction.commit().await?;
         Ok(())
     }
 }
