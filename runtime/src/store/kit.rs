@@ -62,6 +62,7 @@ where
 {
     registration_never_overwrites(make().await).await?;
     a_metadata_document_replaces_only_its_like(make().await).await?;
+    the_operator_overwrites(make().await).await?;
     a_decision_is_taken_once_by_whom_it_was_shown(make().await).await?;
     a_denial_consumes_and_stores_nothing(make().await).await?;
     a_decision_race_has_one_winner(make().await).await?;
@@ -185,6 +186,17 @@ impl Path {
         Ok(())
     }
 
+    /// Withdraws the person's consent to the client.
+    ///
+    /// # Errors
+    /// [`KitError`]
+    pub async fn withdraw(&self, store: &impl Store) -> Result<(), KitError> {
+        let (subject, client_id) = (self.grant.subject.clone(), self.grant.client_id.clone());
+        let target = RevocationTarget::Consent { subject, client_id };
+        let _withdrawn = store.revoke_all(RevokeAll::of(target)).await?;
+        Ok(())
+    }
+
     async fn ask_and_approve(&self, store: &impl Store) -> Checked {
         self.ask(store).await?;
         let decided = self.approve(store, self.agent, SUBJECT).await?;
@@ -262,6 +274,15 @@ fn count<T: PartialEq>(results: &[T], wanted: &T) -> usize {
     results.iter().filter(|result| *result == wanted).count()
 }
 
+/// Registers a client; says whether its identifier was free.
+///
+/// # Errors
+/// [`KitError`]
+pub async fn register(store: &impl Store, id: &str, created: OffsetDateTime) -> Result<bool, KitError> {
+    let insert = core::insert_client(core::sample_client(id, created)?, &mut OsEntropy)?;
+    Ok(core::client_inserted(&store.insert_client(insert).await?))
+}
+
 // I-P5
 async fn registration_never_overwrites<S: Store>(store: S) -> Checked {
     let store = Arc::new(store);
@@ -312,6 +333,20 @@ async fn a_metadata_document_replaces_only_its_like<S: Store>(store: S) -> Check
     let _stored = store.insert_decision(insert).await?;
     let found = client(&store, "c1").await?.0.map(|record| record.to_bytes());
     holds("a registered client is not replaced by a document", found == Some(registered.to_bytes()))
+}
+
+async fn the_operator_overwrites<S: Store>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    register(&store, "c1", now).await?;
+    let mut record = core::sample_client("c1", now)?;
+    record.origin = ClientOrigin::PreRegistered;
+    record.metadata.client_name = Some("Configured".to_owned());
+    store.put_client(record.clone()).await?;
+    let found = client(&store, "c1").await?.0.map(|record| record.to_bytes());
+    holds("the operator's record replaces what is there", found == Some(record.to_bytes()))?;
+    holds("and is not overwritten by a registration", !register(&store, "c1", now).await?)?;
+    let found = client(&store, "c1").await?.0.map(|record| record.to_bytes());
+    holds("nor changed by it", found == Some(record.to_bytes()))
 }
 
 async fn a_decision_is_taken_once_by_whom_it_was_shown<S: Store>(store: S) -> Checked {
@@ -491,11 +526,13 @@ async fn a_tombstone_holds_for_a_family_not_yet_known<S: Store>(store: S) -> Che
     holds("and no token is live", refresh(&store, path.refresh).await? == Seen::Absent)
 }
 
-/// Whatever order a revocation and twenty redemptions or rotations take: afterwards nothing of the family is live.
+/// Whatever order a revocation and twenty redemptions or rotations take: afterwards nothing of the grant is live.
 async fn revocation_races_leave_no_live_token<S: Store>(store: S) -> Checked {
     let store = Arc::new(store);
-    for rotates in [false, true] {
-        let path = Path::fresh("c1", clock(&store).await?)?;
+    for (client, rotates, withdraws) in
+        [("c1", false, false), ("c2", false, true), ("c3", true, false), ("c4", true, true)]
+    {
+        let path = Path::fresh(client, clock(&store).await?)?;
         if rotates {
             path.up_to_refresh(&store).await?;
         } else {
@@ -503,7 +540,9 @@ async fn revocation_races_leave_no_live_token<S: Store>(store: S) -> Checked {
         }
         let revoker = {
             let (path, store) = (path.clone(), Arc::clone(&store));
-            tokio::spawn(async move { path.revoke(&store).await })
+            tokio::spawn(async move {
+                if withdraws { path.withdraw(&store).await } else { path.revoke(&store).await }
+            })
         };
         let tokens = race(&store, |store| {
             let path = path.clone();
@@ -520,7 +559,7 @@ async fn revocation_races_leave_no_live_token<S: Store>(store: S) -> Checked {
         .await?;
         revoker.await??;
         for token in tokens.into_iter().chain([path.refresh]) {
-            holds("no token outlives its family", refresh(&store, token).await? == Seen::Absent)?;
+            holds("no token outlives its grant", refresh(&store, token).await? == Seen::Absent)?;
         }
     }
     Ok(())
@@ -587,19 +626,53 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
 
 async fn a_sweep_keeps_what_is_needed<S: Store>(store: S) -> Checked {
     let now = clock(&store).await?;
-    let (live, mut over) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?);
-    over.grant = core::sample_grant(
-        over.grant.family,
-        "c1",
-        SUBJECT,
-        Epochs::default(),
-        now.saturating_sub(Duration::hours(2)),
-    )?;
-    live.up_to_refresh(&store).await?;
-    over.up_to_refresh(&store).await?;
+    let ended = |ago: Duration| -> Result<Path, KitError> {
+        let mut path = Path::fresh("c1", now)?;
+        let made = now.saturating_sub(ago).saturating_sub(Duration::hours(1));
+        path.grant = core::sample_grant(path.grant.family, "c1", SUBJECT, path.grant.epochs, made)?;
+        Ok(path)
+    };
+    let (live, recent) = (Path::fresh("c1", now)?, ended(Duration::minutes(19))?);
+    let (over, revoked) = (ended(Duration::minutes(21))?, ended(Duration::minutes(19))?);
+    for path in [&live, &recent, &over] {
+        path.up_to_refresh(&store).await?;
+    }
+    revoked.ask_and_approve(&store).await?;
+    revoked.revoke(&store).await?;
+    let (mut pending, mut late) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?);
+    pending.grant.authenticated = now.saturating_sub(Duration::minutes(9));
+    late.grant.authenticated = now.saturating_sub(Duration::minutes(11));
+    pending.ask(&store).await?;
+    late.ask(&store).await?;
+    // "used" is used by a grant of its own; a grant of the others is only asked for.
+    for (id, days) in [("new", 29), ("old", 31), ("used", 31)] {
+        register(&store, id, now.saturating_sub(Duration::days(days))).await?;
+    }
+    Path::fresh("used", now)?.up_to_refresh(&store).await?;
+    let mut operator = core::sample_client("operator", now.saturating_sub(Duration::days(999)))?;
+    operator.origin = ClientOrigin::PreRegistered;
+    store.put_client(operator).await?;
+
     store.sweep().await?;
+
     holds("what is over is gone", code(&store, &over).await? == Seen::Absent)?;
     holds("its tokens too", refresh(&store, over.refresh).await? == Seen::Absent)?;
-    holds("what is spent stays while its family lasts", code(&store, &live).await? == Seen::Used(()))?;
-    holds("what is live stays", matches!(refresh(&store, live.refresh).await?, Seen::Live(_)))
+    for path in [&live, &recent] {
+        holds(
+            "a spent code stays while a token of it may live",
+            code(&store, path).await? == Seen::Used(()),
+        )?;
+        let kept = matches!(refresh(&store, path.refresh).await?, Seen::Live(_));
+        holds("and so does its refresh token", kept)?;
+    }
+    let redeemed = revoked.redeem(&store, revoked.refresh).await?;
+    holds("and so does a tombstone", redeemed == Seen::Revoked)?;
+    holds("a pending decision stays", decision(&store, &pending).await?.is_some())?;
+    holds("a late one goes", decision(&store, &late).await?.is_none())?;
+    // D40
+    for (id, kept) in [("new", true), ("old", false), ("used", true), ("operator", true)] {
+        let found = client(&store, id).await?.0.is_some();
+        holds("a client goes when it was never used in 30 days, and no other", found == kept)?;
+    }
+    Ok(())
 }

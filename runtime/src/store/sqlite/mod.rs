@@ -1,0 +1,240 @@
+//! The store in one SQLite file: the embedded default.
+//!
+//! The file is created on first use, readable by its owner only. Writes go through one connection, each in a
+//! `BEGIN IMMEDIATE` transaction under WAL with `synchronous=FULL`, so that a receipt is made only for what is on
+//! the disk; several processes on one machine may share the file. It holds digests, never a code or token.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_authz::authorization_server::record::ClientRecord;
+use mcp_authz::authorization_server::store::{
+    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
+    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
+    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce,
+    RevokeAll, RevokeFamily, RotateRefresh,
+};
+use mcp_authz::time::OffsetDateTime;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
+
+use super::{Store, StoreError, Stored};
+use crate::clock::{Clock, SystemClock};
+
+mod rows;
+mod transactions;
+
+/// Marks the file as ours (`PRAGMA application_id`): "mcpa".
+const APPLICATION_ID: i64 = 0x6d63_7061;
+
+/// The schema steps: the first makes version 1, each further one the next.
+const SCHEMA: &[&str] = &[include_str!("schema.sql")];
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file cannot be created or read.
+    #[error("the store's file cannot be opened: {0}")]
+    File(#[from] std::io::Error),
+    /// SQLite refused it.
+    #[error("the store's file cannot be used: {0}")]
+    Database(#[from] sqlx::Error),
+    /// Another program's database.
+    #[error("the file is another program's database")]
+    Foreign,
+    /// Written by a newer version of this program.
+    #[error("the file has schema version {found}, this program knows {known}")]
+    Newer {
+        /// The file's.
+        found: i64,
+        /// The newest this program knows.
+        known: usize,
+    },
+}
+
+/// A [`Store`] in one SQLite file. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: Arc<Path>,
+    clock: Arc<dyn Clock>,
+    writer: SqlitePool,
+    reader: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the file, creating it if need be, on the system's clock.
+    ///
+    /// # Errors
+    /// [`OpenError`] for a file that is not this program's, or newer than it.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_with_clock(path, Arc::new(SystemClock)).await
+    }
+
+    /// Opens the file on another clock.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn open_with_clock(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let path: Arc<Path> = path.as_ref().into();
+        create_private(&path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(false)
+            .busy_timeout(Duration::from_secs(5))
+            .pragma("trusted_schema", "OFF");
+        // One writer: transactions of this process queue here instead of meeting as busy errors.
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        migrate(&writer).await?;
+        let reader = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.pragma("query_only", "ON"))
+            .await?;
+        Ok(Self { path, clock, writer, reader })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes the connections; what was committed stays.
+    pub async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+
+    /// A transaction that writes: it has the write lock from its first statement on.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
+    /// future is dropped between `BEGIN` and its answer would keep the write lock.
+    fn carry_out<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Self, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        let store = self.clone();
+        Box::pin(async move {
+            let task = tokio::spawn(async move { transaction(store, action).await });
+            task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
+        })
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        self.clock.now()
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+/// Creates the file for its owner only, before SQLite would create it for more; its WAL inherits the mode.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Brings the schema to the newest version, or refuses the file.
+async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let number = async |connection: &mut SqliteConnection, sql: &'static str| {
+        sqlx::query(sql).fetch_one(connection).await?.try_get::<i64, _>(0)
+    };
+    let version = number(&mut transaction, "PRAGMA user_version").await?;
+    let application = number(&mut transaction, "PRAGMA application_id").await?;
+    let tables = number(&mut transaction, "SELECT count(*) FROM sqlite_schema").await?;
+    let fresh = version == 0 && application == 0 && tables == 0;
+    if !fresh && application != APPLICATION_ID {
+        return Err(OpenError::Foreign);
+    }
+    let newer = || OpenError::Newer { found: version, known: SCHEMA.len() };
+    let done = usize::try_from(version).map_err(|_| newer())?;
+    for step in SCHEMA.get(done..).ok_or_else(newer)? {
+        transaction.execute(*step).await?;
+    }
+    transaction.execute(format!("PRAGMA user_version = {}", SCHEMA.len()).as_str()).await?;
+    transaction.execute(format!("PRAGMA application_id = {APPLICATION_ID}").as_str()).await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+impl Store for SqliteStore {
+    fn find_client(&self, action: FindClient) -> Stored<'_, ClientFound> {
+        self.carry_out(action, Self::find_client_row)
+    }
+
+    fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion> {
+        self.carry_out(action, Self::insert_client_row)
+    }
+
+    fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
+        self.carry_out(record, Self::put_client_row)
+    }
+
+    fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
+        self.carry_out(action, Self::insert_decision_row)
+    }
+
+    fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound> {
+        self.carry_out(action, Self::read_decision_row)
+    }
+
+    fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken> {
+        self.carry_out(action, Self::decide_once_rows)
+    }
+
+    fn read_code(&self, action: ReadCode) -> Stored<'_, CodeFound> {
+        self.carry_out(action, Self::read_code_row)
+    }
+
+    fn redeem_code(&self, action: RedeemCode) -> Stored<'_, CodeRedemption> {
+        self.carry_out(action, Self::redeem_code_rows)
+    }
+
+    fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound> {
+        self.carry_out(action, Self::read_refresh_row)
+    }
+
+    fn rotate_refresh(&self, action: RotateRefresh) -> Stored<'_, RefreshRotation> {
+        self.carry_out(action, Self::rotate_refresh_rows)
+    }
+
+    fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation> {
+        self.carry_out(action, Self::revoke_family_row)
+    }
+
+    fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked> {
+        self.carry_out(action, Self::revoke_all_row)
+    }
+
+    fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation> {
+        self.carry_out(action, Self::reserve_once_row)
+    }
+
+    fn sweep(&self) -> Stored<'_, ()> {
+        self.carry_out((), |store, ()| store.sweep_rows())
+    }
+}
+
+#[cfg(test)]
+mod tests;

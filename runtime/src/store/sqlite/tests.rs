@@ -1,0 +1,248 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_authz::authorization_server::test_kit::Seen;
+use mcp_authz::secret::{AuthorizationCode, RefreshToken, SecretDigest};
+use sqlx::{Connection as _, Executor as _, SqliteConnection};
+
+use super::{OpenError, SqliteStore};
+use crate::store::kit::{self, Path};
+use crate::store::{PENDING_DECISIONS, Store as _, UNUSED_CLIENTS};
+
+async fn number(store: &SqliteStore, sql: &str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&store.writer).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_in_a_file_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    kit::run(|| {
+        let file = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
+        let path = folder.path().join(file);
+        async { SqliteStore::open(path).await.unwrap() }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_file_is_made_on_first_use_for_its_owner_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.sweep().await.unwrap();
+    #[cfg(unix)]
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close().await;
+    SqliteStore::open(&path).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn commits_are_durable_and_reads_cannot_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    // 2 is FULL.
+    assert_eq!(number(&store, "PRAGMA synchronous").await, 2);
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.writer).await.unwrap();
+    assert_eq!(mode, "wal");
+    assert!(store.reader.execute("DELETE FROM clients").await.is_err());
+}
+
+#[tokio::test]
+async fn foreign_and_newer_files_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let foreign = folder.path().join("foreign.db");
+    let url = format!("sqlite://{}?mode=rwc", foreign.display());
+    let mut other = SqliteConnection::connect(&url).await.unwrap();
+    other.execute("CREATE TABLE notes (text TEXT)").await.unwrap();
+    other.close().await.unwrap();
+    assert!(matches!(SqliteStore::open(&foreign).await.unwrap_err(), OpenError::Foreign));
+
+    let newer = folder.path().join("newer.db");
+    let store = SqliteStore::open(&newer).await.unwrap();
+    store.writer.execute("PRAGMA user_version = 99").await.unwrap();
+    store.close().await;
+    assert!(matches!(SqliteStore::open(&newer).await.unwrap_err(), OpenError::Newer { found: 99, .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_processes_can_make_and_open_one_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Arc::new(folder.path().join("store.db"));
+    let opened: Vec<_> = (0..8)
+        .map(|_| {
+            let path = Arc::clone(&path);
+            tokio::spawn(async move { SqliteStore::open(&*path).await })
+        })
+        .collect();
+    for store in opened {
+        let store = store.await.unwrap().unwrap();
+        assert_eq!(number(&store, "SELECT count(*) FROM incarnation").await, 1);
+    }
+}
+
+/// Each of the stores has connections of its own, as a process of its own would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_race_between_processes_has_one_winner() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let mut stores = Vec::new();
+    for _ in 0..4 {
+        stores.push(Arc::new(SqliteStore::open(&file).await.unwrap()));
+    }
+    let path = Path::fresh("c1", kit::clock(&stores[0]).await.unwrap()).unwrap();
+    path.ask(&stores[0]).await.unwrap();
+    path.approve(&stores[1], path.agent, &path.grant.subject).await.unwrap();
+    let race: Vec<_> = (0..20_u8)
+        .map(|n| {
+            let (store, path) = (Arc::clone(&stores[usize::from(n) % 4]), path.clone());
+            tokio::spawn(async move { path.redeem(&store, SecretDigest::of(&[n])).await.unwrap() })
+        })
+        .collect();
+    let mut won = 0;
+    for attempt in race {
+        match attempt.await.unwrap() {
+            Seen::Live(()) => won += 1,
+            other => assert_eq!(other, Seen::Used(())),
+        }
+    }
+    assert_eq!(won, 1);
+}
+
+// I-G7
+#[tokio::test]
+async fn a_restart_keeps_everything_and_the_file_has_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let (code, token) = ("canary-code-5b8f", "canary-token-91aa");
+    let store = SqliteStore::open(&file).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let mut path = Path::fresh("c1", now).unwrap();
+    path.code = AuthorizationCode::new(code).unwrap().digest();
+    path.refresh = RefreshToken::new(token).unwrap().digest();
+    let (pending, revoked) = (Path::fresh("c1", now).unwrap(), Path::fresh("c1", now).unwrap());
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    path.redeem(&store, path.refresh).await.unwrap();
+    pending.ask(&store).await.unwrap();
+    revoked.ask(&store).await.unwrap();
+    revoked.approve(&store, revoked.agent, "ada").await.unwrap();
+    revoked.revoke(&store).await.unwrap();
+    // The files as a thief would find them: the writes are still in the log.
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    let mut files = [read("store.db"), read("store.db-wal")].concat();
+    store.close().await;
+    files.extend(read("store.db"));
+    let has = |needle: &[u8]| files.windows(needle.len()).any(|window| window == needle);
+    assert!(!has(code.as_bytes()) && !has(token.as_bytes()));
+    assert!(has(path.code.as_bytes()) && has(path.refresh.as_bytes()));
+
+    let store = SqliteStore::open(&file).await.unwrap();
+    assert_eq!(path.redeem(&store, SecretDigest::of(b"x")).await.unwrap(), Seen::Used(()));
+    assert!(matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_)));
+    assert_eq!(revoked.redeem(&store, revoked.refresh).await.unwrap(), Seen::Revoked);
+    let decided = pending.approve(&store, pending.agent, "ada").await.unwrap();
+    assert_eq!(decided, mcp_authz::authorization_server::test_kit::Decided::Stored);
+}
+
+// I-G9: whichever write fails, none is left.
+#[tokio::test]
+async fn a_failure_between_two_writes_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let fail = |event: &str| {
+        let sql = format!("CREATE TRIGGER fail BEFORE {event} BEGIN SELECT RAISE(ABORT, 'full'); END");
+        let writer = store.writer.clone();
+        async move { writer.execute(sql.as_str()).await.unwrap() }
+    };
+    let mend = || async { store.writer.execute("DROP TRIGGER fail").await.unwrap() };
+
+    let path = Path::fresh("c1", now).unwrap();
+    path.ask(&store).await.unwrap();
+    for event in ["INSERT ON families", "INSERT ON codes", "DELETE ON decisions"] {
+        fail(event).await;
+        assert!(path.approve(&store, path.agent, "ada").await.is_err(), "{event}");
+        mend().await;
+        assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 1, "{event}");
+        assert_eq!(number(&store, "SELECT count(*) FROM codes").await, 0, "{event}");
+        assert_eq!(number(&store, "SELECT count(*) FROM families").await, 0, "{event}");
+    }
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    for event in ["UPDATE ON codes", "UPDATE ON families", "INSERT ON grants", "INSERT ON refresh_tokens"] {
+        fail(event).await;
+        assert!(path.redeem(&store, path.refresh).await.is_err(), "{event}");
+        mend().await;
+        assert_eq!(number(&store, "SELECT spent FROM codes").await, 0, "{event}");
+        assert_eq!(number(&store, "SELECT active FROM families").await, 0, "{event}");
+        assert_eq!(number(&store, "SELECT count(*) FROM grants").await, 0, "{event}");
+        assert_eq!(number(&store, "SELECT count(*) FROM refresh_tokens").await, 0, "{event}");
+    }
+    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
+    let successor = SecretDigest::of(b"successor");
+    for event in ["UPDATE ON refresh_tokens", "INSERT ON refresh_tokens", "UPDATE ON families"] {
+        fail(event).await;
+        assert!(path.rotate(&store, path.refresh, 0, successor).await.is_err(), "{event}");
+        mend().await;
+        assert!(matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_)), "{event}");
+        assert_eq!(kit::refresh(&store, successor).await.unwrap(), Seen::Absent, "{event}");
+    }
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Live(()));
+}
+
+/// A host drops the future when a peer hangs up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_redemption_happened_wholly_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    for microseconds in (0..40).map(|step| step * 50) {
+        let path = Path::fresh("c1", now).unwrap();
+        path.ask(&store).await.unwrap();
+        path.approve(&store, path.agent, "ada").await.unwrap();
+        let redeem = path.redeem(&store, path.refresh);
+        let _elapsed = tokio::time::timeout(Duration::from_micros(microseconds), redeem).await;
+        let second = SecretDigest::of(path.code.as_bytes());
+        let again = path.redeem(&store, second).await.unwrap();
+        let first = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
+        assert_eq!(again, if first { Seen::Used(()) } else { Seen::Live(()) });
+    }
+}
+
+// I-P7
+#[tokio::test]
+async fn a_flood_pushes_out_the_oldest_and_never_what_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let numbers = |count: usize| {
+        format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})")
+    };
+    let full = [
+        numbers(PENDING_DECISIONS),
+        " INSERT INTO decisions SELECT CAST('k' || i AS BLOB), i, x'' FROM n;".to_owned(),
+        numbers(UNUSED_CLIENTS),
+        " INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'' FROM n;".to_owned(),
+        "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x''), ('used', 1, 0, 1, x'')".to_owned(),
+    ];
+    sqlx::raw_sql(&full.concat()).execute(&store.writer).await.unwrap();
+    let path = Path::fresh("c1", now).unwrap();
+    path.ask(&store).await.unwrap();
+    kit::register(&store, "c1", now).await.unwrap();
+    let most = i64::try_from(PENDING_DECISIONS).unwrap();
+    assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, most);
+    assert_eq!(number(&store, "SELECT min(not_after) FROM decisions").await, 2);
+    let most = i64::try_from(UNUSED_CLIENTS).unwrap();
+    assert_eq!(number(&store, "SELECT count(*) FROM clients").await, most + 2);
+    assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE client_id = 'u1'").await, 0);
+    // More than one batch is over.
+    store.sweep().await.unwrap();
+    assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 1);
+    assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE origin <> 0").await, 1);
+    assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE origin = 0").await, 1);
+}
