@@ -225,11 +225,6 @@ impl TokenFailure {
         Self { reason }
     }
 
-    #[cfg(test)]
-    pub(crate) const fn reason(&self) -> TokenReason {
-        self.reason
-    }
-
     /// The answer for the peer.
     pub fn respond(&self) -> Respond {
         let wire = self.reason.wire();

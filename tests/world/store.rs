@@ -1,0 +1,276 @@
+//! The authorization server's store in memory, one action at a time: what the contract in
+//! `authorization_server::store` says, and nothing more clever.
+//!
+//! Each method is one atomic operation. A test interleaves flows by choosing whose action comes next.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mcp_authz::authorization_server::record::{
+    ClientOrigin, ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+};
+use mcp_authz::authorization_server::store::{
+    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
+    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
+    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, RevocationTarget, RevokeAll,
+    RevokeFamily, RotateRefresh,
+};
+use mcp_authz::secret::SecretDigest;
+use mcp_authz::time::{Duration, OffsetDateTime};
+
+/// How far a family has come. A tombstone stands apart, because it may come before the family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Pending,
+    Active,
+}
+
+/// Everything that decides what a credential is good for; equal before and after an action that changed nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Credentials {
+    codes: BTreeMap<SecretDigest, (CodeRecord, bool)>,
+    families: BTreeMap<FamilyId, Family>,
+    tombstones: BTreeMap<FamilyId, &'static str>,
+    grants: BTreeMap<FamilyId, GrantRecord>,
+    refresh: BTreeMap<SecretDigest, (RefreshRecord, bool)>,
+    epochs: BTreeMap<EpochOf, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum EpochOf {
+    Client(String),
+    Subject(String),
+    Consent(String, String),
+}
+
+/// The store. Its clock stands still until a test moves it.
+#[derive(Debug)]
+pub(crate) struct Store {
+    now: OffsetDateTime,
+    clients: BTreeMap<String, ClientRecord>,
+    used_clients: BTreeSet<String>,
+    decisions: BTreeMap<SecretDigest, DecisionRecord>,
+    credentials: Credentials,
+}
+
+impl Store {
+    /// An empty store whose clock shows that time.
+    pub(crate) fn new(now: OffsetDateTime) -> Self {
+        Self {
+            now,
+            clients: BTreeMap::new(),
+            used_clients: BTreeSet::new(),
+            decisions: BTreeMap::new(),
+            credentials: Credentials::default(),
+        }
+    }
+
+    /// The store's clock.
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        self.now
+    }
+
+    /// Moves the clock.
+    pub(crate) fn pass(&mut self, duration: Duration) {
+        self.now += duration;
+    }
+
+    /// Writes a client down, as an operator does.
+    pub(crate) fn put_client(&mut self, record: ClientRecord) {
+        self.clients.insert(record.client_id.as_str().to_owned(), record);
+    }
+
+    /// Forgets a client, as housekeeping does.
+    pub(crate) fn drop_client(&mut self, client_id: &str) {
+        self.clients.remove(client_id);
+    }
+
+    /// Inserts a code with its pending family, as an approval does.
+    pub(crate) fn put_code(&mut self, digest: SecretDigest, record: CodeRecord) {
+        self.credentials.families.insert(record.grant.family, Family::Pending);
+        self.credentials.codes.insert(digest, (record, false));
+    }
+
+    /// Everything that decides about credentials.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// The refresh tokens of a family that could be used now: a chain has at most one (I-T1).
+    pub(crate) fn live_leaves(&self, family: FamilyId) -> usize {
+        let leaf = |(record, retired): &&(RefreshRecord, bool)| {
+            record.grant.family == family && !retired && self.is_active(&record.grant)
+        };
+        self.credentials.refresh.values().filter(leaf).count()
+    }
+
+    /// Whether the family has a tombstone.
+    pub(crate) fn is_revoked(&self, family: FamilyId) -> bool {
+        self.credentials.tombstones.contains_key(&family)
+    }
+
+    /// Why the family has a tombstone.
+    pub(crate) fn revocation(&self, family: FamilyId) -> Option<&'static str> {
+        self.credentials.tombstones.get(&family).copied()
+    }
+
+    /// Whether the client ever completed an authorization (D40).
+    pub(crate) fn was_used(&self, client_id: &str) -> bool {
+        self.used_clients.contains(client_id)
+    }
+
+    /// [`FindClient`]
+    pub(crate) fn find_client(&self, action: FindClient) -> ClientFound {
+        match self.clients.get(action.client_id().as_str()).cloned() {
+            Some(record) => action.found(record, self.now),
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`InsertClient`]
+    pub(crate) fn insert_client(&mut self, action: InsertClient) -> ClientInsertion {
+        let key = action.record().client_id.as_str().to_owned();
+        if self.clients.contains_key(&key) {
+            return action.taken();
+        }
+        self.clients.insert(key, action.record().clone());
+        action.inserted()
+    }
+
+    /// [`InsertDecision`]
+    pub(crate) fn insert_decision(&mut self, action: InsertDecision) -> DecisionInsertion {
+        if let Some(client) = action.client() {
+            let key = client.client_id.as_str().to_owned();
+            let replaceable = |known: &ClientRecord| known.origin == ClientOrigin::MetadataDocument;
+            if self.clients.get(&key).is_none_or(replaceable) {
+                self.clients.insert(key, client.clone());
+            }
+        }
+        self.decisions.insert(action.key(), action.record().clone());
+        action.inserted()
+    }
+
+    /// [`ReadDecision`]
+    pub(crate) fn read_decision(&self, action: ReadDecision) -> DecisionFound {
+        match self.decisions.get(&action.key()).cloned() {
+            Some(record) => {
+                let epochs = self.epochs(record.client_id.as_str(), &record.subject);
+                action.found(record, epochs, self.now)
+            }
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`DecideOnce`]
+    pub(crate) fn decide_once(&mut self, action: DecideOnce) -> DecisionTaken {
+        let Some(record) = self.decisions.get(&action.decision()) else { return action.absent() };
+        if record.agent != *action.agent() || record.subject != action.subject() {
+            return action.not_yours();
+        }
+        self.decisions.remove(&action.decision());
+        if let Some((digest, record)) = action.code() {
+            self.put_code(digest, record.clone());
+        }
+        action.stored()
+    }
+
+    /// [`ReadCode`]
+    pub(crate) fn read_code(&self, action: ReadCode) -> CodeFound {
+        match self.credentials.codes.get(&action.digest()).cloned() {
+            Some((record, false)) => action.live(record, self.now),
+            Some((record, true)) => action.spent(record, self.now),
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`RedeemCode`]
+    pub(crate) fn redeem_code(&mut self, action: RedeemCode) -> CodeRedemption {
+        let family = action.grant().family;
+        match self.credentials.codes.get(&action.digest()) {
+            None => return action.absent(),
+            Some((_, true)) => return action.replayed(),
+            Some((_, false)) => {}
+        }
+        let pending = self.credentials.families.get(&family) == Some(&Family::Pending);
+        if !pending || self.is_revoked(family) || !self.is_current(action.grant()) {
+            return action.revoked();
+        }
+        if let Some((_, spent)) = self.credentials.codes.get_mut(&action.digest()) {
+            *spent = true;
+        }
+        self.credentials.families.insert(family, Family::Active);
+        self.credentials.grants.insert(family, action.grant().clone());
+        if let Some((digest, record)) = action.refresh() {
+            self.credentials.refresh.insert(digest, (record.clone(), false));
+        }
+        self.used_clients.insert(action.grant().client_id.as_str().to_owned());
+        action.redeemed()
+    }
+
+    /// [`ReadRefresh`]
+    pub(crate) fn read_refresh(&self, action: ReadRefresh) -> RefreshFound {
+        match self.credentials.refresh.get(&action.digest()).cloned() {
+            Some((record, _)) if !self.is_active(&record.grant) => action.absent(self.now),
+            Some((record, false)) => action.live(record, self.now),
+            Some((record, true)) => action.retired(record, self.now),
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`RotateRefresh`]
+    pub(crate) fn rotate_refresh(&mut self, action: RotateRefresh) -> RefreshRotation {
+        let Some((record, retired)) = self.credentials.refresh.get(&action.presented()) else {
+            return action.absent();
+        };
+        if *retired || record.generation != action.presented_generation() {
+            return action.retired();
+        }
+        if !self.is_active(&action.successor().grant) {
+            return action.revoked();
+        }
+        if let Some((_, retired)) = self.credentials.refresh.get_mut(&action.presented()) {
+            *retired = true;
+        }
+        let successor = action.successor().clone();
+        self.credentials.refresh.insert(action.successor_digest(), (successor, false));
+        action.rotated()
+    }
+
+    /// [`RevokeFamily`]
+    pub(crate) fn revoke_family(&mut self, action: RevokeFamily) -> FamilyRevocation {
+        self.credentials.tombstones.entry(action.family()).or_insert(action.reason().as_str());
+        action.revoked()
+    }
+
+    /// [`RevokeAll`]
+    pub(crate) fn revoke_all(&mut self, action: RevokeAll) -> AllRevoked {
+        let whose = match action.target() {
+            RevocationTarget::Client(client) => EpochOf::Client(client.as_str().to_owned()),
+            RevocationTarget::Subject(subject) => EpochOf::Subject(subject.clone()),
+            RevocationTarget::Consent { subject, client_id } => {
+                EpochOf::Consent(subject.clone(), client_id.as_str().to_owned())
+            }
+            other => panic!("the store does not know the target {other:?}"),
+        };
+        *self.credentials.epochs.entry(whose).or_default() += 1;
+        action.revoked()
+    }
+
+    fn epochs(&self, client: &str, subject: &str) -> Epochs {
+        let of = |whose| self.credentials.epochs.get(&whose).copied().unwrap_or(0);
+        Epochs::new(
+            of(EpochOf::Client(client.to_owned())),
+            of(EpochOf::Subject(subject.to_owned())),
+            of(EpochOf::Consent(subject.to_owned(), client.to_owned())),
+        )
+    }
+
+    /// Whether nothing of client, person or consent was revoked since the grant.
+    fn is_current(&self, grant: &GrantRecord) -> bool {
+        self.epochs(grant.client_id.as_str(), &grant.subject) == grant.epochs
+    }
+
+    fn is_active(&self, grant: &GrantRecord) -> bool {
+        let active = self.credentials.families.get(&grant.family) == Some(&Family::Active);
+        active && !self.is_revoked(grant.family) && self.is_current(grant)
+    }
+}
