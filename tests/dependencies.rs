@@ -22,8 +22,11 @@ fn the_tree_of_the_core_has_the_pinned_size() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8(output.stdout).unwrap();
-    let packages: BTreeSet<&str> =
-        tree.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| !name.is_empty()).collect();
+    let packages: BTreeSet<&str> = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| !name.is_empty())
+        .collect();
     assert!(packages.len() <= 60, "{packages:#?}");
     assert_eq!(packages.len(), PACKAGES, "{packages:#?}");
 }

@@ -197,10 +197,12 @@ impl AwaitingResourceMetadata {
     /// Fetches the same location again.
     ///
     /// # Errors
-    /// [`OutsideFailed::TooManyFetches`] when the allowance is used up.
-    pub fn retry(mut self) -> Result<Step<Fetch, Self>, Error> {
-        let fetch = self.0.fetch()?;
-        Ok(Step::new(fetch, self))
+    /// [`Failed`] with this state and [`OutsideFailed::TooManyFetches`] when the allowance is used up.
+    pub fn retry(mut self) -> Result<Step<Fetch, Self>, Failed<Self>> {
+        match self.0.fetch() {
+            Ok(fetch) => Ok(Step::new(fetch, self)),
+            Err(error) => Err(Failed { error, state: self }),
+        }
     }
 }
 
@@ -413,10 +415,12 @@ impl AwaitingServerMetadata {
     /// Fetches the same location again.
     ///
     /// # Errors
-    /// [`OutsideFailed::TooManyFetches`] when the allowance is used up.
-    pub fn retry(mut self) -> Result<Step<Fetch, Self>, Error> {
-        let fetch = self.0.fetch()?;
-        Ok(Step::new(fetch, self))
+    /// [`Failed`] with this state and [`OutsideFailed::TooManyFetches`] when the allowance is used up.
+    pub fn retry(mut self) -> Result<Step<Fetch, Self>, Failed<Self>> {
+        match self.0.fetch() {
+            Ok(fetch) => Ok(Step::new(fetch, self)),
+            Err(error) => Err(Failed { error, state: self }),
+        }
     }
 }
 

@@ -347,7 +347,8 @@ fn judge(
     // MCP-SEC-015: a server that returns the registered URIs returns the one this client uses.
     let RegistrationResponse { client_id, client_secret, metadata, .. } = response;
     let listed = &metadata.redirect_uris;
-    if !(listed.is_empty() && metadata.other_redirect_uris.is_empty()) && !listed.contains(redirect_uri) {
+    let lists_any = !listed.is_empty() || !metadata.other_redirect_uris.is_empty();
+    if lists_any && !listed.contains(redirect_uri) {
         return Err(PeerMisbehaved::RegisteredRedirectUri.into());
     }
     let secret_expires = match client_secret.as_ref().map(|issued| issued.expires_at) {

@@ -1,0 +1,270 @@
+//! The client's states as one enum.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use super::OutOfTurn;
+use crate::client::{
+    AwaitingCallback, AwaitingPersisted, AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata,
+    AwaitingServerMetadata, AwaitingTokens, CallbackOutcome, ChoosingIdentity, ChoosingIssuer, Client,
+    ErrorResponse, IdentityKind, OpenUserAgent, PersistSession, Ready, RefreshOutcome,
+    ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionPersisted, StepUp,
+};
+use crate::entropy::Entropy;
+use crate::error::{Error, HostMisuse};
+use crate::evidence::IssuerForResource;
+use crate::identifier::{Issuer, ResourceId, ScopeSet};
+use crate::message::authorization::Callback;
+use crate::message::exchange::{Fetch, FetchFailure, Reply};
+use crate::secret::AgentBinding;
+use crate::step::{Failed, Step};
+use crate::time::OffsetDateTime;
+
+/// Where a client's flow stands.
+#[must_use = "a flow that is dropped is lost"]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientFlow {
+    /// See [`AwaitingResourceMetadata`].
+    AwaitingResourceMetadata(AwaitingResourceMetadata),
+    /// See [`ChoosingIssuer`].
+    ChoosingIssuer(ChoosingIssuer),
+    /// See [`AwaitingServerMetadata`].
+    AwaitingServerMetadata(AwaitingServerMetadata),
+    /// See [`ChoosingIdentity`].
+    ChoosingIdentity(ChoosingIdentity),
+    /// See [`AwaitingRegistration`].
+    AwaitingRegistration(AwaitingRegistration),
+    /// See [`Ready`].
+    Ready(Ready),
+    /// See [`AwaitingCallback`].
+    AwaitingCallback(AwaitingCallback),
+    /// See [`AwaitingTokens`].
+    AwaitingTokens(AwaitingTokens),
+    /// See [`AwaitingPersisted`].
+    AwaitingPersisted(AwaitingPersisted),
+    /// See [`Session`].
+    Session(Session),
+    /// See [`AwaitingRefresh`].
+    AwaitingRefresh(AwaitingRefresh),
+}
+
+/// What the host carries out.
+#[must_use = "the flow waits for its result"]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientAction {
+    /// Send it, and come back with [`ClientInput::Fetched`].
+    Fetch(Fetch),
+    /// Open it, and come back with [`ClientInput::Callback`].
+    OpenUserAgent(OpenUserAgent),
+    /// Keep it, and come back with [`ClientInput::Persisted`].
+    Persist(PersistSession),
+}
+
+/// What the host brings.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientInput {
+    /// What a fetch brought.
+    Fetched(Result<Reply, FetchFailure>),
+    /// Fetch the same again, after a failure of the network.
+    Retry,
+    /// The chosen issuer, with the assertion it may need.
+    Choose(Issuer, Option<IssuerForResource>),
+    /// The chosen identity.
+    Identify(IdentityKind),
+    /// Begin an authorization for these scopes beside those the flow knows of, in that browser.
+    Begin(ScopeSet, AgentBinding),
+    /// A request reached the redirect URI, in that browser.
+    Callback(Box<Callback>, AgentBinding),
+    /// Give up waiting for the browser.
+    Abandon,
+    /// The session is kept.
+    Persisted(SessionPersisted),
+    /// Refresh the session.
+    Refresh,
+    /// A request of the session, for that operation, was answered with this 401 or 403.
+    Challenged(String, Reply),
+}
+
+/// What an input came to: where the flow stands, and what to carry out, or why nothing happened.
+#[must_use = "the flow goes on from here"]
+#[derive(Debug)]
+pub struct ClientTurn {
+    /// Where the flow stands now.
+    pub flow: ClientFlow,
+    /// What to carry out.
+    pub action: Option<ClientAction>,
+    /// What went wrong.
+    pub error: Option<Error>,
+    /// What the authorization server refused, in its words.
+    pub refused: Option<ErrorResponse>,
+}
+
+impl ClientTurn {
+    fn at(flow: ClientFlow) -> Self {
+        Self { flow, action: None, error: None, refused: None }
+    }
+
+    fn act(action: ClientAction, flow: ClientFlow) -> Self {
+        Self { action: Some(action), ..Self::at(flow) }
+    }
+
+    fn fetch<S>(step: Step<Fetch, S>, state: fn(S) -> ClientFlow) -> Self {
+        let (fetch, waiting) = step.into_parts();
+        Self::act(ClientAction::Fetch(fetch), state(waiting))
+    }
+
+    fn persist(step: Step<PersistSession, AwaitingPersisted>) -> Self {
+        let (persist, waiting) = step.into_parts();
+        Self::act(ClientAction::Persist(persist), ClientFlow::AwaitingPersisted(waiting))
+    }
+
+    fn failed<S>(failed: Failed<S>, state: fn(S) -> ClientFlow) -> Self {
+        Self { error: Some(failed.error), ..Self::at(state(failed.state)) }
+    }
+}
+
+impl ClientFlow {
+    /// Begins with a 401 (or 403), as [`Client::challenged`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn challenged(client: &Client, server: &ResourceId, reply: &Reply) -> Result<ClientTurn, Error> {
+        client.challenged(server, reply).map(|step| ClientTurn::fetch(step, Self::AwaitingResourceMetadata))
+    }
+
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// [`Failed`] with the unchanged flow when the present state does not wait for such an input.
+    pub fn advance(
+        self,
+        input: ClientInput,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<ClientTurn, Failed<Self, OutOfTurn>> {
+        Ok(match (self, input) {
+            (Self::AwaitingResourceMetadata(state), ClientInput::Fetched(fetched)) => {
+                match state.receive(fetched) {
+                    Ok(ResourceMetadataOutcome::Next(step)) => {
+                        ClientTurn::fetch(step, Self::AwaitingResourceMetadata)
+                    }
+                    Ok(ResourceMetadataOutcome::Found(state)) => ClientTurn::at(Self::ChoosingIssuer(state)),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingResourceMetadata),
+                }
+            }
+            (Self::AwaitingResourceMetadata(state), ClientInput::Retry) => match state.retry() {
+                Ok(step) => ClientTurn::fetch(step, Self::AwaitingResourceMetadata),
+                Err(failed) => ClientTurn::failed(failed, Self::AwaitingResourceMetadata),
+            },
+            (Self::ChoosingIssuer(state), ClientInput::Choose(issuer, assertion)) => {
+                match state.choose(&issuer, assertion) {
+                    Ok(step) => ClientTurn::fetch(step, Self::AwaitingServerMetadata),
+                    Err(failed) => ClientTurn::failed(failed, Self::ChoosingIssuer),
+                }
+            }
+            (Self::AwaitingServerMetadata(state), ClientInput::Fetched(fetched)) => {
+                match state.receive(fetched) {
+                    Ok(ServerMetadataOutcome::Next(step)) => {
+                        ClientTurn::fetch(step, Self::AwaitingServerMetadata)
+                    }
+                    Ok(ServerMetadataOutcome::Found(state)) => ClientTurn::at(Self::ChoosingIdentity(state)),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingServerMetadata),
+                }
+            }
+            (Self::AwaitingServerMetadata(state), ClientInput::Retry) => match state.retry() {
+                Ok(step) => ClientTurn::fetch(step, Self::AwaitingServerMetadata),
+                Err(failed) => ClientTurn::failed(failed, Self::AwaitingServerMetadata),
+            },
+            (Self::ChoosingIdentity(state), ClientInput::Identify(kind)) => Self::identify(state, kind),
+            (Self::AwaitingRegistration(state), ClientInput::Fetched(fetched)) => {
+                match state.receive(fetched) {
+                    Ok(ready) => ClientTurn::at(Self::Ready(ready)),
+                    Err(failed) => ClientTurn::failed(failed, Self::ChoosingIdentity),
+                }
+            }
+            (Self::Ready(state), ClientInput::Begin(scopes, agent)) => {
+                match state.begin(&scopes, agent, now, entropy) {
+                    Ok(step) => {
+                        let (open, state) = step.into_parts();
+                        ClientTurn::act(ClientAction::OpenUserAgent(open), Self::AwaitingCallback(state))
+                    }
+                    Err(failed) => ClientTurn::failed(failed, Self::Ready),
+                }
+            }
+            (Self::AwaitingCallback(state), ClientInput::Callback(callback, agent)) => {
+                match state.receive(*callback, &agent, now) {
+                    CallbackOutcome::Unsolicited(state) => ClientTurn::at(Self::AwaitingCallback(state)),
+                    CallbackOutcome::Accepted(step) => ClientTurn::fetch(step, Self::AwaitingTokens),
+                    CallbackOutcome::Refused(response, ready) => {
+                        ClientTurn { refused: Some(response), ..ClientTurn::at(Self::Ready(ready)) }
+                    }
+                    CallbackOutcome::Rejected(failed) => ClientTurn::failed(failed, Self::Ready),
+                }
+            }
+            (Self::AwaitingCallback(state), ClientInput::Abandon) => {
+                ClientTurn::at(Self::Ready(state.abandon()))
+            }
+            (Self::AwaitingTokens(state), ClientInput::Fetched(fetched)) => match state.receive(fetched, now)
+            {
+                Ok(step) => ClientTurn::persist(step),
+                Err(failed) => ClientTurn::failed(failed, Self::Ready),
+            },
+            (Self::AwaitingPersisted(state), ClientInput::Persisted(receipt)) => {
+                match state.persisted(receipt) {
+                    Ok(session) => ClientTurn::at(Self::Session(session)),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingPersisted),
+                }
+            }
+            (Self::Session(state), ClientInput::Refresh) => match state.refresh() {
+                Ok(step) => ClientTurn::fetch(step, Self::AwaitingRefresh),
+                Err(failed) => ClientTurn::failed(failed, Self::Session),
+            },
+            (Self::Session(state), ClientInput::Challenged(operation, reply)) => {
+                match state.challenged(&operation, &reply, now) {
+                    Ok(StepUp::Refresh(session)) => ClientTurn::at(Self::Session(session)),
+                    Ok(StepUp::Authorize(ready)) => ClientTurn::at(Self::Ready(ready)),
+                    Err(failed) => ClientTurn::failed(failed, Self::Session),
+                }
+            }
+            (Self::AwaitingRefresh(state), ClientInput::Fetched(fetched)) => {
+                match state.receive(fetched, now) {
+                    RefreshOutcome::Refreshed(step) => ClientTurn::persist(step),
+                    RefreshOutcome::Kept(failed) => ClientTurn::failed(failed, Self::Session),
+                    RefreshOutcome::Ended(failed) => ClientTurn::failed(failed, Self::Ready),
+                }
+            }
+            (flow, _) => return Err(Failed { error: OutOfTurn, state: flow }),
+        })
+    }
+
+    fn identify(state: ChoosingIdentity, kind: IdentityKind) -> ClientTurn {
+        let ready = match kind {
+            IdentityKind::PreRegistered => state.pre_registered(),
+            IdentityKind::MetadataDocument => state.metadata_document(),
+            IdentityKind::Registered => {
+                return match state.register() {
+                    Ok(step) => ClientTurn::fetch(step, Self::AwaitingRegistration),
+                    Err(failed) => ClientTurn::failed(failed, Self::ChoosingIdentity),
+                };
+            }
+        };
+        match ready {
+            Ok(ready) => ClientTurn::at(Self::Ready(ready)),
+            Err(failed) => ClientTurn::failed(failed, Self::ChoosingIdentity),
+        }
+    }
+
+    /// The session, where the flow has come that far.
+    ///
+    /// # Errors
+    /// The flow as it is, before that.
+    pub fn into_session(self) -> Result<Session, Failed<Self>> {
+        match self {
+            Self::Session(session) => Ok(session),
+            flow => Err(Failed::new(HostMisuse::ForeignReceipt, flow)),
+        }
+    }
+}

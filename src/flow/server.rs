@@ -1,0 +1,417 @@
+//! One request at any endpoint of the authorization server as one enum: actions out, results in, one answer at the end.
+
+use alloc::boxed::Box;
+
+use super::OutOfTurn;
+use crate::authorization_server::AuthorizationServer;
+use crate::authorization_server::authorization::{
+    Authorizing, AwaitingClient, AwaitingDecisionStored, AwaitingMetadataDocument, ConsentView,
+    ErrorAwaitingPerson, Redirect, RequestOutcome, RequestValidated,
+};
+use crate::authorization_server::decision::{AwaitingCodeStored, AwaitingDecision, Decided, Deciding};
+use crate::authorization_server::refresh::{
+    AwaitingRefresh, AwaitingRefreshSignature, AwaitingRotation, RefreshOutcome, RotationOutcome,
+};
+use crate::authorization_server::refusal::Refusal;
+use crate::authorization_server::registration::AwaitingClientStored;
+use crate::authorization_server::revocation::{
+    AwaitingRevocable, AwaitingRevocationClient, AwaitingRevoked, RevocableOutcome,
+};
+use crate::authorization_server::store::{
+    ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound, DecisionInsertion,
+    DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode, ReadDecision,
+    ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, RevokeFamily, RotateRefresh,
+};
+use crate::authorization_server::token::{
+    AwaitingCode, AwaitingRedemption, AwaitingRevocation, AwaitingSignature, AwaitingTokenClient,
+    CodeOutcome, RedemptionOutcome, TokenClientOutcome,
+};
+use crate::entropy::Entropy;
+use crate::evidence::{Approval, Authentication};
+use crate::jose::{Sign, Signed};
+use crate::message::exchange::{Fetch, FetchFailure, Reply, RequestHead, Respond};
+use crate::secret::AgentBinding;
+use crate::step::{Failed, Step};
+use crate::time::OffsetDateTime;
+
+/// Where a request at the authorization server stands.
+#[must_use = "the peer waits for an answer"]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerFlow {
+    /// See [`AwaitingClient`].
+    AwaitingClient(AwaitingClient),
+    /// See [`AwaitingMetadataDocument`].
+    AwaitingMetadataDocument(AwaitingMetadataDocument),
+    /// See [`RequestValidated`].
+    RequestValidated(RequestValidated),
+    /// See [`ErrorAwaitingPerson`].
+    ErrorAwaitingPerson(ErrorAwaitingPerson),
+    /// See [`AwaitingDecisionStored`].
+    AwaitingDecisionStored(AwaitingDecisionStored),
+    /// See [`AwaitingDecision`].
+    AwaitingDecision(AwaitingDecision),
+    /// See [`Deciding`].
+    Deciding(Deciding),
+    /// See [`AwaitingCodeStored`].
+    AwaitingCodeStored(AwaitingCodeStored),
+    /// See [`AwaitingTokenClient`].
+    AwaitingTokenClient(AwaitingTokenClient),
+    /// See [`AwaitingCode`].
+    AwaitingCode(AwaitingCode),
+    /// See [`AwaitingSignature`].
+    AwaitingSignature(AwaitingSignature),
+    /// See [`AwaitingRedemption`].
+    AwaitingRedemption(AwaitingRedemption),
+    /// See [`AwaitingRefresh`].
+    AwaitingRefresh(AwaitingRefresh),
+    /// See [`AwaitingRefreshSignature`].
+    AwaitingRefreshSignature(AwaitingRefreshSignature),
+    /// See [`AwaitingRotation`].
+    AwaitingRotation(AwaitingRotation),
+    /// See [`AwaitingRevocation`].
+    AwaitingRevocation(AwaitingRevocation),
+    /// See [`AwaitingRevocationClient`].
+    AwaitingRevocationClient(AwaitingRevocationClient),
+    /// See [`AwaitingRevocable`].
+    AwaitingRevocable(AwaitingRevocable),
+    /// See [`AwaitingRevoked`].
+    AwaitingRevoked(AwaitingRevoked),
+    /// See [`AwaitingClientStored`].
+    AwaitingClientStored(AwaitingClientStored),
+}
+
+/// What the host carries out.
+#[must_use = "the flow waits for its result"]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerAction {
+    /// Look a client up.
+    FindClient(FindClient),
+    /// Fetch a client metadata document.
+    Fetch(Fetch),
+    /// Store what a person will be asked.
+    InsertDecision(InsertDecision),
+    /// Read what a person was asked.
+    ReadDecision(ReadDecision),
+    /// Consume the decision.
+    DecideOnce(DecideOnce),
+    /// Read a code.
+    ReadCode(ReadCode),
+    /// Sign an access token.
+    Sign(Sign),
+    /// Redeem a code.
+    RedeemCode(RedeemCode),
+    /// Read a refresh token.
+    ReadRefresh(ReadRefresh),
+    /// Rotate a refresh token.
+    RotateRefresh(RotateRefresh),
+    /// Revoke a family.
+    RevokeFamily(RevokeFamily),
+    /// Store a client that registered.
+    InsertClient(InsertClient),
+}
+
+/// What the host brings.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerInput {
+    /// Of [`ServerAction::FindClient`].
+    ClientFound(ClientFound),
+    /// Of [`ServerAction::Fetch`].
+    Fetched(Result<Reply, FetchFailure>),
+    /// The person is signed in.
+    Person(Authentication),
+    /// Of [`ServerAction::InsertDecision`].
+    DecisionInserted(DecisionInsertion),
+    /// Of [`ServerAction::ReadDecision`].
+    DecisionFound(DecisionFound),
+    /// The person approved; with the form's anti-forgery value.
+    Approve(Approval, alloc::string::String),
+    /// The person denied; with the form's anti-forgery value.
+    Deny(alloc::string::String, AgentBinding, alloc::string::String),
+    /// Of [`ServerAction::DecideOnce`].
+    DecisionTaken(DecisionTaken),
+    /// Of [`ServerAction::ReadCode`].
+    CodeFound(CodeFound),
+    /// Of [`ServerAction::Sign`].
+    Signed(Signed),
+    /// Of [`ServerAction::RedeemCode`].
+    CodeRedeemed(CodeRedemption),
+    /// Of [`ServerAction::ReadRefresh`].
+    RefreshFound(RefreshFound),
+    /// Of [`ServerAction::RotateRefresh`].
+    RefreshRotated(RefreshRotation),
+    /// Of [`ServerAction::RevokeFamily`].
+    FamilyRevoked(FamilyRevocation),
+    /// Of [`ServerAction::InsertClient`].
+    ClientInserted(ClientInsertion),
+    /// The store, or the key holder, failed.
+    Failed,
+}
+
+/// How a request ends.
+#[must_use = "the peer waits for it"]
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServerEnd {
+    /// Send this answer.
+    Respond(Respond),
+    /// Send the browser back to the client.
+    Redirect(Redirect),
+    /// Show the consent page.
+    Consent(Box<ConsentView>),
+    /// Show why not.
+    Refusal(Refusal),
+}
+
+/// What an input came to.
+#[must_use = "the flow goes on from here"]
+#[derive(Debug)]
+pub enum ServerTurn {
+    /// Carry this out, and come back with its result.
+    Act(ServerAction, ServerFlow),
+    /// The host's turn: sign the person in, or let them answer.
+    Wait(ServerFlow),
+    /// The request is over.
+    End(ServerEnd),
+}
+
+type Advanced = Result<ServerTurn, Failed<ServerFlow, OutOfTurn>>;
+
+fn act<A, S>(step: Step<A, S>, action: fn(A) -> ServerAction, state: fn(S) -> ServerFlow) -> ServerTurn {
+    let (wanted, waiting) = step.into_parts();
+    ServerTurn::Act(action(wanted), state(waiting))
+}
+
+fn respond(respond: Respond) -> ServerTurn {
+    ServerTurn::End(ServerEnd::Respond(respond))
+}
+
+fn refusal(refusal: Refusal) -> ServerTurn {
+    ServerTurn::End(ServerEnd::Refusal(refusal))
+}
+
+fn back<S, E>(failed: Failed<S, E>, state: fn(S) -> ServerFlow) -> Failed<ServerFlow, OutOfTurn> {
+    Failed { error: OutOfTurn, state: state(failed.state) }
+}
+
+fn redirected(redirect: Result<Redirect, Refusal>) -> ServerTurn {
+    redirect.map_or_else(refusal, |redirect| ServerTurn::End(ServerEnd::Redirect(redirect)))
+}
+
+impl ServerFlow {
+    /// A request at the authorization endpoint.
+    pub fn authorize(server: &AuthorizationServer, query: &str) -> ServerTurn {
+        match server.authorize(query) {
+            Ok(Authorizing::Find(step)) => act(step, ServerAction::FindClient, Self::AwaitingClient),
+            Ok(Authorizing::Fetch(step)) => act(step, ServerAction::Fetch, Self::AwaitingMetadataDocument),
+            Err(why) => refusal(why),
+        }
+    }
+
+    /// The form of the consent page came back.
+    pub fn decide(server: &AuthorizationServer, handle: &str) -> ServerTurn {
+        act(server.decide(handle), ServerAction::ReadDecision, Self::AwaitingDecision)
+    }
+
+    /// A request at the token endpoint.
+    pub fn token(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
+        match server.token(head, body) {
+            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingTokenClient),
+            Err(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// A request at the revocation endpoint.
+    pub fn revoke(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
+        match server.revoke(head, body) {
+            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingRevocationClient),
+            Err(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// A request at the registration endpoint.
+    pub fn register(
+        server: &AuthorizationServer,
+        body: &[u8],
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> ServerTurn {
+        match server.register(body, now, entropy) {
+            Ok(step) => act(step, ServerAction::InsertClient, Self::AwaitingClientStored),
+            Err(reason) => respond(reason.respond()),
+        }
+    }
+
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// [`Failed`] with the unchanged flow when the present state does not wait for such an input, or for the result of
+    /// another action.
+    pub fn advance(self, input: ServerInput, now: OffsetDateTime, entropy: &mut dyn Entropy) -> Advanced {
+        match (self, input) {
+            (Self::AwaitingClient(state), ServerInput::ClientFound(found)) => {
+                Ok(Self::checked(state.found(found)))
+            }
+            (Self::AwaitingMetadataDocument(state), ServerInput::Fetched(fetched)) => {
+                Ok(Self::checked(state.receive(fetched, now)))
+            }
+            (Self::RequestValidated(state), ServerInput::Person(person)) => {
+                Ok(match state.show(&person, now, entropy) {
+                    Ok(step) => act(step, ServerAction::InsertDecision, Self::AwaitingDecisionStored),
+                    Err(why) => refusal(why),
+                })
+            }
+            (Self::ErrorAwaitingPerson(state), ServerInput::Person(person)) => {
+                Ok(redirected(state.redirect(&person)))
+            }
+            (Self::AwaitingDecisionStored(state), ServerInput::DecisionInserted(receipt)) => state
+                .stored(receipt)
+                .map(|view| ServerTurn::End(ServerEnd::Consent(Box::new(view))))
+                .map_err(|failed| back(failed, Self::AwaitingDecisionStored)),
+            (Self::AwaitingDecision(state), ServerInput::DecisionFound(found)) => {
+                Ok(state.found(found).map_or_else(refusal, |state| ServerTurn::Wait(Self::Deciding(state))))
+            }
+            (Self::Deciding(state), ServerInput::Approve(approval, csrf)) => {
+                Ok(Self::decided(state.approve(approval, &csrf, entropy)))
+            }
+            (Self::Deciding(state), ServerInput::Deny(subject, agent, csrf)) => {
+                Ok(Self::decided(state.deny(&subject, agent, &csrf, entropy)))
+            }
+            (Self::AwaitingCodeStored(state), ServerInput::DecisionTaken(receipt)) => {
+                match state.decided(receipt) {
+                    Ok(Decided::Redirect(redirect)) => Ok(ServerTurn::End(ServerEnd::Redirect(redirect))),
+                    Ok(Decided::Refused(why)) => Ok(refusal(why)),
+                    Err(failed) => Err(back(failed, Self::AwaitingCodeStored)),
+                }
+            }
+            (Self::AwaitingClientStored(state), ServerInput::ClientInserted(receipt)) => {
+                state.stored(receipt).map(respond).map_err(|failed| back(failed, Self::AwaitingClientStored))
+            }
+            (flow, ServerInput::Failed) => flow.failed(),
+            (flow, input) => flow.advance_token(input, entropy),
+        }
+    }
+
+    fn checked(outcome: RequestOutcome) -> ServerTurn {
+        match outcome {
+            RequestOutcome::Validated(state) => ServerTurn::Wait(Self::RequestValidated(state)),
+            RequestOutcome::Error(state) => ServerTurn::Wait(Self::ErrorAwaitingPerson(state)),
+            RequestOutcome::Refused(why) => refusal(why),
+        }
+    }
+
+    fn decided(step: Result<Step<DecideOnce, AwaitingCodeStored>, Refusal>) -> ServerTurn {
+        match step {
+            Ok(step) => act(step, ServerAction::DecideOnce, Self::AwaitingCodeStored),
+            Err(why) => refusal(why),
+        }
+    }
+
+    /// The token and revocation endpoints.
+    fn advance_token(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        let revoke = |step| act(step, ServerAction::RevokeFamily, Self::AwaitingRevocation);
+        Ok(match (self, input) {
+            (Self::AwaitingTokenClient(state), ServerInput::ClientFound(found)) => match state.found(found) {
+                TokenClientOutcome::Code(step) => act(step, ServerAction::ReadCode, Self::AwaitingCode),
+                TokenClientOutcome::Refresh(step) => {
+                    act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh)
+                }
+                TokenClientOutcome::Refused(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingCode(state), ServerInput::CodeFound(found)) => match state.found(found, entropy) {
+                CodeOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingSignature),
+                CodeOutcome::Replayed(step) => revoke(step),
+                CodeOutcome::Refused(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingSignature(state), ServerInput::Signed(signed)) => match state.signed(signed) {
+                Ok(step) => act(step, ServerAction::RedeemCode, Self::AwaitingRedemption),
+                Err(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingRedemption(state), ServerInput::CodeRedeemed(receipt)) => {
+                match state.redeemed(receipt, entropy) {
+                    Ok(RedemptionOutcome::Tokens(answer)) => respond(answer),
+                    Ok(RedemptionOutcome::Replayed(step)) => revoke(step),
+                    Ok(RedemptionOutcome::Refused(failure)) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRedemption)),
+                }
+            }
+            (Self::AwaitingRefresh(state), ServerInput::RefreshFound(found)) => match state
+                .found(found, entropy)
+            {
+                RefreshOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingRefreshSignature),
+                RefreshOutcome::Reused(step) => revoke(step),
+                RefreshOutcome::Refused(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingRefreshSignature(state), ServerInput::Signed(signed)) => {
+                match state.signed(signed) {
+                    Ok(step) => act(step, ServerAction::RotateRefresh, Self::AwaitingRotation),
+                    Err(failure) => respond(failure.respond()),
+                }
+            }
+            (Self::AwaitingRotation(state), ServerInput::RefreshRotated(receipt)) => {
+                match state.rotated(receipt, entropy) {
+                    Ok(RotationOutcome::Tokens(answer)) => respond(answer),
+                    Ok(RotationOutcome::Reused(step)) => revoke(step),
+                    Ok(RotationOutcome::Refused(failure)) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRotation)),
+                }
+            }
+            (Self::AwaitingRevocation(state), ServerInput::FamilyRevoked(receipt)) => {
+                match state.revoked(receipt) {
+                    Ok(failure) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRevocation)),
+                }
+            }
+            (Self::AwaitingRevocationClient(state), ServerInput::ClientFound(found)) => {
+                match state.found(found) {
+                    Ok(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRevocable),
+                    Err(failure) => respond(failure.respond()),
+                }
+            }
+            (Self::AwaitingRevocable(state), ServerInput::RefreshFound(found)) => {
+                match state.found(found, entropy) {
+                    RevocableOutcome::Revoke(step) => {
+                        act(step, ServerAction::RevokeFamily, Self::AwaitingRevoked)
+                    }
+                    RevocableOutcome::Done(answer) => respond(answer),
+                    RevocableOutcome::Refused(failure) => respond(failure.respond()),
+                }
+            }
+            (Self::AwaitingRevoked(state), ServerInput::FamilyRevoked(receipt)) => {
+                match state.revoked(receipt) {
+                    Ok(answer) => respond(answer),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRevoked)),
+                }
+            }
+            (flow, _) => return Err(Failed { error: OutOfTurn, state: flow }),
+        })
+    }
+
+    /// Store or key holder failed: the answer is 503, and nothing that sounds final (I-G9).
+    fn failed(self) -> Advanced {
+        Ok(match self {
+            Self::AwaitingClient(state) => refusal(state.store_failed()),
+            Self::AwaitingDecisionStored(state) => refusal(state.store_failed()),
+            Self::AwaitingDecision(state) => refusal(state.store_failed()),
+            Self::AwaitingCodeStored(state) => refusal(state.store_failed()),
+            Self::AwaitingTokenClient(state) => respond(state.store_failed()),
+            Self::AwaitingCode(state) => respond(state.store_failed()),
+            Self::AwaitingSignature(state) => respond(state.signer_failed()),
+            Self::AwaitingRedemption(state) => respond(state.store_failed()),
+            Self::AwaitingRefresh(state) => respond(state.store_failed()),
+            Self::AwaitingRefreshSignature(state) => respond(state.signer_failed()),
+            Self::AwaitingRotation(state) => respond(state.store_failed()),
+            Self::AwaitingRevocation(state) => respond(state.store_failed()),
+            Self::AwaitingRevocationClient(state) => respond(state.store_failed()),
+            Self::AwaitingRevocable(state) => respond(state.store_failed()),
+            Self::AwaitingRevoked(state) => respond(state.store_failed()),
+            Self::AwaitingClientStored(state) => respond(state.store_failed()),
+            flow @ (Self::AwaitingMetadataDocument(_)
+            | Self::RequestValidated(_)
+            | Self::ErrorAwaitingPerson(_)
+            | Self::Deciding(_)) => return Err(Failed { error: OutOfTurn, state: flow }),
+        })
+    }
+}
