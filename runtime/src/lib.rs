@@ -21,6 +21,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub mod authorization_server;
 pub mod client;
 pub mod clock;
 mod core_time;

@@ -1,0 +1,238 @@
+//! The authorization server as an axum router over the core's machines, a [`Store`] and a [`Signer`].
+//!
+//! | path, below the issuer's | what |
+//! |---|---|
+//! | `GET  /.well-known/oauth-authorization-server` (inserted before the issuer's path) | RFC 8414 document |
+//! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
+//! | `POST /decision` | the consent page's form |
+//! | `POST /sign-in` | the sign-in page of [`LocalUser`](people::LocalUser) |
+//! | `POST /token`, `/register`, `/revoke` | for clients |
+//! | `GET  /jwks` | the signing keys' public halves |
+//!
+//! Every request runs to its end even if the peer hangs up: whoever replays a code cannot keep its family from being
+//! revoked by closing the connection (I-G5). Rate limits and TLS belong in front of the router.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use mcp_authz::authorization_server::AuthorizationServer;
+//! use mcp_authz_tokio::authorization_server::{AuthorizationServerHost, people::LocalUser};
+//! use mcp_authz_tokio::{client::fetch::Fetcher, keys::SigningKey, store::sqlite::SqliteStore};
+//!
+//! # async fn serve(server: AuthorizationServer, key: SigningKey) -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Arc::new(SqliteStore::open("authz.db").await?);
+//! let people = Arc::new(LocalUser::with_page("alice").ok_or("a subject is not empty")?);
+//! let host = AuthorizationServerHost::new(server, store, Arc::new(key), people, Fetcher::new()?);
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, host.router()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use mcp_authz::authorization_server::AuthorizationServer;
+use mcp_authz::authorization_server::authorization::{ConsentView, Redirect};
+use mcp_authz::authorization_server::error::TokenFailure;
+use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::authorization_server::registration::RegistrationReason;
+use mcp_authz::authorization_server::store::{
+    ClientInsertion, CodeRedemption, DecideOnce, DecisionTaken, FamilyRevocation, FindClient, InsertClient,
+    InsertDecision, ReadCode, ReadDecision, ReadRefresh, RedeemCode, RefreshRotation, RevokeFamily,
+    RotateRefresh,
+};
+use mcp_authz::evidence::{RedirectMatched, VerifierMatched};
+use mcp_authz::jose::{Jwk, Sign, Signed};
+use mcp_authz::message::exchange::Fetch;
+
+use crate::BoxFuture;
+use crate::client::fetch::Fetcher;
+use crate::clock::{Clock, SystemClock};
+use crate::core_time::CoreTime;
+use crate::store::{Store, StoreError};
+
+pub mod browser;
+mod clients;
+mod pages;
+pub mod people;
+mod person_endpoints;
+mod router;
+
+use browser::Browsers;
+use people::PersonAuthentication;
+
+/// Holds the signing keys: this process, or a key-management service.
+pub trait Signer: Send + Sync + fmt::Debug + 'static {
+    /// Signs, or fails; nothing was issued then.
+    fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>>;
+
+    /// The public halves, to publish.
+    fn public_keys(&self) -> Vec<Jwk>;
+}
+
+/// The key holder did not sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key holder did not sign")]
+pub struct SignerFailed;
+
+#[cfg(feature = "aws-lc-rs")]
+impl Signer for crate::keys::SigningKey {
+    fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>> {
+        let signed = Self::sign(self, action).map_err(|_| SignerFailed);
+        Box::pin(std::future::ready(signed))
+    }
+
+    fn public_keys(&self) -> Vec<Jwk> {
+        vec![self.jwk().clone()]
+    }
+}
+
+/// What happens at the authorization server, for a log or a demonstration: the core's actions before they are
+/// carried out, their receipts, its evidence and its answers. Nothing in it holds a token, and the codes in it are
+/// digests.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AuthorizationEvent<'a> {
+    /// The RFC 8414 document was asked for.
+    MetadataServed,
+    /// The key set was asked for.
+    KeySetServed,
+    /// A client is looked up.
+    FindClient(&'a FindClient),
+    /// A client's metadata document is fetched.
+    FetchDocument(&'a Fetch),
+    /// The requested redirect URI is a registered one.
+    RedirectMatched(&'a RedirectMatched),
+    /// A valid request is stored before it is shown.
+    InsertDecision(&'a InsertDecision),
+    /// The consent page goes out.
+    Shown(&'a ConsentView),
+    /// An answer to a consent page came in.
+    ReadDecision(&'a ReadDecision),
+    /// The person has decided.
+    DecideOnce(&'a DecideOnce),
+    /// What became of the decision.
+    DecisionTaken(&'a DecisionTaken),
+    /// The browser goes back to the client.
+    Redirected(&'a Redirect),
+    /// A code was presented.
+    ReadCode(&'a ReadCode),
+    /// The presenter of the code holds its verifier.
+    VerifierMatched(&'a VerifierMatched),
+    /// An access token is signed.
+    Sign(&'a Sign),
+    /// A code is redeemed.
+    RedeemCode(&'a RedeemCode),
+    /// What became of the redemption.
+    CodeRedemption(&'a CodeRedemption),
+    /// A refresh token was presented.
+    ReadRefresh(&'a ReadRefresh),
+    /// A refresh token is rotated.
+    RotateRefresh(&'a RotateRefresh),
+    /// What became of the rotation.
+    RefreshRotation(&'a RefreshRotation),
+    /// A family is revoked.
+    RevokeFamily(&'a RevokeFamily),
+    /// The family is revoked.
+    FamilyRevocation(&'a FamilyRevocation),
+    /// A client registers.
+    InsertClient(&'a InsertClient),
+    /// What became of the registration.
+    ClientInsertion(&'a ClientInsertion),
+    /// Tokens go out.
+    TokensIssued,
+    /// The token or revocation endpoint refuses.
+    TokenFailure(&'a TokenFailure),
+    /// The person is shown a refusal.
+    Refusal(&'a Refusal),
+    /// A registration is refused.
+    RegistrationRefused(&'a RegistrationReason),
+    /// The store failed; the answer is 503.
+    StoreFailed(&'a StoreError),
+}
+
+type Observer = Arc<dyn Fn(AuthorizationEvent<'_>) + Send + Sync>;
+
+/// An authorization server on this machine. Cheap to clone.
+#[derive(Clone)]
+pub struct AuthorizationServerHost {
+    server: AuthorizationServer,
+    store: Arc<dyn Store>,
+    signer: Arc<dyn Signer>,
+    people: Arc<dyn PersonAuthentication>,
+    fetcher: Fetcher,
+    clock: Arc<dyn Clock>,
+    core: CoreTime,
+    observer: Option<Observer>,
+    browsers: Arc<Browsers>,
+}
+
+impl AuthorizationServerHost {
+    /// A server of this configuration over these parts.
+    pub fn new(
+        server: AuthorizationServer,
+        store: Arc<dyn Store>,
+        signer: Arc<dyn Signer>,
+        people: Arc<dyn PersonAuthentication>,
+        fetcher: Fetcher,
+    ) -> Self {
+        let browsers = Arc::new(Browsers::new(server.issuer()));
+        let (clock, core) = (Arc::new(SystemClock), CoreTime::default());
+        Self { server, store, signer, people, fetcher, clock, core, observer: None, browsers }
+    }
+
+    /// Reads the time there; give the store the same clock.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Counts the time spent in the core there.
+    #[must_use]
+    pub fn core_time(mut self, core: CoreTime) -> Self {
+        self.core = core;
+        self
+    }
+
+    /// Calls this for everything that happens. It must be quick: the request waits.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(AuthorizationEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The configuration.
+    pub fn server(&self) -> &AuthorizationServer {
+        &self.server
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    fn observe(&self, event: AuthorizationEvent<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(event);
+        }
+    }
+
+    /// Notes that the store failed. What it said is for the log of this machine only.
+    fn store_failed(&self, error: &StoreError) {
+        tracing::error!(%error, "the store failed");
+        self.observe(AuthorizationEvent::StoreFailed(error));
+    }
+}
+
+impl fmt::Debug for AuthorizationServerHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorizationServerHost")
+            .field("server", &self.server)
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "aws-lc-rs"))]
+mod tests;

@@ -1,0 +1,198 @@
+//! What the person sees: pages of plain HTML that need no script, load nothing and cannot be framed.
+//!
+//! Text of a client leaves through [`HtmlText`] only (I-P8). The host the answer goes to stands first, because it is
+//! the one thing a client cannot invent; its name is marked as its own word.
+
+use std::fmt::{self, Write as _};
+
+use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+use mcp_authz::authorization_server::authorization::ConsentView;
+use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::syntax::base64url;
+use unicode_segmentation::UnicodeSegmentation as _;
+
+use crate::text::{HtmlText, SHOWN_GRAPHEMES};
+
+/// What the name of a scope's box begins with; the scope follows.
+pub(super) const SCOPE_FIELD: &str = "scope.";
+
+const STYLE: &str = "\
+:root{color-scheme:light dark}\
+*{box-sizing:border-box}\
+body{margin:0;padding:1.5rem 1rem;font:1rem/1.5 system-ui,sans-serif;background:Canvas;color:CanvasText}\
+main{max-width:30rem;margin:0 auto}\
+h1{font-size:1.4rem;line-height:1.25;margin:0 0 1rem}\
+dl{margin:0 0 1rem;border:1px solid GrayText;border-radius:.5rem;padding:.25rem 1rem}\
+dt{font-size:.85rem;opacity:.75;margin-top:.75rem}\
+dd{margin:0 0 .75rem;overflow-wrap:anywhere}\
+dd strong{font-size:1.1rem}\
+.note{font-size:.85rem;opacity:.8}\
+.mark{display:inline-block;font-size:.75rem;border:1px solid currentColor;border-radius:1rem;padding:0 .5rem;margin-left:.25rem}\
+fieldset{border:1px solid GrayText;border-radius:.5rem;margin:0 0 1rem;padding:.5rem 1rem}\
+label{display:flex;gap:.75rem;padding:.5rem 0;align-items:flex-start}\
+input[type=checkbox]{width:1.25rem;height:1.25rem;margin:.15rem 0 0;flex:none}\
+code{font-size:.85rem;opacity:.75;overflow-wrap:anywhere}\
+.buttons{display:flex;gap:.75rem;flex-wrap:wrap}\
+button{font:inherit;padding:.7rem 1.25rem;border-radius:.5rem;border:1px solid currentColor;background:Canvas;color:CanvasText;flex:1 1 8rem;cursor:pointer}\
+button.main{background:#0b57d0;border-color:#0b57d0;color:#fff}\
+button:focus-visible,input:focus-visible{outline:3px solid Highlight;outline-offset:2px}";
+
+/// The consent page (decision D44).
+pub(super) fn consent(base: &str, view: &ConsentView) -> Response {
+    let mut body = String::new();
+    // Writing to a string does not fail.
+    let _ = write_consent(&mut body, base, view);
+    page(StatusCode::OK, "Allow access?", &body)
+}
+
+fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Result {
+    let host = End(&view.redirect_host);
+    out.push_str("<h1>Allow this application to act for you?</h1><dl>");
+    if view.redirect_is_loopback {
+        write!(
+            out,
+            "<dt>The answer goes to</dt><dd><strong>a program on this computer</strong> ({host})<br>\
+             <span class=\"note\">Go on only if you have just started the sign-in yourself.</span></dd>"
+        )?;
+    } else {
+        write!(out, "<dt>The answer goes to</dt><dd><strong>{host}</strong></dd>")?;
+    }
+    let name = view.client.name.as_deref().unwrap_or("(it gives no name)");
+    let mark = if view.client.verified { "" } else { "<span class=\"mark\">unverified</span>" };
+    write!(out, "<dt>It calls itself</dt><dd>{}{mark}</dd>", HtmlText(name))?;
+    write!(out, "<dt>It is known as</dt><dd><code>{}</code></dd>", End(&view.client.identity))?;
+    write!(out, "<dt>It wants to reach</dt><dd>{}</dd>", End(view.resource.as_str()))?;
+    write!(out, "<dt>You are signed in as</dt><dd>{}</dd></dl>", HtmlText(&view.subject))?;
+    write!(
+        out,
+        "<form method=\"post\" action=\"{}/decision\">\
+         <input type=\"hidden\" name=\"handle\" value=\"{}\"><input type=\"hidden\" name=\"csrf\" value=\"{}\">\
+         <fieldset><legend>It will be able to</legend>",
+        Exact(base),
+        Exact(&view.handle),
+        Exact(&view.csrf)
+    )?;
+    for (scope, words) in &view.scopes {
+        write!(
+            out,
+            "<label><input type=\"checkbox\" name=\"{SCOPE_FIELD}{}\" value=\"on\" checked>\
+             <span>{}<br><code>{}</code></span></label>",
+            Exact(scope.as_str()),
+            HtmlText(words),
+            HtmlText(scope.as_str())
+        )?;
+    }
+    out.push_str(
+        "</fieldset><div class=\"buttons\">\
+         <button name=\"decision\" value=\"deny\">Deny</button>\
+         <button class=\"main\" name=\"decision\" value=\"approve\">Allow</button></div></form>",
+    );
+    Ok(())
+}
+
+/// The sign-in page of one button; `request` is the query to come back to.
+pub(super) fn sign_in(base: &str, subject: &str, request: &str) -> Response {
+    let body = format!(
+        "<h1>Sign in</h1><p>An application asks for access. Sign in to see what it wants.</p>\
+         <form method=\"post\" action=\"{}/sign-in\"><input type=\"hidden\" name=\"request\" value=\"{}\">\
+         <div class=\"buttons\"><button class=\"main\">Continue as {}</button></div></form>",
+        Exact(base),
+        Exact(request),
+        HtmlText(subject)
+    );
+    page(StatusCode::OK, "Sign in", &body)
+}
+
+/// A refusal that the person sees instead of the client.
+pub(super) fn refusal(refusal: &Refusal) -> Response {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    said(status, &refusal.reason().to_string())
+}
+
+/// A form that is not, or no longer, of this browser.
+pub(super) fn expired() -> Response {
+    said(
+        StatusCode::FORBIDDEN,
+        "this page has expired or was opened elsewhere; start again from the application",
+    )
+}
+
+fn said(status: StatusCode, words: &str) -> Response {
+    let body = format!("<h1>This did not work</h1><p>Reason: {}.</p>", Exact(words));
+    page(status, "This did not work", &body)
+}
+
+fn page(status: StatusCode, title: &str, body: &str) -> Response {
+    let mut nonce = [0_u8; 16];
+    if getrandom::fill(&mut nonce).is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let nonce = base64url::encode(&nonce);
+    let html = format!(
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{}</title>\
+         <style nonce=\"{nonce}\">{STYLE}</style></head><body><main>{body}</main></body></html>",
+        HtmlText(title)
+    );
+    // MCP-SBP-006, D44, I-R8: nothing loads, nothing runs, nothing frames it.
+    let policy =
+        format!("default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'");
+    let Ok(policy) = HeaderValue::try_from(policy) else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let mut response = Response::new(Body::from(html));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, policy);
+    for (name, value) in [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "no-store"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        // Not `no-referrer`: with it a browser sends `Origin: null` with the form, and the check of the origin is lost.
+        (REFERRER_POLICY, "same-origin"),
+        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The end of a host or URL: of a long one the end says whose it is, and a beginning can be made to look like another.
+struct End<'a>(&'a str);
+
+impl fmt::Display for End<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = self.0.graphemes(true).count();
+        let Some(hidden) = length.checked_sub(SHOWN_GRAPHEMES).filter(|hidden| *hidden > 0) else {
+            return HtmlText(self.0).fmt(f);
+        };
+        f.write_str("…")?;
+        HtmlText(&self.0.graphemes(true).skip(hidden).collect::<String>()).fmt(f)
+    }
+}
+
+/// A value of this server's own, or of a grammar without control characters, in full: for attributes that come back.
+struct Exact<'a>(&'a str);
+
+impl fmt::Display for Exact<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars() {
+            match c {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                '"' => f.write_str("&quot;")?,
+                '\'' => f.write_str("&#39;")?,
+                _ => f.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! The endpoints for the person's browser: the authorization request, the consent page's form, the sign-in page's form.
+
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use mcp_authz::authorization_server::authorization::{
+    Authorizing, ErrorAwaitingPerson, Redirect, RequestOutcome, RequestValidated,
+};
+use mcp_authz::authorization_server::decision::Decided;
+use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::evidence::{Approval, Authentication};
+use mcp_authz::identifier::{Scope, ScopeSet};
+use mcp_authz::limits;
+use mcp_authz::syntax::form::Form;
+
+use super::browser::Browser;
+use super::pages::{self, SCOPE_FIELD};
+use super::people::Person;
+use super::{AuthorizationEvent, AuthorizationServerHost};
+use crate::entropy::OsEntropy;
+use crate::http_io::{read_body, response};
+
+impl AuthorizationServerHost {
+    /// `GET /authorize`
+    pub(super) async fn authorize(&self, parts: Parts) -> Response {
+        let query = parts.uri.query().unwrap_or_default();
+        if query.len() > limits::AUTHORIZATION_URL_BYTES {
+            return StatusCode::URI_TOO_LONG.into_response();
+        }
+        let Some(browser) = self.browsers.known_or_fresh(&parts) else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let mut answer = match self.checked(query).await {
+            Ok(RequestOutcome::Validated(request)) => self.ask(&parts, &browser, request).await,
+            Ok(RequestOutcome::Error(error)) => self.answer_error(&parts, &browser, error).await,
+            Ok(RequestOutcome::Refused(refusal)) | Err(refusal) => self.refusal(&refusal),
+        };
+        if let Some(cookie) = browser.set_cookie() {
+            answer.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+        answer
+    }
+
+    /// Everything about the request that needs no person.
+    async fn checked(&self, query: &str) -> Result<RequestOutcome, Refusal> {
+        match self.core.measure(|| self.server.authorize(query))? {
+            Authorizing::Find(step) => {
+                let (action, waiting) = step.into_parts();
+                self.observe(AuthorizationEvent::FindClient(&action));
+                match self.store.find_client(action).await {
+                    Ok(found) => Ok(self.core.measure(|| waiting.found(found))),
+                    Err(error) => {
+                        self.store_failed(&error);
+                        Err(waiting.store_failed())
+                    }
+                }
+            }
+            Authorizing::Fetch(step) => {
+                let (fetch, waiting) = step.into_parts();
+                self.observe(AuthorizationEvent::FetchDocument(&fetch));
+                let fetched = self.fetcher.fetch(&fetch).await;
+                let now = self.clock.now();
+                Ok(self.core.measure(|| waiting.receive(fetched, now)))
+            }
+        }
+    }
+
+    /// The person, or the answer that has them sign in first.
+    async fn person(&self, parts: &Parts, browser: &Browser) -> Result<Authentication, Response> {
+        match self.people.person(parts, browser).await {
+            Person::SignedIn { subject, since } => {
+                Authentication::assertion(subject, *browser.agent(), since)
+                    .ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
+            }
+            Person::Button { subject } => {
+                let query = parts.uri.query().unwrap_or_default();
+                Err(pages::sign_in(self.base(), &subject, query))
+            }
+            Person::Elsewhere(response) => Err(*response),
+            Person::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+        }
+    }
+
+    async fn ask(&self, parts: &Parts, browser: &Browser, request: RequestValidated) -> Response {
+        self.observe(AuthorizationEvent::RedirectMatched(request.redirect_matched()));
+        let person = match self.person(parts, browser).await {
+            Ok(person) => person,
+            Err(answer) => return answer,
+        };
+        let now = self.clock.now();
+        let step = match self.core.measure(|| request.show(&person, now, &mut OsEntropy)) {
+            Ok(step) => step,
+            Err(refusal) => return self.refusal(&refusal),
+        };
+        let (action, waiting) = step.into_parts();
+        self.observe(AuthorizationEvent::InsertDecision(&action));
+        let view = match self.store.insert_decision(action).await {
+            Ok(receipt) => match self.core.measure(|| waiting.stored(receipt)) {
+                Ok(view) => view,
+                Err(failed) => return self.refusal(&failed.state.store_failed()),
+            },
+            Err(error) => {
+                self.store_failed(&error);
+                return self.refusal(&waiting.store_failed());
+            }
+        };
+        self.observe(AuthorizationEvent::Shown(&view));
+        pages::consent(self.base(), &view)
+    }
+
+    async fn answer_error(&self, parts: &Parts, browser: &Browser, error: ErrorAwaitingPerson) -> Response {
+        match self.person(parts, browser).await {
+            Ok(person) => match self.core.measure(|| error.redirect(&person)) {
+                Ok(redirect) => self.redirect(redirect),
+                Err(refusal) => self.refusal(&refusal),
+            },
+            Err(answer) => answer,
+        }
+    }
+
+    /// `POST /decision`
+    pub(super) async fn decision(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        let person = match self.people.person(&parts, &browser).await {
+            Person::SignedIn { subject, .. } => subject,
+            _ => return pages::expired(),
+        };
+        match self.decide(&form, &browser, &person).await {
+            Ok(redirect) => self.redirect(redirect),
+            Err(refusal) => self.refusal(&refusal),
+        }
+    }
+
+    async fn decide(&self, form: &Form, browser: &Browser, subject: &str) -> Result<Redirect, Refusal> {
+        let handle = form.get("handle").unwrap_or_default();
+        let csrf = form.get("csrf").unwrap_or_default();
+        let (action, waiting) = self.core.measure(|| self.server.decide(handle)).into_parts();
+        self.observe(AuthorizationEvent::ReadDecision(&action));
+        let found = match self.store.read_decision(action).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.store_failed(&error);
+                return Err(waiting.store_failed());
+            }
+        };
+        let agent = *browser.agent();
+        let step = self.core.measure(|| {
+            let deciding = waiting.found(found)?;
+            // Anything but the one word is no approval (I-G8).
+            if form.get("decision") == Some("approve") {
+                deciding.approve(Approval::assertion(subject, agent, approved(form)), csrf, &mut OsEntropy)
+            } else {
+                deciding.deny(subject, agent, csrf, &mut OsEntropy)
+            }
+        })?;
+        let (action, waiting) = step.into_parts();
+        self.observe(AuthorizationEvent::DecideOnce(&action));
+        let receipt = match self.store.decide_once(action).await {
+            Ok(receipt) => receipt,
+            Err(error) => {
+                self.store_failed(&error);
+                return Err(waiting.store_failed());
+            }
+        };
+        self.observe(AuthorizationEvent::DecisionTaken(&receipt));
+        match self.core.measure(|| waiting.decided(receipt)) {
+            Ok(Decided::Redirect(redirect)) => Ok(redirect),
+            Ok(Decided::Refused(refusal)) => Err(refusal),
+            Err(failed) => Err(failed.state.store_failed()),
+        }
+    }
+
+    /// `POST /sign-in`
+    pub(super) async fn sign_in(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        if !self.people.sign_in(&parts, &browser).await {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        // Back to where the person came from, which is always this server's own endpoint.
+        let target = format!("{}/authorize?{}", self.base(), form.get("request").unwrap_or_default());
+        match HeaderValue::try_from(target) {
+            Ok(target) => (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response(),
+            Err(_) => pages::expired(),
+        }
+    }
+
+    /// A form of one of this server's own pages.
+    async fn own_form(&self, request: Request) -> Result<(Parts, Form), Response> {
+        let (parts, body) = request.into_parts();
+        // MCP-SBP-005, I-P9: beside the value in the form and the cookie, what the browser says of the page.
+        if !self.browsers.same_origin(&parts.headers) {
+            return Err(pages::expired());
+        }
+        let kind = parts.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        if !kind.starts_with(b"application/x-www-form-urlencoded") {
+            return Err(StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response());
+        }
+        let body =
+            read_body(body, limits::FORM_BYTES).await.map_err(axum::response::IntoResponse::into_response)?;
+        let form = Form::parse(&body).map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
+        Ok((parts, form))
+    }
+
+    fn redirect(&self, redirect: Redirect) -> Response {
+        self.observe(AuthorizationEvent::Redirected(&redirect));
+        response(&redirect.respond())
+    }
+
+    fn refusal(&self, refusal: &Refusal) -> Response {
+        tracing::debug!(reason = %refusal.reason(), "authorization request refused");
+        self.observe(AuthorizationEvent::Refusal(refusal));
+        pages::refusal(refusal)
+    }
+}
+
+/// The scopes whose boxes are ticked. A name that is no scope counts for nothing.
+fn approved(form: &Form) -> ScopeSet {
+    form.names()
+        .filter_map(|name| name.strip_prefix(SCOPE_FIELD))
+        .filter_map(|scope| Scope::new(scope).ok())
+        .collect()
+}

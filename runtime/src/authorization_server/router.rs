@@ -1,0 +1,94 @@
+//! Paths to endpoints, each run to its end whatever the peer does.
+
+use std::future::Future;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, get, post};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, StatusCode};
+
+use mcp_authz::jose::JwkSet;
+
+use super::{AuthorizationEvent, AuthorizationServerHost};
+use crate::http_io::response;
+
+impl AuthorizationServerHost {
+    /// The router, to be served at the issuer's origin.
+    pub fn router(self) -> Router {
+        let base = self.base().to_owned();
+        let path = |name: &str| format!("{base}{name}");
+        let metadata = self.server.metadata_path();
+        Router::new()
+            .route(&metadata, get(Self::metadata))
+            .route(&path("/jwks"), get(Self::key_set))
+            .route(
+                &path("/authorize"),
+                get(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.authorize(request.into_parts().0).await })
+                }),
+            )
+            .route(
+                &path("/decision"),
+                post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.decision(request).await })
+                }),
+            )
+            .route(
+                &path("/sign-in"),
+                post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.sign_in(request).await })
+                }),
+            )
+            .route(
+                &path("/token"),
+                any(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.token(request).await })
+                }),
+            )
+            .route(
+                &path("/revoke"),
+                any(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.revoke(request).await })
+                }),
+            )
+            .route(
+                &path("/register"),
+                post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.register(request).await })
+                }),
+            )
+            .with_state(self)
+    }
+
+    /// The path below which the endpoints lie: the issuer's, without a slash at its end.
+    pub(super) fn base(&self) -> &str {
+        let issuer = self.server.issuer();
+        let path = issuer.as_str().get(issuer.origin().as_str().len()..).unwrap_or_default();
+        path.strip_suffix('/').unwrap_or(path)
+    }
+
+    async fn metadata(State(host): State<Self>) -> Response {
+        host.observe(AuthorizationEvent::MetadataServed);
+        response(&host.core.measure(|| host.server.metadata_response()))
+    }
+
+    async fn key_set(State(host): State<Self>) -> Response {
+        host.observe(AuthorizationEvent::KeySetServed);
+        let Ok(keys) = JwkSet::new(host.signer.public_keys()) else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let mut answer = Response::new(Body::from(keys.render()));
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+        answer
+    }
+}
+
+/// Runs the work in a task of its own: a peer that hangs up does not stop it half way (I-G5).
+async fn detached(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    tokio::spawn(work).await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
