@@ -402,7 +402,7 @@ async fn a_decision_race_has_one_winner<S: Store>(store: S) -> Checked {
     holds("and the others are absent", count(&decided, &Decided::Absent) == RACERS.saturating_sub(1))
 }
 
-// RFC6749-4.1.2: a code is used at most once (I-C1).
+// OAUTH21-4.1.3-1, I-C1
 async fn a_code_is_redeemed_once<S: Store>(store: S) -> Checked {
     let path = Path::fresh("c1", clock(&store).await?)?;
     holds("an unknown code is absent", path.redeem(&store, path.refresh).await? == Seen::Absent)?;
@@ -444,7 +444,7 @@ async fn a_redemption_race_has_one_winner<S: Store>(store: S) -> Checked {
     holds("and the others are replays", count(&redeemed, &Seen::Used(())) == RACERS.saturating_sub(1))
 }
 
-// OAUTH21-4.3.1: rotation retires what was presented.
+// OAUTH21-4.3.1-3, I-T1
 async fn a_refresh_token_is_rotated_once<S: Store>(store: S) -> Checked {
     let path = Path::fresh("c1", clock(&store).await?)?;
     let (second, third) = (random_digest()?, random_digest()?);
@@ -620,6 +620,12 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
         let action = core::reserve_once(issuer, audience.clone(), value, until, &mut OsEntropy)?;
         let reserved = core::reserved(&store.reserve_once(action).await?);
         holds("all parts of a reservation make its key", reserved)?;
+    }
+    let ended = clock(&store).await?.saturating_sub(Duration::seconds(1));
+    for _ in 0..2 {
+        let action = core::reserve_once("c1", audience.clone(), "ended", ended, &mut OsEntropy)?;
+        let reserved = core::reserved(&store.reserve_once(action).await?);
+        holds("a reservation that has ended is free again", reserved)?;
     }
     Ok(())
 }

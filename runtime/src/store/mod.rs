@@ -128,3 +128,64 @@ pub enum StoreError {
     )]
     Inconsistent,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use mcp_authz::authorization_server::test_kit::{Seen, client_found, find_client};
+    use mcp_authz::identifier::ClientId;
+    use mcp_authz::time::{Duration, OffsetDateTime};
+
+    use super::{Store, kit, memory::MemoryStore};
+    use crate::clock::Clock;
+
+    #[derive(Debug, Default)]
+    struct Days(AtomicI64);
+
+    impl Clock for Days {
+        fn now(&self) -> OffsetDateTime {
+            OffsetDateTime::UNIX_EPOCH + Duration::days(20_000 + self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    // D40, I-P7
+    async fn a_client_stays_as_long_as_a_grant_of_it(store: impl Store, clock: &Days) {
+        let known = async || {
+            let found = store.find_client(find_client(ClientId::new("c1").unwrap())).await.unwrap();
+            client_found(found).0.is_some()
+        };
+        kit::register(&store, "c1", clock.now()).await.unwrap();
+        let mut path = kit::Path::fresh("c1", clock.now()).unwrap();
+        path.grant.not_after = clock.now() + Duration::days(300);
+        path.ask(&store).await.unwrap();
+        path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
+        path.redeem(&store, path.refresh).await.unwrap();
+        for (day, stays) in [(179, true), (181, true), (299, true), (301, false)] {
+            clock.0.store(day, Ordering::SeqCst);
+            store.sweep().await.unwrap();
+            // The second sweep sees what the first one's order left.
+            store.sweep().await.unwrap();
+            assert_eq!(known().await, stays, "day {day}");
+            let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
+            assert_eq!(live, stays, "day {day}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_in_memory_stays_as_long_as_a_grant_of_it() {
+        let clock = Arc::new(Days::default());
+        a_client_stays_as_long_as_a_grant_of_it(MemoryStore::with_clock(clock.clone()), &clock).await;
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_client_in_a_file_stays_as_long_as_a_grant_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(Days::default());
+        let file = folder.path().join("store.db");
+        let store = super::sqlite::SqliteStore::open_with_clock(file, clock.clone()).await.unwrap();
+        a_client_stays_as_long_as_a_grant_of_it(store, &clock).await;
+    }
+}

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use super::{OpenError, SqliteStore};
 use crate::store::kit::{self, Path};
-use crate::store::{PENDING_DECISIONS, Store as _, UNUSED_CLIENTS};
+use crate::store::{PENDING_DECISIONS, Store as _, StoreError, UNUSED_CLIENTS};
 
 async fn number(store: &SqliteStore, sql: &str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&store.writer).await.unwrap()
@@ -245,4 +245,23 @@ async fn a_flood_pushes_out_the_oldest_and_never_what_is_used() {
     assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 1);
     assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE origin <> 0").await, 1);
     assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE origin = 0").await, 1);
+}
+
+#[tokio::test]
+async fn rows_that_contradict_each_other_mint_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    store.writer.execute("UPDATE families SET active = 1").await.unwrap();
+    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Revoked);
+    store.writer.execute("UPDATE families SET active = 0").await.unwrap();
+    path.redeem(&store, path.refresh).await.unwrap();
+    store.writer.execute("UPDATE families SET generation = 5").await.unwrap();
+    let successor = SecretDigest::of(b"successor");
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Used(()));
+    store.writer.execute("UPDATE refresh_tokens SET record = x'7b7d'").await.unwrap();
+    let error = kit::refresh(&store, path.refresh).await.unwrap_err();
+    assert!(matches!(error, kit::KitError::Store(StoreError::Corrupt(_))), "{error}");
 }
