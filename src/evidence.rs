@@ -11,7 +11,6 @@
 //! | [`CallbackMatched`] | a callback answers the request this state made | agent, redirect URI, `state`, time |
 //! | [`RedirectMatched`] | a requested redirect URI is a registered one | equality of bytes, or the loopback port rule |
 //! | [`VerifierMatched`] | the code verifier is the challenge's | SHA-256, in constant time |
-//! | [`AudienceMatched`] | a resource asked for is a configured one | equality, scheme and host folded |
 //! | [`AudienceAccepted`] | a token is meant for this resource server | equality; for a URL scheme and host folded |
 //! | [`ConsentGiven`] | the person who was shown a request approved it, in the same browser | host's assertion, checked |
 
@@ -192,29 +191,6 @@ impl VerifierMatched {
     }
 }
 
-/// A resource that was asked for is one of those configured.
-#[derive(Debug)]
-pub struct AudienceMatched(ResourceId);
-
-impl AudienceMatched {
-    /// One of the token's audiences names one of the accepted resources; none of either matches nothing.
-    pub(crate) fn compare<'a>(
-        accepted: &[ResourceId],
-        audiences: impl IntoIterator<Item = &'a str>,
-    ) -> Option<Self> {
-        // I-A1: scheme and host folded, nothing else.
-        let named = audiences
-            .into_iter()
-            .find_map(|audience| accepted.iter().find(|own| own.equals_audience(audience)));
-        named.map(|resource| Self(resource.clone()))
-    }
-
-    /// The resource the token is for, in the configured spelling.
-    pub fn resource(&self) -> &ResourceId {
-        &self.0
-    }
-}
-
 /// A token is meant for this resource server: one of its audiences is accepted here of its issuer.
 #[derive(Debug)]
 pub struct AudienceAccepted(Audience);
@@ -370,15 +346,7 @@ impl IssuerForResource {
     }
 }
 
-shown!(
-    ResourceMatched,
-    IssuerMatched,
-    CallbackMatched,
-    RedirectMatched,
-    AudienceMatched,
-    AudienceAccepted,
-    ConsentGiven
-);
+shown!(ResourceMatched, IssuerMatched, CallbackMatched, RedirectMatched, AudienceAccepted, ConsentGiven);
 
 impl fmt::Display for VerifierMatched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -395,10 +363,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        AgentBinding, Approval, Audience, AudienceAccepted, AudienceMatched, CallbackExpected,
-        CallbackMatched, CodeChallenge, CodeVerifier, ConsentExpected, ConsentGiven, Issuer,
-        IssuerForResource, IssuerMatched, IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri,
-        ResourceId, ResourceMatched, ScopeSet, SecretDigest, State, VerifierMatched,
+        AgentBinding, Approval, Audience, AudienceAccepted, CallbackExpected, CallbackMatched, CodeChallenge,
+        CodeVerifier, ConsentExpected, ConsentGiven, Issuer, IssuerForResource, IssuerMatched,
+        IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri, ResourceId, ResourceMatched, ScopeSet,
+        SecretDigest, State, VerifierMatched,
     };
     use crate::time::Duration;
 
@@ -475,16 +443,6 @@ mod tests {
         assert!(ResourceMatched::exactly(&[], &resource("https://h.example")).is_none());
         assert!(ResourceMatched::by_path_prefix(&expected[0], &resource("https://h.example")).is_some());
         assert!(ResourceMatched::by_path_prefix(&expected[0], &resource("https://g.example")).is_none());
-    }
-
-    // I-A1
-    #[test]
-    fn no_audience_and_no_accepted_resource_match_nothing() {
-        let own = [resource("https://h.example/mcp")];
-        assert!(AudienceMatched::compare(&own, ["https://g.example", "https://h.example/mcp"]).is_some());
-        assert!(AudienceMatched::compare(&own, ["https://h.example"]).is_none());
-        assert!(AudienceMatched::compare(&own, Vec::<&str>::new()).is_none());
-        assert!(AudienceMatched::compare(&[], ["https://h.example/mcp", ""]).is_none());
     }
 
     // I-A1, RFC9068-4-3

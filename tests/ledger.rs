@@ -149,9 +149,10 @@ fn cites(text: &str, id: &str) -> bool {
         let mut after = text[at + id.len()..].chars();
         let next = after.next();
         let beyond = after.next();
-        !before.is_some_and(|c| part_of_id(c) || c == '.')
-            && !next.is_some_and(part_of_id)
-            && !(next == Some('.') && beyond.is_some_and(|c| c.is_ascii_alphanumeric()))
+        let continues_before = before.is_some_and(|c| part_of_id(c) || c == '.');
+        let continues_after = next.is_some_and(part_of_id)
+            || (next == Some('.') && beyond.is_some_and(|c| c.is_ascii_alphanumeric()));
+        !(continues_before || continues_after)
     })
 }
 

@@ -671,7 +671,6 @@ pub enum ReservationKind {
 #[must_use = "the identifier counts as used only once this is carried out"]
 #[derive(Debug)]
 pub struct ReserveOnce {
-    id: ActionId,
     kind: ReservationKind,
     issuer: String,
     audience: Issuer,
@@ -683,8 +682,15 @@ pub struct ReserveOnce {
 #[must_use = "the state waits for it"]
 #[derive(Debug)]
 pub struct Reservation {
-    pub(crate) id: ActionId,
-    pub(crate) reserved: bool,
+    value: String,
+    reserved: bool,
+}
+
+impl Reservation {
+    /// Whether the identifier was free, and is the one that was to be reserved. Anything else is a replay.
+    pub fn reserves(&self, value: &str) -> bool {
+        self.reserved && self.value.as_bytes() == value.as_bytes()
+    }
 }
 
 impl ReserveOnce {
@@ -694,10 +700,8 @@ impl ReserveOnce {
         kind: ReservationKind,
         (issuer, audience, value): (String, Issuer, String),
         until: OffsetDateTime,
-        entropy: &mut dyn Entropy,
-    ) -> Result<(Self, ActionId), EntropyUnavailable> {
-        let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, kind, issuer, audience, value, until }, twin))
+    ) -> Self {
+        Self { kind, issuer, audience, value, until }
     }
 
     /// What kind it is.
@@ -727,11 +731,11 @@ impl ReserveOnce {
 
     /// It was free and is reserved. All four parts make the key, each with its length, so that no two share one.
     pub fn reserved(self) -> Reservation {
-        Reservation { id: self.id, reserved: true }
+        Reservation { value: self.value, reserved: true }
     }
 
     /// It had been used before.
     pub fn already_seen(self) -> Reservation {
-        Reservation { id: self.id, reserved: false }
+        Reservation { value: self.value, reserved: false }
     }
 }

@@ -15,7 +15,7 @@ use super::store;
 use super::store::{
     ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound, DecisionOutcome,
     DecisionTaken, FindClient, InsertClient, InsertDecision, ReadCode, ReadDecision, ReadRefresh, RedeemCode,
-    RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, RevocationReason, RevokeFamily,
+    RefreshFound, RefreshRotation, ReservationKind, ReserveOnce, RevocationReason, RevokeFamily,
     RotateRefresh,
 };
 use crate::entropy::{Entropy, EntropyUnavailable};
@@ -146,18 +146,12 @@ pub fn revoke_family(
 }
 
 /// [`ReserveOnce`] of an identifier.
-///
-/// # Errors
-/// [`EntropyUnavailable`]
-pub fn reserve_once(
-    issuer: &str,
-    audience: Issuer,
-    value: &str,
-    until: OffsetDateTime,
-    entropy: &mut dyn Entropy,
-) -> Result<ReserveOnce, EntropyUnavailable> {
-    let parts = (issuer.to_string(), audience, value.to_string());
-    Ok(ReserveOnce::new(ReservationKind::ClientAssertion, parts, until, entropy)?.0)
+pub fn reserve_once(issuer: &str, audience: Issuer, value: &str, until: OffsetDateTime) -> ReserveOnce {
+    ReserveOnce::new(
+        ReservationKind::ClientAssertion,
+        (issuer.to_string(), audience, value.to_string()),
+        until,
+    )
 }
 
 /// What was found, and the store's clock.
@@ -202,11 +196,6 @@ pub fn refresh_found(found: RefreshFound) -> (Seen<RefreshRecord>, OffsetDateTim
 /// What the rotation met.
 pub fn rotation(receipt: &RefreshRotation) -> Seen<()> {
     outcome(receipt.outcome)
-}
-
-/// Whether the identifier was reserved.
-pub fn reserved(receipt: &Reservation) -> bool {
-    receipt.reserved
 }
 
 fn seen<R>(state: store::FoundState<R>) -> Seen<R> {

@@ -91,25 +91,25 @@ pub enum ServerAction {
     /// Fetch a client metadata document.
     Fetch(Fetch),
     /// Store what a person will be asked.
-    InsertDecision(InsertDecision),
+    InsertDecision(Box<InsertDecision>),
     /// Read what a person was asked.
     ReadDecision(ReadDecision),
     /// Consume the decision.
-    DecideOnce(DecideOnce),
+    DecideOnce(Box<DecideOnce>),
     /// Read a code.
     ReadCode(ReadCode),
     /// Sign an access token.
     Sign(Sign),
     /// Redeem a code.
-    RedeemCode(RedeemCode),
+    RedeemCode(Box<RedeemCode>),
     /// Read a refresh token.
     ReadRefresh(ReadRefresh),
     /// Rotate a refresh token.
-    RotateRefresh(RotateRefresh),
+    RotateRefresh(Box<RotateRefresh>),
     /// Revoke a family.
     RevokeFamily(RevokeFamily),
     /// Store a client that registered.
-    InsertClient(InsertClient),
+    InsertClient(Box<InsertClient>),
 }
 
 /// What the host brings.
@@ -239,7 +239,9 @@ impl ServerFlow {
         entropy: &mut dyn Entropy,
     ) -> ServerTurn {
         match server.register(body, now, entropy) {
-            Ok(step) => act(step, ServerAction::InsertClient, Self::AwaitingClientStored),
+            Ok(step) => {
+                act(step, |action| ServerAction::InsertClient(Box::new(action)), Self::AwaitingClientStored)
+            }
             Err(reason) => respond(reason.respond()),
         }
     }
@@ -259,7 +261,11 @@ impl ServerFlow {
             }
             (Self::RequestValidated(state), ServerInput::Person(person)) => {
                 Ok(match state.show(&person, now, entropy) {
-                    Ok(step) => act(step, ServerAction::InsertDecision, Self::AwaitingDecisionStored),
+                    Ok(step) => act(
+                        step,
+                        |action| ServerAction::InsertDecision(Box::new(action)),
+                        Self::AwaitingDecisionStored,
+                    ),
                     Err(why) => refusal(why),
                 })
             }
@@ -304,7 +310,9 @@ impl ServerFlow {
 
     fn decided(step: Result<Step<DecideOnce, AwaitingCodeStored>, Refusal>) -> ServerTurn {
         match step {
-            Ok(step) => act(step, ServerAction::DecideOnce, Self::AwaitingCodeStored),
+            Ok(step) => {
+                act(step, |action| ServerAction::DecideOnce(Box::new(action)), Self::AwaitingCodeStored)
+            }
             Err(why) => refusal(why),
         }
     }
@@ -326,7 +334,9 @@ impl ServerFlow {
                 CodeOutcome::Refused(failure) => respond(failure.respond()),
             },
             (Self::AwaitingSignature(state), ServerInput::Signed(signed)) => match state.signed(signed) {
-                Ok(step) => act(step, ServerAction::RedeemCode, Self::AwaitingRedemption),
+                Ok(step) => {
+                    act(step, |action| ServerAction::RedeemCode(Box::new(action)), Self::AwaitingRedemption)
+                }
                 Err(failure) => respond(failure.respond()),
             },
             (Self::AwaitingRedemption(state), ServerInput::CodeRedeemed(receipt)) => {
@@ -346,7 +356,11 @@ impl ServerFlow {
             },
             (Self::AwaitingRefreshSignature(state), ServerInput::Signed(signed)) => {
                 match state.signed(signed) {
-                    Ok(step) => act(step, ServerAction::RotateRefresh, Self::AwaitingRotation),
+                    Ok(step) => act(
+                        step,
+                        |action| ServerAction::RotateRefresh(Box::new(action)),
+                        Self::AwaitingRotation,
+                    ),
                     Err(failure) => respond(failure.respond()),
                 }
             }

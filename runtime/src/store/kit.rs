@@ -606,8 +606,8 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
     let won = race(&store, |store| {
         let audience = audience.clone();
         async move {
-            let action = core::reserve_once("c1", audience, "j1", until, &mut OsEntropy)?;
-            Ok(core::reserved(&store.reserve_once(action).await?))
+            let action = core::reserve_once("c1", audience, "j1", until);
+            Ok(store.reserve_once(action).await?.reserves("j1"))
         }
     })
     .await?;
@@ -617,8 +617,8 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
     for (issuer, audience, value) in
         [("c1", &audience, "j2"), ("c2", &audience, "j1"), ("c1", &elsewhere, "j1"), ("c", &audience, "1j1")]
     {
-        let action = core::reserve_once(issuer, audience.clone(), value, until, &mut OsEntropy)?;
-        let reserved = core::reserved(&store.reserve_once(action).await?);
+        let action = core::reserve_once(issuer, audience.clone(), value, until);
+        let reserved = store.reserve_once(action).await?.reserves(value);
         holds("all parts of a reservation make its key", reserved)?;
     }
     let ended = clock(&store).await?.saturating_sub(Duration::seconds(1));
