@@ -8,7 +8,7 @@ use mcp_authz::message::token::{TokenReply, TokenResponse};
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::time::Duration;
 
-use crate::world::{
+use crate::peers::{
     Answer, MAIL, NOTES, REDIRECT, Seen, Served, World, parameter, scopes, session, with_parameter,
 };
 

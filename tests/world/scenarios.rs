@@ -8,7 +8,7 @@ use mcp_authz::sealer::PlaintextRecords;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::time::Duration;
 
-use crate::world::{Answer, MAIL, NOTES, Seen, Served, World, scopes, session};
+use crate::peers::{Answer, MAIL, NOTES, Seen, Served, World, scopes, session};
 
 #[test]
 fn from_a_401_to_a_tool_call() {
@@ -156,7 +156,7 @@ fn two_servers_behind_one_authorization_server_never_share_a_token() {
 fn a_client_is_known_by_its_metadata_document() {
     let mut world = World::new();
     let url = mcp_authz::identifier::ClientMetadataUrl::new("https://notebook.example/client.json").unwrap();
-    let redirect = mcp_authz::identifier::RedirectUri::new(crate::world::REDIRECT).unwrap();
+    let redirect = mcp_authz::identifier::RedirectUri::new(crate::peers::REDIRECT).unwrap();
     let configuration =
         mcp_authz::client::Configuration::new("Notebook", redirect).metadata_document(url.clone());
     let client = mcp_authz::client::Client::new(configuration);

@@ -1,0 +1,12 @@
+//! Both peers and everything between them in memory: a client host, a resource host, a server host and a person with a
+//! browser, under a virtual clock and seeded randomness. Scenarios read like what happens.
+
+mod approval;
+mod attacks;
+mod grants;
+mod peers;
+mod races;
+mod scenarios;
+mod store;
+mod token_endpoint;
+mod token_host;
