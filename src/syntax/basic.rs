@@ -62,6 +62,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{decode, encode};
+    use crate::limits;
     use crate::secret::ClientSecret;
 
     fn field(pair: &str) -> String {
@@ -91,7 +92,37 @@ mod tests {
         ] {
             assert!(decode(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(decode(b"bAsIc aWQ6cw==").is_ok());
+        for text in ["Basic\taWQ6cw==", "Basic aWQ6cw== ", "Basic aWQ6cw==, Basic aWQ6cw==", "Basic aWQ_cw=="]
+        {
+            assert!(decode(text.as_bytes()).is_err(), "{text:?}");
+        }
+        assert!(decode(field(":secret").as_bytes()).is_err(), "an empty identifier");
+        assert!(decode(&[&b"Basic "[..], STANDARD.encode(b"\xff:s").as_bytes()].concat()).is_err());
+        for text in ["bAsIc aWQ6cw==", "Basic   aWQ6cw=="] {
+            assert!(decode(text.as_bytes()).is_ok(), "{text}");
+        }
+    }
+
+    // I-G1
+    #[test]
+    fn size_is_bounded() {
+        let padded = |bytes: usize| ["Basic", &" ".repeat(bytes - 13), "aWQ6cw=="].concat();
+        assert!(decode(padded(limits::FIELD_BYTES).as_bytes()).is_ok());
+        assert!(decode(padded(limits::FIELD_BYTES + 1).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn an_identifier_may_be_a_url() {
+        let secret = ClientSecret::new("s").unwrap();
+        let (id, _) = decode(encode("https://c.example/m.json", &secret).as_bytes()).unwrap();
+        assert_eq!(id, "https://c.example/m.json");
+    }
+
+    // I-G7
+    #[test]
+    fn the_secret_stays_out_of_debug() {
+        let shown = std::format!("{:?}", decode(field("id:canary").as_bytes()));
+        assert!(!shown.contains("canary"), "{shown}");
     }
 
     proptest! {

@@ -96,11 +96,11 @@ impl JsonObject {
         }
         let nodes = Cell::new(0);
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let value =
+        let mut value =
             Node { depth: 0, nodes: &nodes }.deserialize(&mut reader).map_err(|_| JsonError::Malformed)?;
         reader.end().map_err(|_| JsonError::Malformed)?;
-        match &value {
-            JsonValue::Object(object) => Ok(object.clone()),
+        match &mut value {
+            JsonValue::Object(object) => Ok(core::mem::take(object)),
             _ => Err(JsonError::Malformed),
         }
     }
@@ -288,14 +288,8 @@ struct Node<'n> {
 }
 
 impl Node<'_> {
-    fn below<E: serde::de::Error>(&self) -> Result<Self, E> {
-        let count = self.nodes.get().saturating_add(1);
-        self.nodes.set(count);
-        let depth = self.depth.saturating_add(1);
-        if depth > limits::JSON_DEPTH || count > limits::JSON_NODES {
-            return Err(E::custom("too deep or too many"));
-        }
-        Ok(Node { depth, nodes: self.nodes })
+    fn below(&self) -> Self {
+        Node { depth: self.depth.saturating_add(1), nodes: self.nodes }
     }
 }
 
@@ -303,6 +297,12 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = JsonValue;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<JsonValue, D::Error> {
+        // I-G1: before the value is read.
+        let count = self.nodes.get().saturating_add(1);
+        self.nodes.set(count);
+        if self.depth > limits::JSON_DEPTH || count > limits::JSON_NODES {
+            return Err(D::Error::custom("too deep or too many"));
+        }
         deserializer.deserialize_any(self)
     }
 }
@@ -340,7 +340,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
         let mut elements = Vec::new();
-        while let Some(element) = access.next_element_seed(self.below()?)? {
+        while let Some(element) = access.next_element_seed(self.below())? {
             elements.push(element);
         }
         Ok(JsonValue::Array(elements))
@@ -349,7 +349,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<JsonValue, A::Error> {
         let mut members = BTreeMap::new();
         while let Some(name) = access.next_key::<String>()? {
-            let value = access.next_value_seed(self.below()?)?;
+            let value = access.next_value_seed(self.below())?;
             if members.insert(name, value).is_some() {
                 return Err(A::Error::custom("repeated member"));
             }
@@ -439,12 +439,20 @@ mod tests {
     #[test]
     fn size_depth_and_count_are_bounded() {
         assert_eq!(JsonObject::parse(b"{}   ", 4).unwrap_err(), JsonError::TooLarge);
+        assert!(JsonObject::parse(b"{}   ", 5).is_ok());
         let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
-        assert!(parse(&deep(limits::JSON_DEPTH - 1)).is_ok());
+        assert!(parse(&deep(limits::JSON_DEPTH)).is_ok());
         assert_eq!(parse(&deep(limits::JSON_DEPTH + 1)).unwrap_err(), JsonError::Malformed);
+        let objects = |n: usize| format!("{}1{}", "{\"a\":".repeat(n), "}".repeat(n));
+        assert!(parse(&objects(limits::JSON_DEPTH)).is_ok());
+        assert_eq!(parse(&objects(limits::JSON_DEPTH + 1)).unwrap_err(), JsonError::Malformed);
         assert_eq!(parse(&deep(20_000)).unwrap_err(), JsonError::Malformed);
-        let wide = format!("{{\"a\":[{}1]}}", "1,".repeat(limits::JSON_NODES));
-        assert_eq!(parse(&wide).unwrap_err(), JsonError::Malformed);
+        let wide = |n: usize| format!("{{\"a\":[{}1]}}", "1,".repeat(n));
+        // The object, its array and the last element count as well.
+        assert!(parse(&wide(limits::JSON_NODES - 3)).is_ok());
+        assert_eq!(parse(&wide(limits::JSON_NODES - 2)).unwrap_err(), JsonError::Malformed);
+        let members: Vec<_> = (0..=limits::JSON_NODES).map(|n| format!("\"{n}\":1")).collect();
+        assert_eq!(parse(&format!("{{{}}}", members.join(","))).unwrap_err(), JsonError::Malformed);
     }
 
     #[test]
