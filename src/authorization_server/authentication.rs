@@ -52,7 +52,7 @@ impl PresentedCredentials {
         let body_id = form.get("client_id");
         let body_secret = form.get("client_secret");
         // RFC7523-3.2-1: an assertion is a mechanism of its own, never a parameter to overlook.
-        if form.has_name("client_assertion") || form.has_name("client_assertion_type") {
+        if form.get("client_assertion").is_some() || form.get("client_assertion_type").is_some() {
             return Err(match (field, body_secret) {
                 (None, None) => TokenReason::UnsupportedAuthentication,
                 _ => TokenReason::AssertionBesideCredentials,

@@ -7,6 +7,9 @@ use crate::grants::{
 use crate::token_host::{Flow, Seeded};
 use mcp_authz::authorization_server::Lifetimes;
 use mcp_authz::authorization_server::record::ClientCredential;
+use mcp_authz::authorization_server::refresh::RefreshOutcome;
+use mcp_authz::authorization_server::revocation::RevocableOutcome;
+use mcp_authz::authorization_server::token::{CodeOutcome, TokenClientOutcome};
 use mcp_authz::message::exchange::RequestHead;
 use mcp_authz::time::Duration;
 use proptest::prelude::*;
@@ -217,21 +220,112 @@ fn a_failure_at_any_action_is_503_and_costs_nothing() {
     }
 }
 
-// I-G4, I-G9: nobody gets tokens by another action's receipt.
+/// Carries a request out until the action that `stop` names waits.
+fn until(world: &mut World, mut flow: Flow, stop: fn(&Flow) -> bool) -> Flow {
+    while !stop(&flow) {
+        flow = flow.advance(&mut world.store, &mut world.entropy);
+    }
+    flow
+}
+
+// I-G4, I-G5: nobody gets an answer by the receipt of another's action, and the state is given back.
 #[test]
-fn the_receipt_of_another_redemption_is_given_back() {
+fn a_receipt_of_another_action_advances_nothing() {
     let mut world = World::with_code_for(APP);
-    let to_redemption = |world: &mut World| {
-        let mut flow = Request::code(APP).begin(&world.server);
-        while !matches!(flow, Flow::Redeem(..)) {
-            flow = flow.advance(&mut world.store, &mut world.entropy);
-        }
-        flow
+    let redeem = |world: &mut World| {
+        let flow = Request::code(APP).begin(&world.server);
+        until(world, flow, |flow| matches!(flow, Flow::Redeem(..)))
     };
-    let (first, second) = (to_redemption(&mut world), to_redemption(&mut world));
-    let (Flow::Redeem(own, _), Flow::Redeem(_, waiting)) = (first, second) else { panic!() };
-    let receipt = world.store.redeem_code(own);
-    assert!(waiting.redeemed(receipt, &mut world.entropy).is_err());
+    let (first, second) = (redeem(&mut world), redeem(&mut world));
+    let (Flow::Redeem(action, own), Flow::Redeem(other, _)) = (first, second) else { panic!() };
+    let own = own.redeemed(world.store.redeem_code(other), &mut world.entropy).unwrap_err().state;
+    let receipt = world.store.redeem_code(action);
+    assert!(own.redeemed(receipt, &mut world.entropy).is_ok());
+
+    let mut world = World::with_code_for(APP);
+    let refresh = Request::refresh(APP, &world.refresh_token());
+    let rotate = |world: &mut World| {
+        let flow = refresh.begin(&world.server);
+        until(world, flow, |flow| matches!(flow, Flow::Rotate(..)))
+    };
+    let (first, second) = (rotate(&mut world), rotate(&mut world));
+    let (Flow::Rotate(_, own), Flow::Rotate(other, _)) = (first, second) else { panic!() };
+    assert!(own.rotated(world.store.rotate_refresh(other), &mut world.entropy).is_err());
+
+    let replay = |world: &mut World| {
+        let flow = Request::code(APP).begin(&world.server);
+        until(world, flow, |flow| matches!(flow, Flow::Revoke(..)))
+    };
+    let (first, second) = (replay(&mut world), replay(&mut world));
+    let (Flow::Revoke(_, own), Flow::Revoke(other, _)) = (first, second) else { panic!() };
+    let receipt = world.store.revoke_family(other);
+    assert!(own.revoked(receipt).is_err());
+
+    let mut world = World::with_code_for(APP);
+    let ask = Request::revocation(APP, &world.refresh_token());
+    let revoke = |world: &mut World| {
+        let flow = ask.begin_revocation(&world.server);
+        until(world, flow, |flow| matches!(flow, Flow::Revoked(..)))
+    };
+    let (first, second) = (revoke(&mut world), revoke(&mut world));
+    let (Flow::Revoked(_, own), Flow::Revoked(other, _)) = (first, second) else { panic!() };
+    let receipt = world.store.revoke_family(other);
+    assert!(own.revoked(receipt).is_err());
+}
+
+// I-G4, I-C2: what was read for one request says nothing about another.
+#[test]
+fn what_was_read_for_another_request_advances_nothing() {
+    let mut world = World::with_code_for(APP);
+    let (server, entropy) = (world.server.clone(), &mut Seeded(5));
+    let Flow::Client(_, own) = Request::code(WEB).begin(&server) else { panic!() };
+    let Flow::Client(other, _) = Request::code(APP).begin(&server) else { panic!() };
+    let TokenClientOutcome::Refused(failure) = own.found(world.store.find_client(other)) else { panic!() };
+    assert_eq!(failure.respond().status(), 500);
+
+    let read = |world: &mut World, request: &Request| {
+        let flow = request.begin(&server);
+        flow.advance(&mut world.store, &mut Seeded(6))
+    };
+    let guess = Request::code(APP).with("code", "a-guess");
+    let Flow::Code(_, own) = read(&mut world, &guess) else { panic!() };
+    let Flow::Code(other, _) = read(&mut world, &Request::code(APP)) else { panic!() };
+    let CodeOutcome::Refused(failure) = own.found(world.store.read_code(other), entropy) else { panic!() };
+    assert_eq!(failure.respond().status(), 500);
+
+    let token = world.refresh_token();
+    let Flow::Refresh(_, own) = read(&mut world, &Request::refresh(APP, "a-guess")) else { panic!() };
+    let Flow::Refresh(other, _) = read(&mut world, &Request::refresh(APP, &token)) else { panic!() };
+    let RefreshOutcome::Refused(failure) = own.found(world.store.read_refresh(other), entropy) else {
+        panic!()
+    };
+    assert_eq!(failure.respond().status(), 500);
+
+    let revocable = |world: &mut World, token: &str| {
+        let flow = Request::revocation(APP, token).begin_revocation(&server);
+        flow.advance(&mut world.store, &mut Seeded(7))
+    };
+    let Flow::Revocable(_, own) = revocable(&mut world, "a-guess") else { panic!() };
+    let Flow::Revocable(other, _) = revocable(&mut world, &token) else { panic!() };
+    let RevocableOutcome::Refused(failure) = own.found(world.store.read_refresh(other), entropy) else {
+        panic!()
+    };
+    assert_eq!(failure.respond().status(), 500);
+}
+
+// I-G4: a token is signed for one answer.
+#[test]
+fn the_signature_of_another_token_is_refused() {
+    let mut world = World::with_code_for(APP);
+    let sign = |world: &mut World| {
+        let flow = Request::code(APP).begin(&world.server);
+        until(world, flow, |flow| matches!(flow, Flow::Sign(..)))
+    };
+    let (first, second) = (sign(&mut world), sign(&mut world));
+    let (Flow::Sign(_, own), Flow::Sign(other, _)) = (first, second) else { panic!() };
+    let failure = own.signed(other.signed([0_u8; 64]).unwrap()).unwrap_err();
+    assert_eq!(failure.respond().status(), 500);
+    assert!(world.send(&Request::code(APP)).is_success());
 }
 
 // OAUTH21-3.2.3-6, OAUTH21-3.2.4-5
