@@ -23,7 +23,7 @@ use crate::time::{self, OffsetDateTime};
 /// Refuses a target other than the grant's one resource; none named means that one (D30).
 pub(crate) fn check_target(grant: &GrantRecord, requested: Option<&str>) -> Result<(), TokenReason> {
     let Some(requested) = requested else { return Ok(()) };
-    // RFC8707-2.2-1, RFC8707-2-6: looked up as at the authorization endpoint, minted in the configured spelling.
+    // RFC8707-2.2-1, RFC8707-2-6, MCP-AUTH-058: looked up as at the authorization endpoint, minted in the configured spelling.
     let requested = ResourceId::new(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
     if requested.lookup_key() != grant.resource.lookup_key() {
         return Err(TokenReason::TargetOutsideGrant);
@@ -64,7 +64,7 @@ pub(crate) fn new_refresh(
     let token = secret::fresh(entropy, RefreshToken::new).map_err(|_| TokenReason::NoEntropy)?;
     // OAUTH21-4.3.3-2
     let expires = time::after(now, server.lifetimes().refresh_idle).min(grant.not_after);
-    // OAUTH21-4.3.3-1, OAUTH21-3.2.3-7: the whole grant, whatever part of it the access token gets.
+    // OAUTH21-4.3.3-1, OAUTH21-3.2.3-7, RFC8707-2.2-2: the whole grant, whatever part of it the access token gets.
     let record = RefreshRecord { grant: grant.clone(), generation, expires };
     Ok((token, record))
 }
@@ -98,7 +98,7 @@ impl Issuance {
             return Err(TokenReason::GrantExpired);
         }
         let jti = draw_text(entropy).map_err(|_| TokenReason::NoEntropy)?;
-        // RFC9068-2.2-1, RFC9068-2.2-2, RFC9068-3-1, RFC9068-2.2.3-1
+        // RFC9068-2.2-1, RFC9068-2.2-2, RFC9068-2.2.3-1; RFC9068-3-1, RFC8707-2-5, RFC9068-5-1: one audience, the grant's.
         let claims = AccessTokenClaims {
             iss: server.issuer().as_str().to_string(),
             sub: grant.subject.clone(),
@@ -127,6 +127,7 @@ impl Issuance {
         Ok(Issued(TokenResponse {
             access_token,
             token_type: TokenType::Bearer,
+            // OAUTH21-3.2.3-4
             expires_in: Some(self.expires_in),
             refresh_token: self.refresh,
             // OAUTH21-1.4.1-1: always stated, so that a smaller one never goes unseen.

@@ -112,7 +112,7 @@ impl RefreshInner {
         let wanted = self.wanted_scope(&grant)?;
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
         let next = record.generation.checked_add(1).ok_or(TokenReason::GrantExpired)?;
-        // MCP-SEC-004
+        // MCP-SEC-004, OAUTH21-2.4-4: what is stolen from a public client serves once, and its second use is noticed.
         let (token, successor) = issuance::new_refresh(&self.server, &grant, next, found.now, entropy)?;
         let digest = token.digest();
         let (sign, issuance) = Issuance::plan(&self.server, &grant, scope, Some(token), found.now, entropy)?;
