@@ -1,11 +1,14 @@
 //! The loopback listener that a browser comes back to (RFC 8252 section 7.3, I-L12).
 //!
-//! It is bound to the literal 127.0.0.1 on a free port for one login, hands each arrival to the host and answers
-//! with a small page. Any page in any browser can make requests to it: whether an arrival is the awaited one is
-//! for the core to say, and one that is not leaves the listener as it was.
+//! It is bound to the literal 127.0.0.1 on a free port, hands each arrival to the host while a login waits, and
+//! answers with a small page. Any page in any browser can make requests to it: whether an arrival is the awaited one
+//! is for the core to say, and one that is not leaves the listener as it was. While no login waits, every visit is a
+//! stray one.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,12 +45,19 @@ pub enum ListenError {
     Stopped,
 }
 
-/// A listener on 127.0.0.1 for one login.
+/// A listener on 127.0.0.1, one login at a time.
 #[derive(Debug)]
 pub struct CallbackListener {
     address: SocketAddr,
     arrivals: mpsc::Receiver<Arrival>,
     tasks: JoinSet<()>,
+    waiting: Arc<AtomicBool>,
+}
+
+/// A login that waits for the browser, until its deadline or until it is dropped.
+#[derive(Debug)]
+pub struct WaitingLogin<'a> {
+    listener: &'a mut CallbackListener,
     deadline: Instant,
 }
 
@@ -72,20 +82,27 @@ enum Page {
 }
 
 impl CallbackListener {
-    /// Listens on a free port of 127.0.0.1 until the deadline.
+    /// Listens on a free port of 127.0.0.1.
     ///
     /// # Errors
     /// The operating system's, when it gives no port.
-    pub async fn bind(deadline: Duration) -> std::io::Result<Self> {
-        // I-L12, OAUTH21-8.4.2-1: the literal address, so that no other machine and no name leads here.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    pub async fn bind() -> std::io::Result<Self> {
+        Self::bind_port(0).await
+    }
+
+    /// Listens on that port of 127.0.0.1: the one of a registration made before.
+    ///
+    /// # Errors
+    /// The operating system's, when the port is taken.
+    pub async fn bind_port(port: u16) -> std::io::Result<Self> {
+        // I-L12, RFC8252-8.3-1: the literal address, so that no other machine and no name leads here.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let (sender, arrivals) = mpsc::channel(CONNECTIONS);
+        let waiting = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, address, sender));
-        let now = Instant::now();
-        let deadline = now.checked_add(deadline).unwrap_or(now);
-        Ok(Self { address, arrivals, tasks, deadline })
+        tasks.spawn(serve(listener, Visited { address, sender, waiting: Arc::clone(&waiting) }));
+        Ok(Self { address, arrivals, tasks, waiting })
     }
 
     /// The address it listens on.
@@ -101,22 +118,39 @@ impl CallbackListener {
         RedirectUri::new(format!("http://{}{path}", self.address))
     }
 
-    /// The next well-formed callback. What is none was answered already and is not reported.
-    ///
-    /// # Errors
-    /// [`ListenError::DeadlinePassed`] once the time given at the start is over.
-    pub async fn next(&mut self) -> Result<Arrival, ListenError> {
-        match tokio::time::timeout_at(self.deadline, self.arrivals.recv()).await {
-            Ok(Some(arrival)) => Ok(arrival),
-            Ok(None) => Err(ListenError::Stopped),
-            Err(_) => Err(ListenError::DeadlinePassed),
-        }
+    /// Begins to hand callbacks over, for so long at most. Call it before the browser is opened.
+    pub fn login(&mut self, time: Duration) -> WaitingLogin<'_> {
+        self.waiting.store(true, Ordering::SeqCst);
+        let now = Instant::now();
+        WaitingLogin { listener: self, deadline: now.checked_add(time).unwrap_or(now) }
     }
 
     /// Stops listening; pages already answered still reach their browsers.
     pub async fn close(mut self) {
         self.arrivals.close();
         let _ = tokio::time::timeout(Duration::from_secs(2), self.tasks.join_all()).await;
+    }
+}
+
+impl WaitingLogin<'_> {
+    /// The next well-formed callback. What is none was answered already and is not reported.
+    ///
+    /// # Errors
+    /// [`ListenError::DeadlinePassed`] once the time given at the start is over.
+    pub async fn next(&mut self) -> Result<Arrival, ListenError> {
+        match tokio::time::timeout_at(self.deadline, self.listener.arrivals.recv()).await {
+            Ok(Some(arrival)) => Ok(arrival),
+            Ok(None) => Err(ListenError::Stopped),
+            Err(_) => Err(ListenError::DeadlinePassed),
+        }
+    }
+}
+
+impl Drop for WaitingLogin<'_> {
+    fn drop(&mut self) {
+        self.listener.waiting.store(false, Ordering::SeqCst);
+        // Whoever arrived meanwhile is told that nothing waits, instead of standing in the way of the next login.
+        while self.listener.arrivals.try_recv().is_ok() {}
     }
 }
 
@@ -144,15 +178,23 @@ impl WaitingBrowser {
     }
 }
 
+/// What a connection needs to know.
+#[derive(Clone)]
+struct Visited {
+    address: SocketAddr,
+    sender: mpsc::Sender<Arrival>,
+    waiting: Arc<AtomicBool>,
+}
+
 /// Accepts connections until the host stops listening.
-async fn serve(listener: TcpListener, address: SocketAddr, sender: mpsc::Sender<Arrival>) {
+async fn serve(listener: TcpListener, visited: Visited) {
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= CONNECTIONS {
             connections.join_next().await;
         }
         let stream = tokio::select! {
-            () = sender.closed() => break,
+            () = visited.sender.closed() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(_) => {
@@ -161,11 +203,11 @@ async fn serve(listener: TcpListener, address: SocketAddr, sender: mpsc::Sender<
                 }
             },
         };
-        let sender = sender.clone();
+        let visited = visited.clone();
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let sender = sender.clone();
-                async move { Ok::<_, Infallible>(answer(&request, address, &sender).await) }
+                let visited = visited.clone();
+                async move { Ok::<_, Infallible>(answer(&request, &visited).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -181,11 +223,8 @@ async fn serve(listener: TcpListener, address: SocketAddr, sender: mpsc::Sender<
 }
 
 /// Answers one request, after asking the host about a callback.
-async fn answer(
-    request: &Request<Incoming>,
-    address: SocketAddr,
-    sender: &mpsc::Sender<Arrival>,
-) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, visited: &Visited) -> Response<Full<Bytes>> {
+    let Visited { address, sender, waiting } = visited;
     // A name that was made to point at this machine carries its own Host (I-A11).
     let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
     if host != Some(address.to_string().as_bytes()) {
@@ -199,12 +238,15 @@ async fn answer(
     let Ok(callback) = Callback::from_parts(&location, request.uri().query().unwrap_or_default()) else {
         return page(StatusCode::NOT_FOUND, Page::Stray);
     };
-    let (browser, waiting) = oneshot::channel();
+    if !waiting.load(Ordering::SeqCst) {
+        return page(StatusCode::NOT_FOUND, Page::Stray);
+    }
+    let (browser, answered) = oneshot::channel();
     let arrival = Arrival { callback, browser: WaitingBrowser(browser) };
     if sender.send(arrival).await.is_err() {
         return page(StatusCode::NOT_FOUND, Page::Stray);
     }
-    match waiting.await.unwrap_or(Page::Stray) {
+    match answered.await.unwrap_or(Page::Stray) {
         shown @ Page::Stray => page(StatusCode::NOT_FOUND, shown),
         shown => page(StatusCode::OK, shown),
     }
@@ -262,7 +304,7 @@ mod tests {
 
     #[tokio::test]
     async fn listens_on_the_literal_loopback_address_only() {
-        let listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        let listener = CallbackListener::bind().await.unwrap();
         assert_eq!(listener.address().ip().to_string(), "127.0.0.1");
         let uri = listener.redirect_uri("/callback").unwrap();
         assert_eq!(uri.as_str(), format!("http://127.0.0.1:{}/callback", listener.address().port()));
@@ -270,17 +312,19 @@ mod tests {
 
     #[tokio::test]
     async fn hands_over_each_callback_and_goes_on_listening() {
-        let mut listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        let mut listener = CallbackListener::bind().await.unwrap();
         let address = listener.address();
+        let mut login = listener.login(Duration::from_secs(5));
         let stray = tokio::spawn(visit(address, get(address, "/other?code=x&state=y")));
-        let (callback, browser) = listener.next().await.unwrap().into_parts();
+        let (callback, browser) = login.next().await.unwrap().into_parts();
         assert_eq!(callback.location(), format!("http://{address}/other"));
         browser.stray();
         assert!(stray.await.unwrap().starts_with("HTTP/1.1 404"));
         let real = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y&iss=https%3A%2F%2Fh")));
-        let (callback, browser) = listener.next().await.unwrap().into_parts();
+        let (callback, browser) = login.next().await.unwrap().into_parts();
         assert_eq!(callback.iss(), Some("https://h"));
         browser.accepted();
+        drop(login);
         listener.close().await;
         let answer = real.await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"));
@@ -291,8 +335,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_callback_is_answered_and_not_reported() {
-        let mut listener = CallbackListener::bind(Duration::from_millis(400)).await.unwrap();
+        let mut listener = CallbackListener::bind().await.unwrap();
         let address = listener.address();
+        let mut login = listener.login(Duration::from_millis(400));
         for (request, status) in [
             (get(address, "/favicon.ico"), "404"),
             (get(address, "/callback?code=a&code=b"), "404"),
@@ -306,16 +351,34 @@ mod tests {
             let answer = visit(address, request.clone()).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request} {answer}");
         }
-        assert_eq!(listener.next().await.unwrap_err(), ListenError::DeadlinePassed);
+        assert_eq!(login.next().await.unwrap_err(), ListenError::DeadlinePassed);
     }
 
     #[tokio::test]
     async fn a_silent_connection_does_not_keep_others_out() {
-        let mut listener = CallbackListener::bind(Duration::from_secs(5)).await.unwrap();
+        let mut listener = CallbackListener::bind().await.unwrap();
         let address = listener.address();
+        let mut login = listener.login(Duration::from_secs(5));
         let _silent = TcpStream::connect(address).await.unwrap();
         let visit = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y")));
-        listener.next().await.unwrap().into_parts().1.failed();
+        login.next().await.unwrap().into_parts().1.failed();
         assert!(visit.await.unwrap().contains("No access was granted"));
+    }
+
+    #[tokio::test]
+    async fn while_no_login_waits_every_visit_is_stray() {
+        let mut listener = CallbackListener::bind().await.unwrap();
+        let address = listener.address();
+        let target = "/callback?code=x&state=y";
+        assert!(visit(address, get(address, target)).await.starts_with("HTTP/1.1 404"));
+        let early = {
+            let _login = listener.login(Duration::from_secs(5));
+            let early = tokio::spawn(visit(address, get(address, target)));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            early
+        };
+        assert!(early.await.unwrap().starts_with("HTTP/1.1 404"));
+        let mut login = listener.login(Duration::from_millis(100));
+        assert_eq!(login.next().await.unwrap_err(), ListenError::DeadlinePassed);
     }
 }
