@@ -623,8 +623,8 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
     }
     let ended = clock(&store).await?.saturating_sub(Duration::seconds(1));
     for _ in 0..2 {
-        let action = core::reserve_once("c1", audience.clone(), "ended", ended, &mut OsEntropy)?;
-        let reserved = core::reserved(&store.reserve_once(action).await?);
+        let action = core::reserve_once("c1", audience.clone(), "ended", ended);
+        let reserved = store.reserve_once(action).await?.reserves("ended");
         holds("a reservation that has ended is free again", reserved)?;
     }
     Ok(())
