@@ -7,6 +7,7 @@ mod grants;
 mod peers;
 mod races;
 mod scenarios;
-mod store;
+#[path = "../../fuzz/oracles/src/store.rs"]
+pub mod store;
 mod token_endpoint;
 mod token_host;

@@ -7,14 +7,39 @@
 //! `cargo fuzz run -s none form /tmp/form fuzz/corpus/form`.
 
 mod challenge;
+mod choices;
+mod client_flow;
+mod documents;
+mod identifiers;
+mod jws;
+mod server_flow;
+pub mod store;
 mod syntax;
 
 pub use challenge::challenge;
+pub use client_flow::client_flow;
+pub use documents::{callback, documents};
+pub use identifiers::{pkce, redirect, resource};
+pub use jws::jws;
+pub use server_flow::server_flow;
 pub use syntax::{base64url, basic, form, json};
 
 /// An invariant over any bytes.
 pub type Oracle = fn(&[u8]);
 
 /// Every oracle by the name of its target.
-pub const ORACLES: &[(&str, Oracle)] =
-    &[("base64url", base64url), ("basic", basic), ("challenge", challenge), ("form", form), ("json", json)];
+pub const ORACLES: &[(&str, Oracle)] = &[
+    ("base64url", base64url),
+    ("basic", basic),
+    ("callback", callback),
+    ("challenge", challenge),
+    ("client_flow", client_flow),
+    ("documents", documents),
+    ("form", form),
+    ("json", json),
+    ("jws", jws),
+    ("pkce", pkce),
+    ("redirect", redirect),
+    ("resource", resource),
+    ("server_flow", server_flow),
+];

@@ -26,7 +26,7 @@ enum Family {
 
 /// Everything that decides what a credential is good for; equal before and after an action that changed nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Credentials {
+pub struct Credentials {
     codes: BTreeMap<SecretDigest, (CodeRecord, bool)>,
     families: BTreeMap<FamilyId, Family>,
     tombstones: BTreeMap<FamilyId, &'static str>,
@@ -44,7 +44,7 @@ enum EpochOf {
 
 /// The store. Its clock stands still until a test moves it.
 #[derive(Debug)]
-pub(crate) struct Store {
+pub struct Store {
     now: OffsetDateTime,
     clients: BTreeMap<String, ClientRecord>,
     used_clients: BTreeSet<String>,
@@ -54,7 +54,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// An empty store whose clock shows that time.
-    pub(crate) fn new(now: OffsetDateTime) -> Self {
+    pub fn new(now: OffsetDateTime) -> Self {
         Self {
             now,
             clients: BTreeMap::new(),
@@ -65,61 +65,66 @@ impl Store {
     }
 
     /// The store's clock.
-    pub(crate) fn now(&self) -> OffsetDateTime {
+    pub fn now(&self) -> OffsetDateTime {
         self.now
     }
 
     /// Moves the clock.
-    pub(crate) fn pass(&mut self, duration: Duration) {
+    pub fn pass(&mut self, duration: Duration) {
         self.now += duration;
     }
 
     /// Writes a client down, as an operator does.
-    pub(crate) fn put_client(&mut self, record: ClientRecord) {
+    pub fn put_client(&mut self, record: ClientRecord) {
         self.clients.insert(record.client_id.as_str().to_owned(), record);
     }
 
     /// Forgets a client, as housekeeping does.
-    pub(crate) fn drop_client(&mut self, client_id: &str) {
+    pub fn drop_client(&mut self, client_id: &str) {
         self.clients.remove(client_id);
     }
 
     /// Inserts a code with its pending family, as an approval does.
-    pub(crate) fn put_code(&mut self, digest: SecretDigest, record: CodeRecord) {
+    pub fn put_code(&mut self, digest: SecretDigest, record: CodeRecord) {
         self.credentials.families.insert(record.grant.family, Family::Pending);
         self.credentials.codes.insert(digest, (record, false));
     }
 
     /// Everything that decides about credentials.
-    pub(crate) fn credentials(&self) -> Credentials {
+    pub fn credentials(&self) -> Credentials {
         self.credentials.clone()
     }
 
     /// The refresh tokens of a family that could be used now: a chain has at most one (I-T1).
-    pub(crate) fn live_leaves(&self, family: FamilyId) -> usize {
+    pub fn live_leaves(&self, family: FamilyId) -> usize {
         let leaf = |(record, retired): &&(RefreshRecord, bool)| {
             record.grant.family == family && !retired && self.is_active(&record.grant)
         };
         self.credentials.refresh.values().filter(leaf).count()
     }
 
+    /// Every family there ever was.
+    pub fn families(&self) -> Vec<FamilyId> {
+        self.credentials.families.keys().copied().collect()
+    }
+
     /// Whether the family has a tombstone.
-    pub(crate) fn is_revoked(&self, family: FamilyId) -> bool {
+    pub fn is_revoked(&self, family: FamilyId) -> bool {
         self.credentials.tombstones.contains_key(&family)
     }
 
     /// Why the family has a tombstone.
-    pub(crate) fn revocation(&self, family: FamilyId) -> Option<&'static str> {
+    pub fn revocation(&self, family: FamilyId) -> Option<&'static str> {
         self.credentials.tombstones.get(&family).copied()
     }
 
     /// Whether the client ever completed an authorization (D40).
-    pub(crate) fn was_used(&self, client_id: &str) -> bool {
+    pub fn was_used(&self, client_id: &str) -> bool {
         self.used_clients.contains(client_id)
     }
 
     /// [`FindClient`]
-    pub(crate) fn find_client(&self, action: FindClient) -> ClientFound {
+    pub fn find_client(&self, action: FindClient) -> ClientFound {
         match self.clients.get(action.client_id().as_str()).cloned() {
             Some(record) => action.found(record, self.now),
             None => action.absent(self.now),
@@ -127,7 +132,7 @@ impl Store {
     }
 
     /// [`InsertClient`]
-    pub(crate) fn insert_client(&mut self, action: InsertClient) -> ClientInsertion {
+    pub fn insert_client(&mut self, action: InsertClient) -> ClientInsertion {
         let key = action.record().client_id.as_str().to_owned();
         if self.clients.contains_key(&key) {
             return action.taken();
@@ -137,7 +142,7 @@ impl Store {
     }
 
     /// [`InsertDecision`]
-    pub(crate) fn insert_decision(&mut self, action: InsertDecision) -> DecisionInsertion {
+    pub fn insert_decision(&mut self, action: InsertDecision) -> DecisionInsertion {
         if let Some(client) = action.client() {
             let key = client.client_id.as_str().to_owned();
             let replaceable = |known: &ClientRecord| known.origin == ClientOrigin::MetadataDocument;
@@ -150,7 +155,7 @@ impl Store {
     }
 
     /// [`ReadDecision`]
-    pub(crate) fn read_decision(&self, action: ReadDecision) -> DecisionFound {
+    pub fn read_decision(&self, action: ReadDecision) -> DecisionFound {
         match self.decisions.get(&action.key()).cloned() {
             Some(record) => {
                 let epochs = self.epochs(record.client_id.as_str(), &record.subject);
@@ -161,7 +166,7 @@ impl Store {
     }
 
     /// [`DecideOnce`]
-    pub(crate) fn decide_once(&mut self, action: DecideOnce) -> DecisionTaken {
+    pub fn decide_once(&mut self, action: DecideOnce) -> DecisionTaken {
         let Some(record) = self.decisions.get(&action.decision()) else { return action.absent() };
         if record.agent != *action.agent() || record.subject != action.subject() {
             return action.not_yours();
@@ -174,7 +179,7 @@ impl Store {
     }
 
     /// [`ReadCode`]
-    pub(crate) fn read_code(&self, action: ReadCode) -> CodeFound {
+    pub fn read_code(&self, action: ReadCode) -> CodeFound {
         match self.credentials.codes.get(&action.digest()).cloned() {
             Some((record, false)) => action.live(record, self.now),
             Some((record, true)) => action.spent(record, self.now),
@@ -183,7 +188,7 @@ impl Store {
     }
 
     /// [`RedeemCode`]
-    pub(crate) fn redeem_code(&mut self, action: RedeemCode) -> CodeRedemption {
+    pub fn redeem_code(&mut self, action: RedeemCode) -> CodeRedemption {
         let family = action.grant().family;
         match self.credentials.codes.get(&action.digest()) {
             None => return action.absent(),
@@ -207,7 +212,7 @@ impl Store {
     }
 
     /// [`ReadRefresh`]
-    pub(crate) fn read_refresh(&self, action: ReadRefresh) -> RefreshFound {
+    pub fn read_refresh(&self, action: ReadRefresh) -> RefreshFound {
         match self.credentials.refresh.get(&action.digest()).cloned() {
             Some((record, _)) if !self.is_active(&record.grant) => action.absent(self.now),
             Some((record, false)) => action.live(record, self.now),
@@ -217,7 +222,7 @@ impl Store {
     }
 
     /// [`RotateRefresh`]
-    pub(crate) fn rotate_refresh(&mut self, action: RotateRefresh) -> RefreshRotation {
+    pub fn rotate_refresh(&mut self, action: RotateRefresh) -> RefreshRotation {
         let Some((record, retired)) = self.credentials.refresh.get(&action.presented()) else {
             return action.absent();
         };
@@ -236,13 +241,13 @@ impl Store {
     }
 
     /// [`RevokeFamily`]
-    pub(crate) fn revoke_family(&mut self, action: RevokeFamily) -> FamilyRevocation {
+    pub fn revoke_family(&mut self, action: RevokeFamily) -> FamilyRevocation {
         self.credentials.tombstones.entry(action.family()).or_insert(action.reason().as_str());
         action.revoked()
     }
 
     /// [`RevokeAll`]
-    pub(crate) fn revoke_all(&mut self, action: RevokeAll) -> AllRevoked {
+    pub fn revoke_all(&mut self, action: RevokeAll) -> AllRevoked {
         let whose = match action.target() {
             RevocationTarget::Client(client) => EpochOf::Client(client.as_str().to_owned()),
             RevocationTarget::Subject(subject) => EpochOf::Subject(subject.clone()),
