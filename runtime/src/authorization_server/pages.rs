@@ -52,9 +52,11 @@ pub(super) fn consent(base: &str, view: &ConsentView) -> Response {
 }
 
 fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Result {
+    // MCP-SEC-024, MCP-SBP-004
     let host = End(&view.redirect_host);
     out.push_str("<h1>Allow this application to act for you?</h1><dl>");
     if view.redirect_is_loopback {
+        // MCP-SEC-022
         write!(
             out,
             "<dt>The answer goes to</dt><dd><strong>a program on this computer</strong> ({host})<br>\
@@ -64,8 +66,10 @@ fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Resul
         write!(out, "<dt>The answer goes to</dt><dd><strong>{host}</strong></dd>")?;
     }
     let name = view.client.name.as_deref().unwrap_or("(it gives no name)");
+    // RFC7591-5-2
     let mark = if view.client.verified { "" } else { "<span class=\"mark\">unverified</span>" };
     write!(out, "<dt>It calls itself</dt><dd>{}{mark}</dd>", HtmlText(name))?;
+    // CIMD-6.4-1
     write!(out, "<dt>It is known as</dt><dd><code>{}</code></dd>", End(&view.client.identity))?;
     write!(out, "<dt>It wants to reach</dt><dd>{}</dd>", End(view.resource.as_str()))?;
     write!(out, "<dt>You are signed in as</dt><dd>{}</dd></dl>", HtmlText(&view.subject))?;
@@ -140,7 +144,7 @@ fn page(status: StatusCode, title: &str, body: &str) -> Response {
          <style nonce=\"{nonce}\">{STYLE}</style></head><body><main>{body}</main></body></html>",
         HtmlText(title)
     );
-    // MCP-SBP-006, D44, I-R8: nothing loads, nothing runs, nothing frames it.
+    // MCP-SBP-006, OAUTH21-7.10-1, D44, I-R8: nothing loads, nothing runs, nothing frames it.
     let policy =
         format!("default-src 'none'; style-src 'nonce-{nonce}'; frame-ancestors 'none'; base-uri 'none'");
     let Ok(policy) = HeaderValue::try_from(policy) else {

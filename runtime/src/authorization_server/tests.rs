@@ -255,6 +255,8 @@ async fn the_consent_page_escapes_the_client_and_cannot_be_framed() {
     let page = world.consent_page(&client, None).await;
     assert_eq!(page.status, StatusCode::OK);
     assert!(page.body.contains("&lt;script&gt;Nice\\u{202e} client") && !page.body.contains("<script"));
+    // MCP-SEC-024, CIMD-6.4-1
+    assert!(page.body.contains("(127.0.0.1)") && page.body.contains(&client));
     assert!(page.body.contains("unverified") && page.body.contains("a program on this computer"));
     assert!(page.body.contains("Change &lt;b&gt;your&lt;/b&gt; notes") && page.body.contains(RESOURCE));
     let policy = page.headers["content-security-policy"].to_str().unwrap();

@@ -95,7 +95,7 @@ impl CallbackListener {
     /// # Errors
     /// The operating system's, when the port is taken.
     pub async fn bind_port(port: u16) -> std::io::Result<Self> {
-        // I-L12, RFC8252-8.3-1: the literal address, so that no other machine and no name leads here.
+        // I-L12, OAUTH21-8.4.2-1: the literal address, so that no other machine and no name leads here.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
         let (sender, arrivals) = mpsc::channel(CONNECTIONS);
@@ -115,6 +115,7 @@ impl CallbackListener {
     /// # Errors
     /// [`InvalidIdentifier`] for a path no redirect URI may have.
     pub fn redirect_uri(&self, path: &str) -> Result<RedirectUri, InvalidIdentifier> {
+        // OAUTH21-8.4.2-1
         RedirectUri::new(format!("http://{}{path}", self.address))
     }
 

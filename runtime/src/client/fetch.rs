@@ -120,7 +120,7 @@ impl Fetcher {
         }
         let host = url.host_str().ok_or(FetchFailure::Unreachable)?;
         match address::literal(host) {
-            // CIMD-6.5-2
+            // MCP-SBP-023, CIMD-6.5-2
             Some(literal) if !permitted(policy, &self.networks, literal) => {
                 Err(FetchFailure::AddressForbidden)
             }
@@ -159,7 +159,7 @@ impl FetcherBuilder {
         let networks: Arc<[Network]> = self.networks.into();
         let client = |policy| {
             let mut builder = reqwest::Client::builder()
-                // MCP-SBP-021, D8
+                // MCP-SBP-024, CIMD-4-3, D8
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
                 .no_proxy()

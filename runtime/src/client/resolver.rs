@@ -85,7 +85,7 @@ impl FromStr for Network {
 
 /// Whether a fetch under that policy may connect to the address.
 pub(crate) fn permitted(policy: AddressPolicy, networks: &[Network], address: IpAddr) -> bool {
-    // MCP-SBP-020, CIMD-6.5-2
+    // MCP-SBP-020, MCP-SBP-023, CIMD-6.5-2
     match policy {
         AddressPolicy::Public => address::is_public(address),
         AddressPolicy::Loopback => address::is_loopback(address),
@@ -123,7 +123,8 @@ impl reqwest::dns::Resolve for Checked {
                 Some(answer) => answer.await?,
                 None => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             };
-            // One forbidden address among public ones is the mark of a name that was made to point inside.
+            // MCP-SBP-025: what is handed on is what is connected to. One forbidden address among public ones is the mark
+            // of a name that was made to point inside.
             if !addresses.iter().all(|address| permitted(policy, &networks, *address)) {
                 return Err(Forbidden.into());
             }
