@@ -1,6 +1,9 @@
-//! The client's side: fetches, the browser, the loopback listener.
+//! The client's side: fetches, the browser, the loopback listener, and the loop that drives a login.
 
 pub mod browser;
 pub mod callback;
+pub mod connection;
+pub mod driver;
 pub mod fetch;
 pub mod resolver;
+pub mod user_agent;

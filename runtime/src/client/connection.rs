@@ -1,0 +1,276 @@
+//! Requests to one MCP server: the token goes along, a 401 is answered by a refresh or a login, a 403
+//! `insufficient_scope` by a step-up, and the request is then repeated once (MCP scope challenge handling).
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mcp_authz::client::{Ready, Session, StepUp};
+use mcp_authz::error::Error;
+use mcp_authz::identifier::{InvalidIdentifier, ResourceId, ScopeSet};
+use mcp_authz::limits;
+use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
+use mcp_authz::step::Failed;
+
+use super::driver::{ClientEvent, Driver, LoginError, Refreshed};
+use super::fetch::{Incoming, Outgoing, secret_header};
+
+/// One request, to be sent once or, after an authorization, twice.
+#[derive(Debug, Clone)]
+pub struct McpRequest {
+    /// What it is for: attempts at a step-up are counted by it, so the same operation has the same name.
+    pub operation: String,
+    /// The method.
+    pub method: Method,
+    /// Header fields besides `Authorization`, which the connection sets.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl McpRequest {
+    /// A POST of one JSON-RPC message, as streamable HTTP has it.
+    pub fn json_rpc(operation: impl Into<String>, message: impl Into<Vec<u8>>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let accept = HeaderValue::from_static("application/json, text/event-stream");
+        headers.insert(http::header::ACCEPT, accept);
+        Self { operation: operation.into(), method: Method::POST, headers, body: message.into() }
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct McpReply {
+    /// The status.
+    pub status: u16,
+    /// The header fields, in their order.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why a request has no answer that can be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The MCP server could not be reached.
+    #[error("the MCP server gave no answer: {0}")]
+    Fetch(FetchFailure),
+    /// The authorization that the server asked for failed.
+    #[error("{0}")]
+    Login(#[from] LoginError),
+    /// The server asks for authorization, but none would help.
+    #[error("{0}")]
+    Denied(Error),
+}
+
+/// What is known of the authorization at this server.
+#[derive(Debug)]
+enum Access {
+    None,
+    Ready(Ready),
+    Session(Session),
+}
+
+/// One MCP server, and the authorization for it as far as there is one.
+#[derive(Debug)]
+pub struct Connection {
+    driver: Driver,
+    server: ResourceId,
+    url: String,
+    access: Access,
+    max_bytes: usize,
+}
+
+impl Connection {
+    /// A connection to the MCP server at the URL the person gave; nothing is known of it yet.
+    ///
+    /// # Errors
+    /// [`InvalidIdentifier`] for a URL no MCP server can have.
+    pub fn new(driver: Driver, url: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+        let url = url.into();
+        let server = ResourceId::from_server_url(&url)?;
+        Ok(Self { driver, server, url, access: Access::None, max_bytes: limits::DOCUMENT_BYTES })
+    }
+
+    /// Goes on with a session of an earlier process.
+    #[must_use]
+    pub fn with_session(self, session: Session) -> Self {
+        Self { access: Access::Session(session), ..self }
+    }
+
+    /// Reads replies up to so many bytes.
+    #[must_use]
+    pub fn max_bytes(self, max_bytes: usize) -> Self {
+        Self { max_bytes, ..self }
+    }
+
+    /// The session, if there is one.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.access {
+            Access::Session(session) => Some(session),
+            Access::None | Access::Ready(_) => None,
+        }
+    }
+
+    /// Takes the session out; the connection begins anew.
+    pub fn take_session(&mut self) -> Option<Session> {
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::Session(session) => Some(session),
+            other => {
+                self.access = other;
+                None
+            }
+        }
+    }
+
+    /// Sends a request with the token, and answers a challenge: at most one refresh and one login, then the request
+    /// once more. What comes then is the reply, whatever its status.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub async fn send(&mut self, request: &McpRequest) -> Result<McpReply, SendError> {
+        let mut may_refresh = true;
+        let mut may_login = true;
+        loop {
+            let (reply, incoming) = self.send_once(request).await?;
+            if !self.is_challenge(&reply) {
+                return Ok(incoming);
+            }
+            match std::mem::replace(&mut self.access, Access::None) {
+                Access::None if may_login => {
+                    let ready = self.driver.prepare(&self.server, &reply).await?;
+                    self.login(ready).await?;
+                    may_login = false;
+                }
+                Access::Ready(ready) if may_login => {
+                    self.login(ready).await?;
+                    may_login = false;
+                }
+                Access::Session(session) => match self.driver.challenged(session, &request.operation, &reply)
+                {
+                    Ok(StepUp::Refresh(session)) if may_refresh => {
+                        may_refresh = false;
+                        self.renew(session).await?;
+                    }
+                    Ok(StepUp::Authorize(ready)) if may_login => {
+                        self.login(ready).await?;
+                        may_login = false;
+                    }
+                    // A fresh token is not taken either: the server's answer stands.
+                    Ok(StepUp::Refresh(session)) => {
+                        self.access = Access::Session(session);
+                        return Ok(incoming);
+                    }
+                    Ok(StepUp::Authorize(ready)) => {
+                        self.access = Access::Ready(ready);
+                        return Ok(incoming);
+                    }
+                    Err(Failed { error, state }) => {
+                        self.access = Access::Session(state);
+                        return Err(SendError::Denied(error));
+                    }
+                },
+                access => {
+                    self.access = access;
+                    return Ok(incoming);
+                }
+            }
+        }
+    }
+
+    /// A 401 is one always, a 403 only with a token: without one there is nothing to widen.
+    fn is_challenge(&self, reply: &Reply) -> bool {
+        match reply.status() {
+            401 => true,
+            403 => matches!(self.access, Access::Session(_)),
+            _ => false,
+        }
+    }
+
+    async fn login(&mut self, ready: Ready) -> Result<(), SendError> {
+        match self.driver.login(ready).await {
+            Ok(session) => {
+                self.access = Access::Session(session);
+                Ok(())
+            }
+            Err(Failed { error, state }) => {
+                self.access = state.map_or(Access::None, Access::Ready);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Exchanges the refresh token now, not only when the access token is refused.
+    ///
+    /// # Errors
+    /// [`SendError`]; a grant that is over leaves the connection ready for another login.
+    pub async fn refresh(&mut self) -> Result<(), SendError> {
+        match self.take_session() {
+            Some(session) => self.renew(session).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn renew(&mut self, session: Session) -> Result<(), SendError> {
+        match self.driver.refresh(session).await {
+            Refreshed::Renewed(session) => {
+                self.access = Access::Session(session);
+                Ok(())
+            }
+            Refreshed::Kept(Failed { error, state }) => {
+                self.access = Access::Session(state);
+                Err(SendError::Denied(error))
+            }
+            Refreshed::Ended(Failed { error, state }) => {
+                self.access = Access::Ready(state);
+                Err(SendError::Denied(error))
+            }
+            Refreshed::Lost(error) => Err(LoginError::Keep(error).into()),
+        }
+    }
+
+    async fn send_once(&self, request: &McpRequest) -> Result<(Reply, McpReply), SendError> {
+        let mut headers = request.headers.clone();
+        headers.remove(http::header::AUTHORIZATION);
+        if let Access::Session(session) = &self.access {
+            // MCP-AUTH-053: the core hands the token out for its own resource only.
+            let field = self.driver.core_time().measure(|| session.authorization_for(&self.url));
+            let field = field.map_err(SendError::Denied)?;
+            let field = secret_header(field.expose()).ok_or(SendError::Fetch(FetchFailure::Unreachable))?;
+            headers.insert(http::header::AUTHORIZATION, field);
+        }
+        self.driver.observe(ClientEvent::Sending {
+            operation: &request.operation,
+            method: request.method.as_str(),
+            url: &self.url,
+            with_token: self.session().is_some(),
+        });
+        let loopback = self.server.is_loopback();
+        let outgoing = Outgoing {
+            method: request.method.clone(),
+            url: &self.url,
+            headers,
+            body: &request.body,
+            // The person gave this URL, so it may lie in a network the host named.
+            addresses: if loopback {
+                AddressPolicy::Loopback
+            } else {
+                AddressPolicy::PublicAndPrivateNetworks
+            },
+            max_bytes: self.max_bytes,
+            timeout: std::time::Duration::from_secs(60),
+        };
+        let Incoming { status, headers, body } =
+            self.driver.fetcher().send(outgoing).await.map_err(SendError::Fetch)?;
+        let mut reply = Reply::new(status, Vec::new());
+        for (name, value) in &headers {
+            reply = reply.with_header(name.as_str(), value.as_bytes());
+        }
+        self.driver.observe(ClientEvent::Answered(&reply));
+        Ok((reply, McpReply { status, headers, body }))
+    }
+
+    /// The scopes the session has; none without one.
+    pub fn scopes(&self) -> ScopeSet {
+        self.session().map(|session| session.scopes().clone()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,528 @@
+//! Drives the core's client from a 401 to a session: it carries out each action and hands the result back.
+//!
+//! The driver makes no security decision. It chooses where the core lets the host choose (issuer, identity), fetches,
+//! shows the page, listens for the browser and keeps the session, in the order the core's states ask for.
+//!
+//! ```text
+//! 401 ─▶ authorize: discover ─▶ identify ─▶ Ready ─▶ login ─▶ Session ─▶ refresh ─▶ Session
+//!                                             ▲                  │
+//!                                             └── challenged: 401, 403 insufficient_scope
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcp_authz::client::{
+    AwaitingCallback, AwaitingPersisted, AwaitingResourceMetadata, AwaitingServerMetadata, AwaitingTokens,
+    CallbackOutcome, ChoosingIdentity, ChoosingIssuer, Client, ErrorResponse, IdentityKind, OpenUserAgent,
+    PersistSession, Ready, RefreshOutcome, ResourceMetadataOutcome, ServerMetadataOutcome, Session,
+    SessionPersisted, StepUp,
+};
+use mcp_authz::error::Error;
+use mcp_authz::evidence::IssuerForResource;
+use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
+use mcp_authz::message::authorization::Callback;
+use mcp_authz::message::exchange::{Fetch, FetchFailure, FetchPurpose, Reply};
+use mcp_authz::secret::AgentBinding;
+use mcp_authz::step::{Failed, Step};
+use tokio::sync::Mutex;
+
+use super::browser::BrowserFailed;
+use super::callback::{CallbackListener, ListenError, WaitingBrowser, WaitingLogin};
+use super::fetch::Fetcher;
+use super::user_agent::UserAgent;
+use crate::clock::{Clock, SystemClock};
+use crate::core_time::CoreTime;
+use crate::entropy::OsEntropy;
+
+/// What happens at the client, for a log or a demonstration.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ClientEvent<'a> {
+    /// A request is sent to the MCP server.
+    Sending {
+        /// What it is for, in the host's words.
+        operation: &'a str,
+        /// The method.
+        method: &'a str,
+        /// Where to.
+        url: &'a str,
+        /// Whether an access token goes with it.
+        with_token: bool,
+    },
+    /// The MCP server answered it.
+    Answered(&'a Reply),
+    /// A fetch of the core's is sent. Its body and authorization are secret.
+    Fetching(&'a Fetch),
+    /// What a fetch brought. The body may hold tokens.
+    Fetched(FetchPurpose, Result<&'a Reply, FetchFailure>),
+    /// The person is sent to the authorization server. The whole URL is secret, its endpoint is not.
+    OpeningUserAgent(&'a OpenUserAgent),
+    /// A browser came to the callback listener; whether with what was awaited is yet to be seen. It may hold a code.
+    CallbackArrived(&'a Callback),
+    /// It was not the awaited one: the listener goes on waiting.
+    CallbackUnsolicited,
+    /// The authorization server says no.
+    Refused(&'a ErrorResponse),
+    /// The answer to this request, but from another issuer: nothing of it was used.
+    Rejected(&'a Error),
+    /// The session is kept before it is used.
+    Keeping(&'a PersistSession),
+    /// A comparison held: the name of the evidence and what it vouches for.
+    Evidence(&'static str, &'a dyn EvidenceValue),
+    /// There is a session.
+    Established(&'a Session),
+    /// The resource asks for more authorization, for these scopes together with those there are.
+    SteppingUp(&'a Ready),
+    /// The grant is over; another authorization may begin.
+    Ended(&'a Error),
+}
+
+/// A piece of evidence that can be shown.
+pub trait EvidenceValue: fmt::Debug + fmt::Display {}
+
+impl<T: fmt::Debug + fmt::Display> EvidenceValue for T {}
+
+/// Keeps sessions; without one they live as long as the process.
+pub trait SessionKeeper: Send + Sync + fmt::Debug + 'static {
+    /// Keeps the session in place of what was kept for it before; returns once that is durable.
+    ///
+    /// # Errors
+    /// [`KeepFailed`]; the tokens are dropped, and the person signs in again.
+    fn keep(&self, action: PersistSession) -> crate::BoxFuture<'_, Result<SessionPersisted, KeepFailed>>;
+}
+
+/// The session could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("the session could not be kept: {0}")]
+pub struct KeepFailed(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// Keeps nothing beyond the process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InMemory;
+
+impl SessionKeeper for InMemory {
+    fn keep(&self, action: PersistSession) -> crate::BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
+        Box::pin(async move { Ok(action.kept_in_memory()) })
+    }
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoginError {
+    /// The core says why.
+    #[error("{0}")]
+    Core(#[from] Error),
+    /// The authorization server refused, or the person did.
+    #[error("the authorization server refused with {}", .0.code.as_str())]
+    Refused(ErrorResponse),
+    /// The callback came from another issuer than the one that was asked; no token request was made.
+    #[error("the callback was rejected: {0}")]
+    Rejected(Error),
+    /// No issuer was chosen among those the resource names.
+    #[error("no authorization server was chosen")]
+    NoIssuer,
+    /// No way to identify this client at the authorization server.
+    #[error("there is no client identity for this authorization server")]
+    NoIdentity,
+    /// The page could not be shown.
+    #[error("{0}")]
+    Browser(#[from] BrowserFailed),
+    /// The browser did not come back.
+    #[error("{0}")]
+    Listener(#[from] ListenError),
+    /// The session could not be kept.
+    #[error("{0}")]
+    Keep(#[from] KeepFailed),
+}
+
+/// What a refresh came to.
+#[derive(Debug)]
+#[must_use = "the session is in here"]
+pub enum Refreshed {
+    /// The session with new tokens.
+    Renewed(Session),
+    /// Not now: the session as it was.
+    Kept(Failed<Session>),
+    /// The grant is over: authorize anew.
+    Ended(Failed<Ready>),
+    /// The new tokens could not be kept and are gone.
+    Lost(KeepFailed),
+}
+
+/// The issuer the host chooses, and its word for the pair where the core asks for it (D36).
+pub type IssuerChoice = (Issuer, Option<IssuerForResource>);
+
+type ChooseIssuer = Arc<dyn Fn(&ChoosingIssuer) -> Option<IssuerChoice> + Send + Sync>;
+type Observer = Arc<dyn Fn(ClientEvent<'_>) + Send + Sync>;
+
+/// Drives logins of one client. Cheap to clone; one login at a time listens for the browser.
+#[derive(Clone)]
+pub struct Driver(Arc<Parts>);
+
+struct Parts {
+    client: Client,
+    fetcher: Fetcher,
+    listener: Mutex<CallbackListener>,
+    user_agent: Box<dyn UserAgent>,
+    keeper: Box<dyn SessionKeeper>,
+    clock: Arc<dyn Clock>,
+    core: CoreTime,
+    patience: Duration,
+    choose_issuer: ChooseIssuer,
+    identities: Vec<IdentityKind>,
+    observer: Option<Observer>,
+}
+
+/// Collects what a [`Driver`] is made of besides its necessary parts.
+pub struct DriverBuilder(Parts);
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("client", &self.0.client).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DriverBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DriverBuilder")
+    }
+}
+
+impl DriverBuilder {
+    /// Keeps sessions there.
+    #[must_use]
+    pub fn keeper(mut self, keeper: impl SessionKeeper) -> Self {
+        self.0.keeper = Box::new(keeper);
+        self
+    }
+
+    /// Reads the time there.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.0.clock = clock;
+        self
+    }
+
+    /// Counts the time spent in the core there.
+    #[must_use]
+    pub fn core_time(mut self, core: CoreTime) -> Self {
+        self.0.core = core;
+        self
+    }
+
+    /// Waits so long for a browser to come back; five minutes without this call.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.0.patience = patience;
+        self
+    }
+
+    /// Chooses the authorization server like this; without this call the first one the resource names is taken, and a
+    /// pair that needs the host's word is refused.
+    #[must_use]
+    pub fn choose_issuer(
+        mut self,
+        choose: impl Fn(&ChoosingIssuer) -> Option<IssuerChoice> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.choose_issuer = Arc::new(choose);
+        self
+    }
+
+    /// The kinds of identity to use, best first; without this call the order of the MCP specification.
+    #[must_use]
+    pub fn identities(mut self, identities: impl IntoIterator<Item = IdentityKind>) -> Self {
+        self.0.identities = identities.into_iter().collect();
+        self
+    }
+
+    /// Calls this for everything that happens. It must be quick: the flow waits.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(ClientEvent<'_>) + Send + Sync + 'static) -> Self {
+        self.0.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The driver.
+    pub fn build(self) -> Driver {
+        Driver(Arc::new(self.0))
+    }
+}
+
+impl Driver {
+    /// A driver for `client`, whose redirect URI is one of `listener`'s.
+    pub fn builder(
+        client: Client,
+        fetcher: Fetcher,
+        listener: CallbackListener,
+        user_agent: impl UserAgent,
+    ) -> DriverBuilder {
+        DriverBuilder(Parts {
+            client,
+            fetcher,
+            listener: Mutex::new(listener),
+            user_agent: Box::new(user_agent),
+            keeper: Box::new(InMemory),
+            clock: Arc::new(SystemClock),
+            core: CoreTime::default(),
+            patience: Duration::from_secs(300),
+            choose_issuer: Arc::new(|choosing| Some((choosing.issuers().first()?.clone(), None))),
+            identities: [
+                IdentityKind::PreRegistered,
+                IdentityKind::MetadataDocument,
+                IdentityKind::Registered,
+            ]
+            .into(),
+            observer: None,
+        })
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// The time spent in the core.
+    pub fn core_time(&self) -> &CoreTime {
+        &self.0.core
+    }
+
+    pub(super) fn fetcher(&self) -> &Fetcher {
+        &self.0.fetcher
+    }
+
+    pub(super) fn observe(&self, event: ClientEvent<'_>) {
+        if let Some(observer) = &self.0.observer {
+            observer(event);
+        }
+    }
+
+    fn evidence(&self, name: &'static str, value: &dyn EvidenceValue) {
+        self.observe(ClientEvent::Evidence(name, value));
+    }
+
+    async fn fetch(&self, fetch: Fetch) -> Result<Reply, FetchFailure> {
+        self.observe(ClientEvent::Fetching(&fetch));
+        let reply = self.0.fetcher.fetch(&fetch).await;
+        self.observe(ClientEvent::Fetched(fetch.purpose(), reply.as_ref().map_err(|failure| *failure)));
+        reply
+    }
+
+    /// From the reply that asked for authorization to a session: discovery, identity, login.
+    ///
+    /// `server` is the URL the person gave, as [`ResourceId::from_server_url`] reads it.
+    ///
+    /// # Errors
+    /// [`LoginError`]
+    pub async fn authorize(&self, server: &ResourceId, reply: &Reply) -> Result<Session, LoginError> {
+        let ready = self.prepare(server, reply).await?;
+        self.login(ready).await.map_err(|failed| failed.error)
+    }
+
+    /// From the reply that asked for authorization to where the person can be asked: discovery and identity.
+    ///
+    /// # Errors
+    /// [`LoginError`]
+    pub async fn prepare(&self, server: &ResourceId, reply: &Reply) -> Result<Ready, LoginError> {
+        let core = &self.0.core;
+        let choosing = self.resource(core.measure(|| self.0.client.challenged(server, reply))?).await?;
+        self.evidence("ResourceMatched", choosing.resource_matched());
+        let (issuer, word) = (self.0.choose_issuer)(&choosing).ok_or(LoginError::NoIssuer)?;
+        let step = core.measure(|| choosing.choose(&issuer, word)).map_err(|failed| failed.error)?;
+        let choosing = self.server(step).await?;
+        self.evidence("IssuerMatched", choosing.issuer_matched());
+        self.identify(choosing).await
+    }
+
+    async fn resource(
+        &self,
+        mut step: Step<Fetch, AwaitingResourceMetadata>,
+    ) -> Result<ChoosingIssuer, LoginError> {
+        loop {
+            let (fetch, waiting) = step.into_parts();
+            let reply = self.fetch(fetch).await;
+            match self.0.core.measure(|| waiting.receive(reply)).map_err(|failed| failed.error)? {
+                ResourceMetadataOutcome::Found(choosing) => return Ok(choosing),
+                ResourceMetadataOutcome::Next(next) => step = next,
+            }
+        }
+    }
+
+    async fn server(
+        &self,
+        mut step: Step<Fetch, AwaitingServerMetadata>,
+    ) -> Result<ChoosingIdentity, LoginError> {
+        loop {
+            let (fetch, waiting) = step.into_parts();
+            let reply = self.fetch(fetch).await;
+            match self.0.core.measure(|| waiting.receive(reply)).map_err(|failed| failed.error)? {
+                ServerMetadataOutcome::Found(choosing) => return Ok(choosing),
+                ServerMetadataOutcome::Next(next) => step = next,
+            }
+        }
+    }
+
+    async fn identify(&self, choosing: ChoosingIdentity) -> Result<Ready, LoginError> {
+        let core = &self.0.core;
+        let offered = choosing.identities();
+        let kind = self.0.identities.iter().find(|kind| offered.contains(kind));
+        match kind.ok_or(LoginError::NoIdentity)? {
+            IdentityKind::PreRegistered => {
+                Ok(core.measure(|| choosing.pre_registered()).map_err(|failed| failed.error)?)
+            }
+            IdentityKind::MetadataDocument => {
+                Ok(core.measure(|| choosing.metadata_document()).map_err(|failed| failed.error)?)
+            }
+            IdentityKind::Registered => {
+                let step = core.measure(|| choosing.register()).map_err(|failed| failed.error)?;
+                let (fetch, waiting) = step.into_parts();
+                let reply = self.fetch(fetch).await;
+                Ok(core.measure(|| waiting.receive(reply)).map_err(|failed| failed.error)?)
+            }
+            _ => Err(LoginError::NoIdentity),
+        }
+    }
+
+    /// Asks the person, and waits for the browser to come back.
+    ///
+    /// # Errors
+    /// [`Failed`] with the state to begin again from, as far as there is one.
+    pub async fn login(&self, ready: Ready) -> Result<Session, Failed<Option<Ready>, LoginError>> {
+        let core = &self.0.core;
+        // One login at a time: the listener is one, and so is the person.
+        let mut listener = self.0.listener.lock().await;
+        let mut visits = listener.login(self.0.patience);
+        let agent = AgentBinding::this_process();
+        let now = self.0.clock.now();
+        let step = core.measure(|| ready.begin(&ScopeSet::new(), agent, now, &mut OsEntropy));
+        let (open, waiting) = match step {
+            Ok(step) => step.into_parts(),
+            Err(Failed { error, state }) => return Err(failed(error, Some(state))),
+        };
+        self.observe(ClientEvent::OpeningUserAgent(&open));
+        if let Err(error) = self.0.user_agent.open(&open).await {
+            return Err(failed(error, Some(waiting.abandon())));
+        }
+        let (step, browser) = self.callback(&mut visits, waiting).await?;
+        self.evidence("CallbackMatched", step.1.callback_matched());
+        self.evidence("IssuerMatched", step.1.issuer_matched());
+        let reply = self.fetch(step.0).await;
+        let now = self.0.clock.now();
+        let step = match core.measure(|| step.1.receive(reply, now)) {
+            Ok(step) => step,
+            Err(Failed { error, state }) => {
+                browser.failed();
+                return Err(failed(error, Some(state)));
+            }
+        };
+        match self.keep(step).await {
+            Ok(session) => {
+                browser.accepted();
+                Ok(session)
+            }
+            Err(error) => {
+                browser.failed();
+                Err(failed(error, None))
+            }
+        }
+    }
+
+    /// Waits until the awaited browser comes; others are shown that nothing was awaited.
+    async fn callback(
+        &self,
+        visits: &mut WaitingLogin<'_>,
+        mut waiting: AwaitingCallback,
+    ) -> Result<((Fetch, AwaitingTokens), WaitingBrowser), Failed<Option<Ready>, LoginError>> {
+        loop {
+            let arrival = match visits.next().await {
+                Ok(arrival) => arrival,
+                Err(error) => return Err(failed(error, Some(waiting.abandon()))),
+            };
+            let (callback, browser) = arrival.into_parts();
+            self.observe(ClientEvent::CallbackArrived(&callback));
+            let now = self.0.clock.now();
+            let agent = AgentBinding::this_process();
+            match self.0.core.measure(|| waiting.receive(callback, &agent, now)) {
+                CallbackOutcome::Unsolicited(again) => {
+                    self.observe(ClientEvent::CallbackUnsolicited);
+                    browser.stray();
+                    waiting = again;
+                }
+                CallbackOutcome::Accepted(step) => return Ok((step.into_parts(), browser)),
+                CallbackOutcome::Refused(response, ready) => {
+                    self.observe(ClientEvent::Refused(&response));
+                    browser.failed();
+                    return Err(failed(LoginError::Refused(response), Some(ready)));
+                }
+                CallbackOutcome::Rejected(Failed { error, state }) => {
+                    self.observe(ClientEvent::Rejected(&error));
+                    browser.failed();
+                    return Err(failed(LoginError::Rejected(error), Some(state)));
+                }
+            }
+        }
+    }
+
+    async fn keep(&self, step: Step<PersistSession, AwaitingPersisted>) -> Result<Session, LoginError> {
+        let (action, waiting) = step.into_parts();
+        self.observe(ClientEvent::Keeping(&action));
+        let receipt = self.0.keeper.keep(action).await?;
+        let session = self.0.core.measure(|| waiting.persisted(receipt)).map_err(|failed| failed.error)?;
+        self.observe(ClientEvent::Established(&session));
+        Ok(session)
+    }
+
+    /// Exchanges the refresh token for new tokens.
+    pub async fn refresh(&self, session: Session) -> Refreshed {
+        let core = &self.0.core;
+        let (fetch, waiting) = match core.measure(|| session.refresh()) {
+            Ok(step) => step.into_parts(),
+            Err(failed) => return Refreshed::Kept(failed),
+        };
+        let reply = self.fetch(fetch).await;
+        let now = self.0.clock.now();
+        match core.measure(|| waiting.receive(reply, now)) {
+            RefreshOutcome::Kept(failed) => Refreshed::Kept(failed),
+            RefreshOutcome::Ended(failed) => {
+                self.observe(ClientEvent::Ended(&failed.error));
+                Refreshed::Ended(failed)
+            }
+            RefreshOutcome::Refreshed(step) => match self.keep(step).await {
+                Ok(session) => Refreshed::Renewed(session),
+                Err(LoginError::Keep(error)) => Refreshed::Lost(error),
+                Err(error) => Refreshed::Lost(KeepFailed(error.into())),
+            },
+        }
+    }
+
+    /// Hears what the core makes of a 401 or 403 to a request with this session's token.
+    ///
+    /// # Errors
+    /// [`Failed`] with the session when nothing is to be gained; the request must not be repeated.
+    pub fn challenged(
+        &self,
+        session: Session,
+        operation: &str,
+        reply: &Reply,
+    ) -> Result<StepUp, Failed<Session>> {
+        let now = self.0.clock.now();
+        let asked = self.0.core.measure(|| session.challenged(operation, reply, now))?;
+        if let StepUp::Authorize(ready) = &asked {
+            self.observe(ClientEvent::SteppingUp(ready));
+        }
+        Ok(asked)
+    }
+
+    /// Ends the callback listener; pages on their way still arrive.
+    pub async fn close(self) {
+        if let Some(parts) = Arc::into_inner(self.0) {
+            parts.listener.into_inner().close().await;
+        }
+    }
+}
+
+fn failed<S>(error: impl Into<LoginError>, state: S) -> Failed<S, LoginError> {
+    Failed { error: error.into(), state }
+}
