@@ -205,8 +205,11 @@ fn parameter(url: &str, name: &str) -> String {
 
 fn callback(choices: &mut Choices<'_>, opened: &str) -> ClientInput {
     let redirect = parameter(opened, "redirect_uri");
-    let state =
-        if choices.byte().unwrap_or(0) % 4 == 0 { "guess".to_owned() } else { parameter(opened, "state") };
+    let state = if choices.byte().unwrap_or(0).is_multiple_of(4) {
+        "guess".to_owned()
+    } else {
+        parameter(opened, "state")
+    };
     let iss = *choices.of(&[
         "&iss=https%3A%2F%2Fas.example",
         "",
@@ -228,7 +231,10 @@ fn input(choices: &mut Choices<'_>, flow: &ClientFlow, opened: Option<&str>) -> 
         ClientFlow::ChoosingIssuer(state) => {
             let issuer = choices.of(state.issuers()).clone();
             let resource = state.resource_matched().resource().clone();
-            let assertion = (choices.byte().unwrap_or(0) % 2 == 0)
+            let assertion = choices
+                .byte()
+                .unwrap_or(0)
+                .is_multiple_of(2)
                 .then(|| IssuerForResource::assertion(resource, issuer.clone()));
             ClientInput::Choose(issuer, assertion)
         }
@@ -236,7 +242,8 @@ fn input(choices: &mut Choices<'_>, flow: &ClientFlow, opened: Option<&str>) -> 
             ClientInput::Identify(*choices.of(&state.identities()))
         }
         ClientFlow::Ready(_) => {
-            let scopes = ScopeSet::parse(*choices.of(&["read", "write", "read write"])).expect("scopes");
+            let scopes =
+                ScopeSet::parse(choices.of::<&str>(&["read", "write", "read write"])).expect("scopes");
             ClientInput::Begin(scopes, AgentBinding::this_process())
         }
         ClientFlow::AwaitingCallback(_) => match opened {

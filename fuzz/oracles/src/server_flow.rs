@@ -228,7 +228,7 @@ impl World {
         let browser = if bits & 7 == 2 { AgentBinding::this_process() } else { agent() };
         let csrf = if bits & 7 == 3 { "guess".to_owned() } else { csrf };
         let scopes =
-            ScopeSet::parse(*choices.of(&["read", "read write", "read write admin"])).expect("scopes");
+            ScopeSet::parse(choices.of::<&str>(&["read", "read write", "read write admin"])).expect("scopes");
         let within = !scopes.contains_str("admin");
         let input = if bits & 8 == 0 {
             ServerInput::Approve(Approval::assertion(subject, browser, scopes), csrf)
@@ -324,7 +324,7 @@ impl World {
         else {
             return;
         };
-        let client = if choices.byte().unwrap_or(0) % 2 == 0 {
+        let client = if choices.byte().unwrap_or(0).is_multiple_of(2) {
             self.client_id.clone()
         } else {
             "somebody-else".into()
