@@ -57,18 +57,25 @@ struct Seen {
 
 /// Any sequence of inputs: no panic, and I-L3, I-L4, I-L6, I-L7, I-L8.
 pub fn client_flow(data: &[u8]) {
+    run(data);
+}
+
+/// Runs the flow; gives back whether it came to a session.
+fn run(data: &[u8]) -> bool {
     let mut choices = Choices::new(data);
     let client = client(&mut choices);
     let server = ResourceId::new(SERVER).expect("a resource");
     let mut now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
     let mut entropy = Counter(7);
     let challenge = challenge(&mut choices);
-    let Ok(turn) = ClientFlow::challenged(&client, &server, &challenge) else { return };
+    let Ok(turn) = ClientFlow::challenged(&client, &server, &challenge) else { return false };
     let mut seen = Seen::default();
     let mut turn = Some(turn);
+    let mut came_to_session = false;
     for _ in 0..64 {
-        let Some(ClientTurn { flow, action, .. }) = turn.take() else { return };
+        let Some(ClientTurn { flow, action, .. }) = turn.take() else { return came_to_session };
         check_session(&flow);
+        came_to_session |= matches!(flow, ClientFlow::Session(_));
         let input = match action {
             Some(ClientAction::Fetch(fetch)) => {
                 check_fetch(&fetch, &mut seen, &flow);
@@ -80,8 +87,8 @@ pub fn client_flow(data: &[u8]) {
                 callback(&mut choices, open.url())
             }
             Some(ClientAction::Persist(persist)) => ClientInput::Persisted(persist.kept_in_memory()),
-            Some(_) => return,
-            None if choices.is_empty() => return,
+            Some(_) => return came_to_session,
+            None if choices.is_empty() => return came_to_session,
             None => input(&mut choices, &flow, seen.opened.as_deref()),
         };
         now += Duration::seconds(i64::from(choices.byte().unwrap_or(0)) * 10);
@@ -90,6 +97,7 @@ pub fn client_flow(data: &[u8]) {
             Err(failed) => ClientTurn { flow: failed.state, action: None, error: None, refused: None },
         });
     }
+    came_to_session
 }
 
 fn client(choices: &mut Choices<'_>) -> Client {
@@ -318,5 +326,15 @@ fn check_session(flow: &ClientFlow) {
         }
         let header = session.authorization_for(SERVER).expect("the token is for its resource");
         assert!(header.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte)), "a token breaks the field");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    #[test]
+    fn a_seed_comes_to_a_session() {
+        assert!(run(include_bytes!("../../corpus/client_flow/happy")));
     }
 }

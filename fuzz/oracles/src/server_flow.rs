@@ -55,10 +55,15 @@ struct World {
 
 /// Any sequence of requests: no panic, and I-C1, I-C3, I-C4, I-R1, I-R5, I-R8, I-T1, I-G9.
 pub fn server_flow(data: &[u8]) {
+    run(data);
+}
+
+/// Runs the requests; gives back how many codes and how many refresh tokens were used.
+fn run(data: &[u8]) -> (usize, usize) {
     let mut choices = Choices::new(data);
     let mut world = World::new();
     for _ in 0..96 {
-        let Some(operation) = choices.byte() else { return };
+        let Some(operation) = choices.byte() else { break };
         match operation % 8 {
             0 | 1 => world.authorize(&mut choices),
             2 => world.decide(&mut choices),
@@ -75,6 +80,7 @@ pub fn server_flow(data: &[u8]) {
         }
         world.holds();
     }
+    (world.redeemed.len(), world.rotated.len())
 }
 
 impl World {
@@ -359,4 +365,15 @@ fn check_redirect(location: &str, approved: bool) {
     let count = |name: &str| parsed.query_pairs().filter(|(known, _)| known == name).count();
     assert_eq!((count("iss"), count("code") + count("error")), (1, 1));
     assert_eq!(count("code") == 1, approved);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run;
+
+    #[test]
+    fn a_seed_redeems_and_rotates() {
+        let (redeemed, rotated) = run(include_bytes!("../../corpus/server_flow/happy"));
+        assert!(redeemed > 0 && rotated > 0, "{redeemed} {rotated}");
+    }
 }
