@@ -221,15 +221,16 @@ pub struct Authentication {
 
 impl Authentication {
     /// `subject` signed in at `authenticated`, fully (every factor), and sits before the browser `agent`. `None` for an
-    /// empty subject: nobody is nobody.
+    /// empty subject: nobody is nobody. `None` for a binding that is no browser session: it would be equal for all.
     pub fn assertion(
         subject: impl Into<alloc::string::String>,
         agent: AgentBinding,
         authenticated: OffsetDateTime,
     ) -> Option<Self> {
         let subject = subject.into();
-        // OAUTH21-3.1-1
-        (!subject.is_empty()).then_some(Self { subject, agent, authenticated })
+        // OAUTH21-3.1-1, I-P9
+        let in_a_browser = agent != AgentBinding::this_process();
+        (!subject.is_empty() && in_a_browser).then_some(Self { subject, agent, authenticated })
     }
 
     /// Who.

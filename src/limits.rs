@@ -10,6 +10,10 @@ pub const AUTHORIZATION_URL_BYTES: usize = 8192;
 /// Largest metadata or key set document, in bytes.
 pub const DOCUMENT_BYTES: usize = 64 * 1024;
 
+/// Largest registration request a server reads, in bytes: anybody may send one, and all of it is stored. A few RSA
+/// keys fit beside everything else.
+pub const REGISTRATION_BYTES: usize = 16 * 1024;
+
 /// Largest client metadata document, in bytes (client ID metadata document draft, section 6.6: 5 KB).
 pub const CLIENT_METADATA_DOCUMENT_BYTES: usize = 5 * 1024;
 

@@ -57,12 +57,12 @@ impl AuthorizationServer {
         let request = AuthorizationRequest::parse(query.as_bytes())
             .map_err(|_| Refusal::new(RefusalReason::MalformedRequest))?;
         let unknown = || Refusal::new(RefusalReason::UnknownClient);
-        // OAUTH21-2.3.5-1
+        // OAUTH21-2.3.5-1, OAUTH21-2.3.5-2: an answer for the person, and no redirect.
         let client_id = request.client_id.as_deref().ok_or_else(unknown)?;
         let client_id = ClientId::new(client_id).map_err(|_| unknown())?;
         let pending = Pending { server: self.clone(), request };
         if client_id.looks_like_url() {
-            // MCP-REG-020: a URL is never looked up among registered ids, and refused before any fetch if malformed.
+            // MCP-AUTH-005, MCP-REG-020: a URL is never looked up among registered ids, and refused before any fetch if malformed.
             let url = ClientMetadataUrl::new(client_id.as_str()).map_err(|_| unknown())?;
             let fetch = self.fetch_metadata_document(&url).map_err(Refusal::new)?;
             return Ok(Authorizing::Fetch(Step::new(
@@ -145,27 +145,26 @@ impl Pending {
                 answer,
                 checked,
             }))),
-            Err(error) => RequestOutcome::Error(ErrorAwaitingPerson(Box::new((answer, error)))),
+            Err(error) => {
+                RequestOutcome::Error(ErrorAwaitingPerson(Box::new((answer, error, client.shown()))))
+            }
         }
     }
 
-    /// The redirect URI to answer to: registered, and able to take our parameters.
+    /// The redirect URI to answer to, and the registered one it matched.
     fn redirect_uri(&self, client: &ClientRecord) -> Result<(RedirectUri, RedirectMatched), RefusalReason> {
         const REFUSED: RefusalReason = RefusalReason::RedirectUri;
         let requested = match (self.request.redirect_uri.as_deref(), client.redirect_uris().as_slice()) {
-            // OAUTH21-2.3.1-2, MCP-SEC-008
+            // OAUTH21-2.3.1-2, OAUTH21-2.3.1-4, MCP-SEC-008
             (Some(text), _) => RedirectUri::new(text).map_err(|_| REFUSED)?,
             (None, [only]) => only.clone(),
             // OAUTH21-2.3.2-2
             (None, _) => return Err(REFUSED),
         };
-        // I-R1: the comparison makes the evidence that every answer is sent through.
+        // OAUTH21-2.3.5-1, MCP-REG-023, I-R1: the comparison makes the evidence that every answer is sent through.
         let matched = RedirectMatched::compare(client.redirect_uris(), &requested).ok_or(REFUSED)?;
         let registered =
             client.redirect_uris().iter().find(|known| known.matches(&requested)).ok_or(REFUSED)?.clone();
-        // I-R6: a registered query that already has one of our names would make it ambiguous.
-        let ours = ["code", "state", "iss", "error", "error_description", "error_uri"].map(|name| (name, ""));
-        requested.with_parameters(ours).map_err(|_| REFUSED)?;
         Ok((registered, matched))
     }
 
@@ -244,9 +243,11 @@ impl Pending {
 
     fn resource(&self) -> Result<&KnownResource, Fault> {
         let invalid = |words| Fault::new(AuthorizationErrorCode::InvalidTarget, words);
-        // D30: exactly one, and one this server knows; a repeated one was refused with the query.
+        // RFC8707-2-6, RFC8707-2.1-1 (D30): exactly one, and one this server knows; a repeated one was refused with the query.
         let requested = self.request.resource.as_deref().ok_or_else(|| invalid("resource is missing"))?;
-        let requested = ResourceId::new(requested).map_err(|_| invalid("resource is malformed"))?;
+        // MCP-AUTH-058: in any case of its scheme and host.
+        let requested =
+            ResourceId::from_server_url(requested).map_err(|_| invalid("resource is malformed"))?;
         self.server.resource(&requested).ok_or_else(|| invalid("resource is not known to this server"))
     }
 
@@ -258,7 +259,7 @@ impl Pending {
             // OAUTH21-1.4.1-2
             None => resource.default_scopes.clone(),
         };
-        // D38: what is not known is dropped, and the answer says what was granted.
+        // OAUTH21-1.4.1-3 (D38): what is not known is dropped, and the answer says what was granted.
         let mut known = requested.intersection(&resource.scopes());
         if let Some(registered) = &client.metadata.scope {
             known = known.intersection(registered);
@@ -352,9 +353,12 @@ impl fmt::Debug for Redirect {
 }
 
 /// An error for the client, held back until the host says who the person is.
+///
+/// A host that does not trust every client may show the error and the host of the redirect URI first, and redirect
+/// when the person asks for it (OAuth 2.1 section 7.12.2).
 #[must_use = "the client waits for the error"]
 #[derive(Debug)]
-pub struct ErrorAwaitingPerson(Box<(Answer, Fault)>);
+pub struct ErrorAwaitingPerson(Box<(Answer, Fault, ClientShown)>);
 
 impl ErrorAwaitingPerson {
     /// The code of the error.
@@ -367,13 +371,24 @@ impl ErrorAwaitingPerson {
         self.0.1.words
     }
 
+    /// Who would get it.
+    pub fn client(&self) -> &ClientShown {
+        // MCP-SEC-020: what a page in between needs; `verified` says whether the operator knows the client.
+        &self.0.2
+    }
+
+    /// The host it would go to.
+    pub fn redirect_host(&self) -> &str {
+        self.0.0.redirect.redirect_uri().host_for_display()
+    }
+
     /// The person is signed in: the browser goes back to the client with the error.
     ///
     /// # Errors
     /// A [`Refusal`] to show when the redirect URI cannot take the parameters.
     pub fn redirect(self, _person: &Authentication) -> Result<Redirect, Refusal> {
         // OAUTH21-7.12.2-1
-        let (answer, fault) = *self.0;
+        let (answer, fault, _) = *self.0;
         answer.error(fault.code, fault.words)
     }
 }
@@ -409,6 +424,8 @@ impl RequestValidated {
     ) -> Result<Step<InsertDecision, AwaitingDecisionStored>, Refusal> {
         let Validated { client, registered, answer, checked } = *self.0;
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
+        // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
+        // (OAUTH21-7.3-1).
         let handle = draw_text(entropy).map_err(unavailable)?;
         let csrf = draw_text(entropy).map_err(unavailable)?;
         let scope: ScopeSet = checked.scope.iter().map(|(scope, _)| scope.clone()).collect();
@@ -432,8 +449,9 @@ impl RequestValidated {
         let view = ConsentView {
             client: client.shown(),
             client_id: client.client_id.clone(),
+            // MCP-SEC-024, MCP-SBP-004
             redirect_host: String::from(redirect_uri.host_for_display()),
-            // Any program on the machine can claim a loopback redirect: the name is worth nothing there.
+            // MCP-SEC-022: any program on the machine can claim a loopback redirect: the name is worth nothing there.
             redirect_is_loopback: redirect_uri.is_loopback(),
             resource: checked.resource,
             scopes: checked.scope,

@@ -31,7 +31,7 @@ impl AuthorizationServer {
             }
             AddressPolicy::Public
         };
-        // CIMD-4-3, CIMD-6.6-1: the policy of a fetch follows no redirect and reads 5 KB.
+        // MCP-SEC-021, CIMD-4-3, CIMD-6.6-1: purpose and policy say that a stranger chose the URL; the policy of a fetch follows no redirect and reads 5 KB.
         let policy = FetchPolicy::new(addresses, limits::CLIENT_METADATA_DOCUMENT_BYTES);
         Ok(Fetch::get(FetchPurpose::ClientMetadataDocument, url.as_str(), policy))
     }
@@ -45,12 +45,13 @@ pub(crate) fn client_of_document(
 ) -> Result<ClientRecord, RefusalReason> {
     const UNUSABLE: RefusalReason = RefusalReason::MetadataDocument;
     let reply = fetched.map_err(|_| UNUSABLE)?;
-    // CIMD-4-2: 200 and nothing else.
+    // CIMD-4-2, CIMD-4.1-5: 200 and nothing else, JSON of any name.
     if reply.status() != 200 || !reply.is_json() {
         return Err(UNUSABLE);
     }
+    // MCP-REG-024, CIMD-4.1-4, CIMD-4.4-3: what does not parse is not kept, and nothing was stored yet.
     let document = ClientMetadataDocument::parse(reply.body()).map_err(|_| UNUSABLE)?;
-    // MCP-REG-023, CIMD-4.1-2: the document names the very URL it was fetched from (I-P1).
+    // MCP-REG-021, CIMD-4.1-2: the document names the very URL it was fetched from (I-P1).
     if document.client_id().as_str().as_bytes() != url.as_str().as_bytes() {
         return Err(UNUSABLE);
     }
@@ -60,7 +61,7 @@ pub(crate) fn client_of_document(
     if metadata.token_endpoint_auth_method.as_deref().is_some_and(|method| method != "none") {
         return Err(UNUSABLE);
     }
-    if !metadata.uses_response_type("code") || metadata.redirect_uris.is_empty() {
+    if metadata.redirect_uris.is_empty() {
         return Err(UNUSABLE);
     }
     Ok(ClientRecord {
@@ -86,6 +87,7 @@ pub struct ClientShown {
 impl ClientRecord {
     /// What to show of it.
     pub fn shown(&self) -> ClientShown {
+        // CIMD-6.4-1
         let identity = match self.origin {
             ClientOrigin::MetadataDocument => ClientMetadataUrl::new(self.client_id.as_str())
                 .map_or_else(|_| String::new(), |url| url.host().into()),
@@ -99,17 +101,20 @@ impl ClientRecord {
         }
     }
 
-    /// A client the operator writes down: public, with these redirect URIs.
+    /// A client the operator writes down.
     ///
-    /// `None` without a redirect URI: such a client could not use any grant of this server.
+    /// `None` without a redirect URI (such a client could not use any grant of this server), with one of a private
+    /// scheme, and for an identifier that is a URL: those belong to metadata documents.
     pub fn pre_registered(
         client_id: crate::identifier::ClientId,
         metadata: crate::message::client_metadata::ClientMetadata,
         credential: ClientCredential,
         now: OffsetDateTime,
     ) -> Option<Self> {
-        // OAUTH21-2-1
-        (!metadata.redirect_uris.is_empty()).then_some(Self {
+        // OAUTH21-2-1, MCP-SEC-008
+        let uris = &metadata.redirect_uris;
+        let usable = !uris.is_empty() && uris.iter().all(|uri| RedirectUri::new(uri.as_str()).is_ok());
+        (usable && !client_id.looks_like_url()).then_some(Self {
             client_id,
             origin: ClientOrigin::PreRegistered,
             credential,

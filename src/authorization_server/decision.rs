@@ -38,7 +38,7 @@ impl AwaitingDecision {
     /// The store has read it.
     ///
     /// # Errors
-    /// A [`Refusal`] to show when nothing is pending under that handle, or its time is over.
+    /// A [`Refusal`] to show when nothing is pending under that handle.
     pub fn found(self, found: DecisionFound) -> Result<Deciding, Refusal> {
         let (server, key) = *self.0;
         let refused = || Refusal::new(RefusalReason::Decision);
@@ -46,7 +46,7 @@ impl AwaitingDecision {
             return Err(refused());
         }
         let (record, epochs) = found.record.ok_or_else(refused)?;
-        // I-R1, at completion too: the inputs were stored, the comparison is made again.
+        // OAUTH21-2.3.5-1, I-R1, at completion too: the inputs were stored, the comparison is made again.
         let redirect = RedirectMatched::compare(
             core::slice::from_ref(&record.registered_redirect_uri),
             &record.redirect_uri,
@@ -96,7 +96,7 @@ impl Deciding {
             return self.deny(approval.subject(), agent, csrf, entropy);
         }
         let consent = self.0.consent(&approval, csrf)?;
-        // I-C9: a code comes of consent and of nothing else.
+        // OAUTH21-3.1-1, I-C9: a code comes of consent and of nothing else.
         let inner = *self.0;
         inner.take(Some(consent), entropy)
     }
@@ -146,6 +146,7 @@ impl Inner {
         let (code, row) = match consent {
             None => (None, None),
             Some(consent) => {
+                // OAUTH21-7.7-1, OAUTH21-4.1.2-4: random, so that nothing can be read off it.
                 let code = secret::fresh(entropy, AuthorizationCode::new).map_err(unavailable)?;
                 let grant = GrantRecord {
                     family: FamilyId::fresh(entropy).map_err(unavailable)?,

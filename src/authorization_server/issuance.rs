@@ -24,7 +24,7 @@ use crate::time::{self, OffsetDateTime};
 pub(crate) fn check_target(grant: &GrantRecord, requested: Option<&str>) -> Result<(), TokenReason> {
     let Some(requested) = requested else { return Ok(()) };
     // RFC8707-2.2-1, RFC8707-2-6, MCP-AUTH-058: looked up as at the authorization endpoint, minted in the configured spelling.
-    let requested = ResourceId::new(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
+    let requested = ResourceId::from_server_url(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
     if requested.lookup_key() != grant.resource.lookup_key() {
         return Err(TokenReason::TargetOutsideGrant);
     }

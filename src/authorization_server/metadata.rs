@@ -22,7 +22,7 @@ impl AuthorizationServer {
             self.resources().iter().fold(ScopeSet::new(), |all, resource| all.union(&resource.scopes()));
         // RFC8414-2-1, RFC9207-2.3-1: the one configured issuer.
         let mut document = ServerMetadata::new(self.issuer().clone());
-        // RFC8414-2-3
+        // RFC8414-2-3, RFC8414-2-5: endpoints of every grant; the response types come with the document itself.
         document.authorization_endpoint = Some(self.0.authorization_endpoint.clone());
         document.token_endpoint = Some(self.0.token_endpoint.clone());
         document.revocation_endpoint = Some(self.0.revocation_endpoint.clone());
@@ -33,13 +33,17 @@ impl AuthorizationServer {
         document.jwks_uri = Some(self.0.jwks_uri.clone());
         document.response_modes_supported = texts(&["query"]);
         document.grant_types_supported = texts(&GRANT_TYPES);
+        // RFC8414-2-6
         document.scopes_supported = Some(scopes);
-        // MCP-SEC-014, OAUTH21-4.1.1-6: S256 is what is taken, so S256 is what is listed (I-C6).
+        // MCP-SEC-014, OAUTH21-4.1.1-6, RFC7636-7.2-2: S256 is what is taken, so S256 is what is listed (I-C6).
         document.code_challenge_methods_supported = texts(&[crate::pkce::S256]);
         document.token_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
         document.revocation_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
+        // MCP-AUTH-032: every answer carries it.
         document.authorization_response_iss_parameter_supported = true;
+        // MCP-REG-026
         document.client_id_metadata_document_supported = self.reads_metadata_documents();
+        // RFC9728-4-1
         document.protected_resources =
             Some(self.resources().iter().map(|known| String::from(known.id().as_str())).collect::<Vec<_>>());
         document
@@ -47,7 +51,7 @@ impl AuthorizationServer {
 
     /// The answer to a GET of the metadata document.
     pub fn metadata_response(&self) -> Respond {
-        // RFC8414-3.2-1
+        // MCP-AUTH-011, RFC8414-3.2-1
         Respond::json(200, self.metadata().render()).with_header("cache-control", "public, max-age=300")
     }
 

@@ -132,6 +132,9 @@ pub enum InvalidConfiguration {
     /// A resource without a scope, or a scope without words for the person who is asked.
     #[error("every resource needs at least one scope, and every scope a description: {0}")]
     NoScope(ResourceId),
+    /// What a resource gives by default is not among its scopes.
+    #[error("every default scope must be one of the resource's scopes: {0}")]
+    DefaultScope(ResourceId),
     /// A lifetime is not above zero, or above its bound.
     #[error("the lifetime of {0} is outside its bounds")]
     Lifetime(&'static str),
@@ -214,7 +217,7 @@ impl AuthorizationServer {
         }
         let base = configuration.issuer.as_str();
         let base = base.strip_suffix('/').unwrap_or(base).to_owned();
-        // I-A9: endpoints come of the configured issuer, never of a request.
+        // MCP-SEC-005, I-A9: endpoints are https like the issuer, and come of the configured issuer, never of a request.
         let endpoint = |path: &str| Endpoint::new([base.as_str(), path].concat());
         Ok(Self(Arc::new(Inner {
             authorization_endpoint: endpoint("/authorize")?,
@@ -275,6 +278,10 @@ fn check_resources(resources: &[KnownResource]) -> Result<(), InvalidConfigurati
         if resource.scopes.is_empty() || resource.scopes.values().any(|words| words.trim().is_empty()) {
             return Err(InvalidConfiguration::NoScope(resource.id.clone()));
         }
+        // I-G8
+        if !resource.default_scopes.is_subset_of(&resource.scopes()) {
+            return Err(InvalidConfiguration::DefaultScope(resource.id.clone()));
+        }
     }
     Ok(())
 }
@@ -284,6 +291,7 @@ fn check_lifetimes(lifetimes: &Lifetimes) -> Result<(), InvalidConfiguration> {
         let fits = lifetime.is_positive() && lifetime <= most;
         if fits { Ok(()) } else { Err(InvalidConfiguration::Lifetime(name)) }
     };
+    // MCP-SEC-003
     within("access tokens", lifetimes.access_token, Duration::minutes(15))?;
     // OAUTH21-4.1.2-1
     within("codes", lifetimes.code, Duration::minutes(10))?;

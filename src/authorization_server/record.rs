@@ -9,6 +9,7 @@ use core::fmt;
 
 use crate::entropy::{Entropy, EntropyUnavailable, draw};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, ScopeSet};
+use crate::limits;
 use crate::message::client_metadata::ClientMetadata;
 use crate::pkce::CodeChallenge;
 use crate::secret::{AgentBinding, SecretDigest, State};
@@ -16,8 +17,9 @@ use crate::syntax::base64url;
 use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
 use crate::time::OffsetDateTime;
 
-/// Largest stored record, in bytes: a client's metadata with its key set fits.
-const RECORD_BYTES: usize = 128 * 1024;
+/// Largest stored record, in bytes: what was accepted must fit. A client's metadata is kept as text inside the
+/// record, where each quotation mark and backslash takes twice its place.
+const RECORD_BYTES: usize = 4 * limits::DOCUMENT_BYTES;
 
 /// Bytes from a store that are no record of the kind and version they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -194,7 +196,7 @@ impl ClientRecord {
                 expires: optional_time(&object, "secret_expires")?,
             })
         };
-        // I-P6: public exactly when there is no secret.
+        // OAUTH21-2.1-1, I-P6: public exactly when there is no secret.
         let credential = match required(&object, "method")? {
             "none" if !has_secret => ClientCredential::None,
             "client_secret_basic" => secret(SecretMethod::Basic)?,

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::authorization::ForeignReceipt;
-use super::metadata::{GRANT_TYPES, TOKEN_AUTH_METHODS};
+use super::metadata::GRANT_TYPES;
 use super::record::{ClientCredential, ClientOrigin, ClientRecord, SecretMethod};
 use super::store::{ActionId, ClientInsertion, InsertClient};
 use super::{AuthorizationServer, RegistrationPolicy};
@@ -35,15 +35,15 @@ pub enum RegistrationReason {
     /// This server registers nobody.
     #[error("this server does not register clients by itself")]
     Closed,
-    /// The body is not a JSON object, too large, or a member is malformed.
+    /// The body is longer than [`limits::REGISTRATION_BYTES`].
+    #[error("the client metadata is too large")]
+    TooLarge,
+    /// The body is not a JSON object, or a member is malformed.
     #[error("the client metadata is malformed: {0}")]
     Malformed(Malformed),
     /// No redirect URI is acceptable.
     #[error("no redirect URI is https, or http on localhost, 127.0.0.1 or [::1]")]
     RedirectUris,
-    /// A redirect URI's query has a name this server adds.
-    #[error("a redirect URI's query has a parameter of authorization responses")]
-    RedirectUriQuery,
     /// The authentication method is none of this server's.
     #[error("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post")]
     Method,
@@ -66,10 +66,13 @@ impl RegistrationReason {
     pub fn respond(&self) -> Respond {
         let (status, code) = match self {
             Self::Closed => (403, RegistrationErrorCode::InvalidClientMetadata),
-            Self::Malformed(_) | Self::Method | Self::GrantTypes | Self::ResponseTypes => {
+            Self::Malformed(malformed) if malformed.member() == Some("redirect_uris") => {
+                (400, RegistrationErrorCode::InvalidRedirectUri)
+            }
+            Self::TooLarge | Self::Malformed(_) | Self::Method | Self::GrantTypes | Self::ResponseTypes => {
                 (400, RegistrationErrorCode::InvalidClientMetadata)
             }
-            Self::RedirectUris | Self::RedirectUriQuery => (400, RegistrationErrorCode::InvalidRedirectUri),
+            Self::RedirectUris => (400, RegistrationErrorCode::InvalidRedirectUri),
             Self::Taken | Self::Unavailable => {
                 return Respond::new(503)
                     .with_header("retry-after", "1")
@@ -85,7 +88,7 @@ impl RegistrationReason {
 
 impl AuthorizationServer {
     /// A registration request: the body of a POST with content type `application/json`, read up to
-    /// [`limits::DOCUMENT_BYTES`].
+    /// [`limits::REGISTRATION_BYTES`].
     ///
     /// # Errors
     /// [`RegistrationReason`], whose answer goes out at once. Nothing was stored.
@@ -95,8 +98,13 @@ impl AuthorizationServer {
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertClient, AwaitingClientStored>, RegistrationReason> {
+        // RFC7591-3-3, MCP-AUTH-007: open only where the operator said so.
         if self.registration() == RegistrationPolicy::Closed {
             return Err(RegistrationReason::Closed);
+        }
+        // I-P7: what a stranger can have stored is bounded.
+        if body.len() > limits::REGISTRATION_BYTES {
+            return Err(RegistrationReason::TooLarge);
         }
         // RFC7591-3-1, RFC7591-2-5
         let request = RegistrationRequest::parse(body).map_err(RegistrationReason::Malformed)?;
@@ -104,16 +112,17 @@ impl AuthorizationServer {
         let unavailable = |_| RegistrationReason::Unavailable;
         let secret = match secret_method(&metadata)? {
             None => None,
+            // RFC7591-5-4, RFC7591-3.2.1-2
             Some(method) => Some((method, secret::fresh(entropy, ClientSecret::new).map_err(unavailable)?)),
         };
         let credential = match &secret {
             None => ClientCredential::None,
-            // I-P6: a digest is all the server keeps.
+            // MCP-AUTH-004, OAUTH21-2.1-1, OAUTH21-8.1-1, I-P6: a secret of its own, or none. A digest is all the server keeps.
             Some((method, secret)) => {
                 ClientCredential::Secret { method: *method, digest: secret.digest(), expires: None }
             }
         };
-        // I-P5: base64url has no colon, so the identifier is never a URL.
+        // RFC7591-3.2.1-1, CIMD-6.9-1, I-P5: base64url has no colon, so the identifier is never a URL.
         let id = draw_text(entropy).map_err(unavailable)?;
         let client_id = ClientId::new(id.as_str()).map_err(|_| RegistrationReason::Unavailable)?;
         let record = ClientRecord {
@@ -143,15 +152,7 @@ fn accepted(mut metadata: ClientMetadata) -> Result<ClientMetadata, Registration
     if metadata.redirect_uris.is_empty() {
         return Err(RegistrationReason::RedirectUris);
     }
-    if metadata.redirect_uris.len() > limits::REDIRECT_URIS {
-        return Err(RegistrationReason::RedirectUris);
-    }
-    // I-R6
-    let ours = ["code", "state", "iss", "error", "error_description", "error_uri"].map(|name| (name, ""));
-    if metadata.redirect_uris.iter().any(|uri| uri.with_parameters(ours).is_err()) {
-        return Err(RegistrationReason::RedirectUriQuery);
-    }
-    // RFC7591-2-7: the defaults of absent members.
+    // RFC7591-2-7, RFC7591-2-6: the defaults of absent members; a grant this server lacks is left out.
     let grant_types =
         metadata.grant_types.take().unwrap_or_else(|| [String::from("authorization_code")].into());
     let known: Vec<String> =
@@ -161,15 +162,12 @@ fn accepted(mut metadata: ClientMetadata) -> Result<ClientMetadata, Registration
     }
     metadata.grant_types = Some(known);
     let response_types = metadata.response_types.take().unwrap_or_else(|| [String::from("code")].into());
+    // RFC7591-2.1-1
     if response_types != ["code"] {
         return Err(RegistrationReason::ResponseTypes);
     }
     metadata.response_types = Some(response_types);
-    let method = metadata.token_endpoint_auth_method.take().unwrap_or_else(|| "client_secret_basic".into());
-    if !TOKEN_AUTH_METHODS.contains(&method.as_str()) {
-        return Err(RegistrationReason::Method);
-    }
-    metadata.token_endpoint_auth_method = Some(method);
+    metadata.token_endpoint_auth_method.get_or_insert_with(|| String::from("client_secret_basic"));
     if metadata.application_type.is_none() {
         metadata.application_type = Some(ApplicationType::of(&metadata.redirect_uris));
     }

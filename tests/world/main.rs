@@ -2,7 +2,10 @@
 //! browser, under a virtual clock and seeded randomness. Scenarios read like what happens.
 
 mod approval;
+mod approvals;
 mod attacks;
+mod authorization;
+mod decision;
 mod grants;
 mod peers;
 mod races;

@@ -90,6 +90,22 @@ impl Store {
         self.credentials.codes.insert(digest, (record, false));
     }
 
+    /// What a code stands for.
+    pub fn code(&self, code: &str) -> Option<CodeRecord> {
+        let digest = SecretDigest::of(code.as_bytes());
+        self.credentials.codes.get(&digest).map(|(record, _)| record.clone())
+    }
+
+    /// How many codes there are.
+    pub fn codes(&self) -> usize {
+        self.credentials.codes.len()
+    }
+
+    /// How many decisions are pending.
+    pub fn pending(&self) -> usize {
+        self.decisions.len()
+    }
+
     /// Everything that decides about credentials.
     pub fn credentials(&self) -> Credentials {
         self.credentials.clone()
