@@ -1,7 +1,7 @@
 //! Why an endpoint of the authorization server refuses: the reason stays on this side, the peer gets a code.
 //!
 //! OAuth 2.1 section 3.2.4, RFC 7009 section 2.2.1, RFC 8707 section 2. The one function that maps a reason to
-//! what goes over the wire is [`TokenReason::wire`]; it names every reason, so a new one does not compile until
+//! what goes over the wire is `TokenReason::wire`; it names every reason, so a new one does not compile until
 //! somebody has decided what the peer may learn of it.
 
 use core::fmt;
