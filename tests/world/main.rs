@@ -6,9 +6,12 @@ mod approvals;
 mod attacks;
 mod authorization;
 mod decision;
+mod documents;
 mod grants;
 mod peers;
 mod races;
+mod records;
+mod registration;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;
