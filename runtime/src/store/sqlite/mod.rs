@@ -31,6 +31,9 @@ const APPLICATION_ID: i64 = 0x6d63_7061;
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[include_str!("schema.sql")];
 
+/// How often a connection to a file that others are making is tried, 20 ms apart.
+const OPEN_TRIES: u32 = 250;
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,12 +90,9 @@ impl SqliteStore {
             .busy_timeout(Duration::from_secs(5))
             .pragma("trusted_schema", "OFF");
         // One writer: transactions of this process queue here instead of meeting as busy errors.
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = patiently_connect(1, &options).await?;
         migrate(&writer).await?;
-        let reader = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options.pragma("query_only", "ON"))
-            .await?;
+        let reader = patiently_connect(4, &options.pragma("query_only", "ON")).await?;
         Ok(Self { path, clock, writer, reader })
     }
 
@@ -140,6 +140,28 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         Self::Failed(Box::new(error))
     }
+}
+
+/// Connects, and tries again while another process is just making the file: SQLite answers "locked" at once, without
+/// its busy timeout, when two connections change to WAL together.
+async fn patiently_connect(most: u32, options: &SqliteConnectOptions) -> Result<SqlitePool, sqlx::Error> {
+    let mut tries = 0_u32;
+    loop {
+        let connected = SqlitePoolOptions::new().max_connections(most).connect_with(options.clone()).await;
+        match connected {
+            Err(error) if is_busy(&error) && tries < OPEN_TRIES => {
+                tries = tries.saturating_add(1);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            connected => return connected,
+        }
+    }
+}
+
+/// `SQLITE_BUSY`, or one of its extended codes.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// Creates the file for its owner only, before SQLite would create it for more; its WAL inherits the mode.
