@@ -12,6 +12,7 @@ mod peers;
 mod races;
 mod records;
 mod registration;
+mod redaction;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;

@@ -103,6 +103,10 @@ pub(crate) struct World {
     pub(crate) browser: AgentBinding,
     /// Every fetch the client's host carried out.
     pub(crate) fetches: Vec<(FetchPurpose, String)>,
+    /// What a careless host would have logged: the `Debug` of everything that passed.
+    pub(crate) shown: String,
+    /// Every secret that passed, as text.
+    pub(crate) secrets: Vec<String>,
     /// Documents that stand somewhere else.
     pub(crate) pages: BTreeMap<String, Reply>,
     key: TestKey,
@@ -145,6 +149,8 @@ impl World {
             server,
             browser: AgentBinding::session(b"the browser of ann").unwrap(),
             fetches: Vec::new(),
+            shown: String::new(),
+            secrets: Vec::new(),
             pages: BTreeMap::new(),
             key,
         }
@@ -162,6 +168,31 @@ impl World {
     pub(crate) fn pass(&mut self, duration: Duration) {
         self.now += duration;
         self.store.pass(duration);
+    }
+
+    fn see(&mut self, passing: &dyn std::fmt::Debug) {
+        self.shown.push_str(&format!("{passing:?} {passing:#?}\n"));
+    }
+
+    /// Remembers the values of a form or JSON text that nobody may show.
+    fn keep_secrets(&mut self, text: &str) {
+        const NAMES: [&str; 8] = [
+            "code",
+            "code_verifier",
+            "refresh_token",
+            "access_token",
+            "client_secret",
+            "state",
+            "token",
+            "client_assertion",
+        ];
+        for name in NAMES {
+            let quoted = text.split(&format!("\"{name}\":\"")).nth(1).and_then(|rest| rest.split('"').next());
+            self.secrets.extend(quoted.map(str::to_owned));
+        }
+        if let Ok(form) = form::Form::parse(text.as_bytes()) {
+            self.secrets.extend(NAMES.iter().filter_map(|name| form.get(name)).map(str::to_owned));
+        }
     }
 
     /// A request to an MCP server for an operation that needs these scopes.
@@ -203,6 +234,17 @@ impl World {
 
     /// Carries out what the client's host is asked to fetch.
     pub(crate) fn fetch(&mut self, fetch: Fetch) -> Result<Reply, FetchFailure> {
+        self.see(&fetch);
+        self.keep_secrets(&String::from_utf8_lossy(fetch.body()));
+        let brought = self.bring(fetch);
+        if let Ok(reply) = &brought {
+            self.keep_secrets(&String::from_utf8_lossy(reply.body()));
+            self.see(reply);
+        }
+        brought
+    }
+
+    fn bring(&mut self, fetch: Fetch) -> Result<Reply, FetchFailure> {
         self.fetches.push((fetch.purpose(), fetch.url().to_owned()));
         if let Some(page) = self.pages.get(fetch.url()) {
             return Ok(page.clone());
@@ -259,6 +301,7 @@ impl World {
     /// Carries a server flow's actions out until it ends or waits for the host.
     pub(crate) fn run(&mut self, mut turn: ServerTurn) -> Ran {
         loop {
+            self.see(&turn);
             let (action, flow) = match turn {
                 ServerTurn::End(end) => return Ran::End(end),
                 ServerTurn::Wait(flow) => return Ran::Wait(flow),
@@ -295,6 +338,7 @@ impl World {
                 }
                 other => panic!("an action this host does not know: {other:?}"),
             };
+            self.see(&input);
             turn = flow.advance(input, self.now, &mut self.entropy).expect("the flow waits for this result");
         }
     }
@@ -315,7 +359,10 @@ impl World {
         let person = Authentication::assertion("ann", self.browser, self.now).unwrap();
         let turn = flow.advance(ServerInput::Person(person), self.now, &mut self.entropy).unwrap();
         match self.run(turn) {
-            Ran::End(ServerEnd::Consent(view)) => Ok(*view),
+            Ran::End(ServerEnd::Consent(view)) => {
+                self.secrets.extend([view.handle.clone(), view.csrf.clone()]);
+                Ok(*view)
+            }
             Ran::End(end) => Err(seen(end)),
             Ran::Wait(_) => panic!("nothing to wait for"),
         }
@@ -369,6 +416,7 @@ impl World {
         mut turn: ClientTurn,
     ) -> Result<(String, ClientFlow), (Error, ClientFlow)> {
         loop {
+            self.see(&turn);
             if let Some(error) = turn.error {
                 return Err((error, turn.flow));
             }
@@ -393,6 +441,8 @@ impl World {
     /// The browser arrives at the client's redirect URI; the flow goes on to a session.
     pub(crate) fn arrive(&mut self, flow: ClientFlow, url: &str) -> ClientTurn {
         let callback = Box::new(Callback::from_url(url).unwrap());
+        self.see(&callback);
+        self.secrets.extend(parameter(url, "code"));
         let input = ClientInput::Callback(callback, AgentBinding::this_process());
         let turn = flow.advance(input, self.now, &mut self.entropy).unwrap();
         self.settle(turn)
@@ -401,6 +451,7 @@ impl World {
     /// Carries out fetches and persists until there is nothing to carry out.
     pub(crate) fn settle(&mut self, mut turn: ClientTurn) -> ClientTurn {
         loop {
+            self.see(&turn);
             let input = match turn.action.take() {
                 None => return turn,
                 Some(ClientAction::Fetch(fetch)) => ClientInput::Fetched(self.fetch(fetch)),

@@ -1,0 +1,87 @@
+//! What every host relies on: the public types move between threads, and states are cheap to move.
+
+use std::mem::size_of;
+
+use mcp_authz::authorization_server::{
+    AuthorizationServer, authorization, decision, refresh, registration, revocation, token,
+};
+use mcp_authz::client::{
+    AwaitingCallback, AwaitingPersisted, AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata,
+    AwaitingServerMetadata, AwaitingTokens, CallbackRecord, ChoosingIdentity, ChoosingIssuer, Client,
+    PersistSession, Ready, RegistrationRecord, Session, SessionPersisted, SessionRecord,
+};
+use mcp_authz::flow::{ClientFlow, ClientTurn, ServerFlow, ServerTurn};
+use mcp_authz::resource_server::{
+    Authorized, AwaitingIntrospection, Denial, PresentedToken, ResourceServer, VerifiedToken,
+};
+
+fn moves<T: Send + Sync + 'static>() {}
+
+macro_rules! states {
+    ($($state:ty),+ $(,)?) => {$(
+        moves::<$state>();
+        assert_eq!(size_of::<$state>(), size_of::<usize>(), stringify!($state));
+    )+};
+}
+
+#[test]
+fn states_are_one_pointer_and_move_between_threads() {
+    states!(
+        AwaitingResourceMetadata,
+        ChoosingIssuer,
+        AwaitingServerMetadata,
+        ChoosingIdentity,
+        AwaitingRegistration,
+        Ready,
+        AwaitingCallback,
+        AwaitingTokens,
+        AwaitingPersisted,
+        Session,
+        AwaitingRefresh,
+        PresentedToken,
+        VerifiedToken,
+        AwaitingIntrospection,
+        Authorized,
+        Denial,
+        authorization::AwaitingClient,
+        authorization::AwaitingMetadataDocument,
+        authorization::RequestValidated,
+        authorization::ErrorAwaitingPerson,
+        authorization::AwaitingDecisionStored,
+        decision::AwaitingDecision,
+        decision::Deciding,
+        decision::AwaitingCodeStored,
+        token::AwaitingTokenClient,
+        token::AwaitingCode,
+        token::AwaitingSignature,
+        token::AwaitingRedemption,
+        token::AwaitingRevocation,
+        refresh::AwaitingRefresh,
+        refresh::AwaitingRefreshSignature,
+        refresh::AwaitingRotation,
+        revocation::AwaitingRevocationClient,
+        revocation::AwaitingRevocable,
+        revocation::AwaitingRevoked,
+        registration::AwaitingClientStored,
+        Client,
+        ResourceServer,
+        AuthorizationServer,
+    );
+}
+
+#[test]
+fn everything_else_moves_too() {
+    moves::<PersistSession>();
+    moves::<SessionPersisted>();
+    moves::<CallbackRecord>();
+    moves::<SessionRecord>();
+    moves::<RegistrationRecord>();
+    moves::<ClientFlow>();
+    moves::<ClientTurn>();
+    moves::<ServerFlow>();
+    moves::<ServerTurn>();
+    moves::<mcp_authz::error::Error>();
+    moves::<mcp_authz::policy::Policy>();
+    assert!(size_of::<ClientFlow>() <= 2 * size_of::<usize>());
+    assert!(size_of::<ServerFlow>() <= 2 * size_of::<usize>());
+}
