@@ -11,8 +11,8 @@ mod grants;
 mod peers;
 mod races;
 mod records;
-mod registration;
 mod redaction;
+mod registration;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;
