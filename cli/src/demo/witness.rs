@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mcp_authz::message::challenge::{BearerChallenge, parse_challenges};
 use mcp_authz::message::exchange::{Fetch, FetchPurpose, Reply};
-use mcp_authz::resource_server::Authorized;
 use mcp_authz::syntax::form::Form;
 use mcp_authz::syntax::json::JsonObject;
 use mcp_authz_tokio::authorization_server::AuthorizationEvent;
-use mcp_authz_tokio::client::driver::ClientEvent;
+use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::resource_server::ResourceEvent;
 use zeroize::Zeroizing;
 
@@ -34,6 +33,8 @@ pub(super) struct Facts {
     pub(super) consents: Vec<String>,
     /// Requests that reached the token endpoint.
     pub(super) token_requests: usize,
+    /// The store's last receipt, until tokens go out for it.
+    stored: Option<(&'static str, &'static str)>,
     /// The client's last code exchange, as an attacker might have recorded it.
     pub(super) exchange: Option<(String, Zeroizing<Vec<u8>>)>,
 }
@@ -84,7 +85,8 @@ impl Witness {
                 self.recorder.message(client, Party::McpServer, format!("{operation}, {token}"));
             }
             ClientEvent::Answered(reply) => {
-                self.recorder.message(Party::McpServer, client, mcp_answer(reply));
+                let said = said(reply.body()).map(|said| format!(" {said}")).unwrap_or_default();
+                self.recorder.message(Party::McpServer, client, mcp_answer(reply) + &said);
             }
             ClientEvent::Fetching(fetch) => {
                 if fetch.purpose() == FetchPurpose::CodeExchange {
@@ -117,7 +119,7 @@ impl Witness {
             }
             ClientEvent::Evidence(name, value) => self.proof(client, name, value),
             ClientEvent::Established(session) => {
-                self.proof(client, "Session", format!("scopes {}", session.scopes()));
+                self.proof(client, "Session", format!("for {}", session.scopes()));
             }
             ClientEvent::SteppingUp(ready) => {
                 self.proof(client, "StepUp", format!("asks for {}", ready.scopes()));
@@ -132,7 +134,7 @@ impl Witness {
     pub(super) fn resource(&self, event: &ResourceEvent<'_>) {
         match event {
             ResourceEvent::Authorized(authorized) => {
-                self.proof(Party::McpServer, "AudienceAccepted", shown(authorized));
+                self.proof(Party::McpServer, "AudienceAccepted", authorized.audience());
             }
             ResourceEvent::Denied(denial) => {
                 let why = denial.reason().to_string();
@@ -157,10 +159,17 @@ impl Witness {
                 }
             }
             AuthorizationEvent::CodeRedemption(_) => {
-                self.proof(server, "CodeRedemption", "one transaction: code spent, family begun");
+                self.facts().stored = Some(("CodeRedemption", "code spent, family begun"));
             }
             AuthorizationEvent::RefreshRotation(_) => {
-                self.proof(server, "RefreshRotation", "one transaction: old token retired, new one stored");
+                self.facts().stored = Some(("RefreshRotation", "old one retired, new one kept"));
+            }
+            // Only a receipt of what was meant lets tokens out.
+            AuthorizationEvent::TokensIssued => {
+                let stored = self.facts().stored.take();
+                if let Some((name, of)) = stored {
+                    self.proof(server, name, of);
+                }
             }
             AuthorizationEvent::RevokeFamily(action) => {
                 self.proof(server, "RevokeFamily", action.reason().as_str());
@@ -179,10 +188,6 @@ impl Witness {
             _ => {}
         }
     }
-}
-
-fn shown(authorized: &Authorized) -> String {
-    format!("{}, {}", authorized.audience(), authorized.scopes())
 }
 
 /// Who answers a fetch.
@@ -229,6 +234,21 @@ pub(super) fn error_answer(status: u16, body: &[u8]) -> String {
     let error = JsonObject::parse(body, 64 * 1024).ok();
     let code = error.as_ref().and_then(|error| error.string("error").ok().flatten());
     code.map_or_else(|| status.to_string(), |code| format!("{status} {code}"))
+}
+
+/// What a JSON-RPC result says, as far as a person would want to read it; a peer's text.
+fn said(body: &[u8]) -> Option<String> {
+    let message = serde_json::from_slice::<serde_json::Value>(body).ok()?;
+    let result = message.get("result")?;
+    if let Some(tools) = result.get("tools").and_then(|tools| tools.as_array()) {
+        let names: Vec<&str> = tools.iter().filter_map(|tool| tool.get("name")?.as_str()).collect();
+        return Some(names.join(", "));
+    }
+    if let Some(text) = result.pointer("/content/0/text").and_then(|text| text.as_str()) {
+        return Some(format!("\u{201c}{}\u{201d}", text.replace('\n', "; ")));
+    }
+    let version = result.get("protocolVersion")?.as_str()?;
+    Some(format!("MCP {version}"))
 }
 
 /// The status of an MCP server's answer and what its challenge says.

@@ -9,7 +9,8 @@ use mcp_authz::limits;
 use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
 use mcp_authz::step::Failed;
 
-use super::driver::{ClientEvent, Driver, LoginError, Refreshed};
+use super::driver::{Driver, LoginError, Refreshed};
+use super::event::ClientEvent;
 use super::fetch::{Incoming, Outgoing, secret_header};
 
 /// One request, to be sent once or, after an authorization, twice.
@@ -261,7 +262,7 @@ impl Connection {
         };
         let Incoming { status, headers, body } =
             self.driver.fetcher().send(outgoing).await.map_err(SendError::Fetch)?;
-        let mut reply = Reply::new(status, Vec::new());
+        let mut reply = Reply::new(status, body.as_slice());
         for (name, value) in &headers {
             reply = reply.with_header(name.as_str(), value.as_bytes());
         }

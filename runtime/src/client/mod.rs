@@ -4,6 +4,7 @@ pub mod browser;
 pub mod callback;
 pub mod connection;
 pub mod driver;
+pub mod event;
 pub mod fetch;
 pub mod resolver;
 pub mod user_agent;

@@ -1,0 +1,291 @@
+//! Driver and connection against real servers on loopback: what a host sees of a login, whatever the person, the
+//! store and the MCP server do.
+#![cfg(feature = "aws-lc-rs")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{COOKIE, LOCATION, SET_COOKIE, WWW_AUTHENTICATE};
+use axum::routing::any;
+use mcp_authz::authorization_server::{
+    AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
+};
+use mcp_authz::client::{
+    Client, Configuration as ClientConfiguration, OpenUserAgent, PersistSession, SessionPersisted,
+};
+use mcp_authz::identifier::{Issuer, ResourceId, Scope};
+use mcp_authz::jose::Algorithm;
+use mcp_authz::syntax::form;
+use mcp_authz_tokio::BoxFuture;
+use mcp_authz_tokio::authorization_server::AuthorizationServerHost;
+use mcp_authz_tokio::authorization_server::people::LocalUser;
+use mcp_authz_tokio::client::browser::BrowserFailed;
+use mcp_authz_tokio::client::callback::CallbackListener;
+use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
+use mcp_authz_tokio::client::driver::{Driver, KeepFailed, LoginError, SessionKeeper};
+use mcp_authz_tokio::client::event::ClientEvent;
+use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::user_agent::UserAgent;
+use mcp_authz_tokio::keys::SigningKey;
+use mcp_authz_tokio::store::memory::MemoryStore;
+use tokio::net::TcpListener;
+
+/// What the person does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Person {
+    Allows,
+    Denies,
+    /// Another page makes the browser visit the callback first.
+    IsMisled,
+    Leaves,
+}
+
+#[derive(Debug, Clone)]
+struct Browser {
+    person: Person,
+    strays: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Browser {
+    async fn visit(self, url: String) {
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .unwrap();
+        let asked = reqwest::Url::parse(&url).unwrap();
+        if self.person == Person::Leaves {
+            return;
+        }
+        let page = http.get(asked.clone()).send().await.unwrap();
+        let cookie = page.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
+        let page = page.text().await.unwrap();
+        let hidden = |name: &str| {
+            let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+            rest.split_once('"').unwrap().0.to_owned()
+        };
+        let decision = if self.person == Person::Denies { "deny" } else { "approve" };
+        let (handle, csrf) = (hidden("handle"), hidden("csrf"));
+        let body = form::encode([
+            ("handle", handle.as_str()),
+            ("csrf", csrf.as_str()),
+            ("scope.notes:read", "on"),
+            ("decision", decision),
+        ]);
+        let answer = http
+            .post(asked.join("/decision").unwrap())
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header(COOKIE, cookie)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        let callback = answer.headers()[LOCATION].to_str().unwrap().to_owned();
+        if self.person == Person::IsMisled {
+            let (place, _) = callback.split_once('?').unwrap();
+            let stray = http.get(format!("{place}?code=forged&state=guessed")).send().await.unwrap();
+            self.strays.lock().unwrap().push(stray.status().as_u16());
+        }
+        http.get(callback).send().await.unwrap();
+    }
+}
+
+impl UserAgent for Browser {
+    fn open<'a>(&'a self, action: &'a OpenUserAgent) -> BoxFuture<'a, Result<(), BrowserFailed>> {
+        tokio::spawn(self.clone().visit(action.url().to_owned()));
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// Counts the sessions it is given to keep, and fails from the given one on.
+#[derive(Debug, Clone)]
+struct Keeper {
+    kept: Arc<AtomicUsize>,
+    fails_from: usize,
+}
+
+impl SessionKeeper for Keeper {
+    fn keep(&self, action: PersistSession) -> BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
+        let number = self.kept.fetch_add(1, Ordering::SeqCst);
+        let kept = if number >= self.fails_from {
+            Err(KeepFailed("the disk is full".into()))
+        } else {
+            Ok(action.persisted())
+        };
+        Box::pin(std::future::ready(kept))
+    }
+}
+
+struct World {
+    connection: Connection,
+    /// Requests that reached the MCP server, with and without a token.
+    requests: Arc<Mutex<Vec<bool>>>,
+    kept: Arc<AtomicUsize>,
+    strays: Arc<Mutex<Vec<u16>>>,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+/// An MCP server that takes the first `takes` requests that carry a token and answers 401 to every other.
+async fn world(person: Person, takes: usize, fails_from: usize) -> World {
+    let (issuing, serving) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let issuer = Issuer::new(format!("http://{}", issuing.local_addr().unwrap())).unwrap();
+    let origin = format!("http://{}", serving.local_addr().unwrap());
+    let url = format!("{origin}/mcp");
+    let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let scope = (Scope::new("notes:read").unwrap(), "Read your notes".to_owned());
+    let resource = KnownResource::new(ResourceId::new(url.as_str()).unwrap(), [scope]);
+    let configuration =
+        Configuration::new(issuer.clone(), vec![resource], key.id()).registration(RegistrationPolicy::Open);
+    let host = AuthorizationServerHost::new(
+        AuthorizationServer::new(configuration).unwrap(),
+        Arc::new(MemoryStore::new()),
+        Arc::new(key),
+        Arc::new(LocalUser::automatic("alice").unwrap()),
+        Fetcher::new().unwrap(),
+    );
+    tokio::spawn(async move { axum::serve(issuing, host.router()).await });
+
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&requests);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let handler = any(move |request: axum::extract::Request| {
+        let with_token = request.headers().contains_key("authorization");
+        log.lock().unwrap().push(with_token);
+        let welcome = with_token && taken.fetch_add(1, Ordering::SeqCst) < takes;
+        async move {
+            let status = if welcome { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+            (status, [(WWW_AUTHENTICATE, "Bearer scope=\"notes:read\"")])
+        }
+    });
+    let document = format!(r#"{{"resource":"{url}","authorization_servers":["{issuer}"]}}"#);
+    let document = axum::routing::get(move || {
+        let document = document.clone();
+        async move { ([("content-type", "application/json")], document) }
+    });
+    let router =
+        Router::new().route("/mcp", handler).route("/.well-known/oauth-protected-resource/mcp", document);
+    tokio::spawn(async move { axum::serve(serving, router).await });
+
+    let listener = CallbackListener::bind().await.unwrap();
+    let redirect_uri = listener.redirect_uri("/callback").unwrap();
+    let client = Client::new(ClientConfiguration::new("A client", redirect_uri));
+    let browser = Browser { person, strays: Arc::default() };
+    let keeper = Keeper { kept: Arc::default(), fails_from };
+    let (strays, kept) = (Arc::clone(&browser.strays), Arc::clone(&keeper.kept));
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, browser)
+        .keeper(keeper)
+        .patience(Duration::from_millis(if person == Person::Leaves { 200 } else { 10_000 }))
+        .observer(move |event: ClientEvent<'_>| seen.lock().unwrap().push(format!("{event:?}")))
+        .build();
+    let connection = Connection::new(driver, url).unwrap();
+    World { connection, requests, kept, strays, events }
+}
+
+impl World {
+    async fn call(&mut self) -> Result<u16, SendError> {
+        let request = McpRequest::json_rpc("tools/list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        self.connection.send(&request).await.map(|reply| reply.status)
+    }
+
+    fn requests(&self) -> Vec<bool> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    fn saw(&self, name: &str) -> bool {
+        self.events.lock().unwrap().iter().any(|event| event.starts_with(name))
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_token_becomes_one_with_a_token() {
+    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.requests(), [false, true, true]);
+    assert_eq!(world.connection.scopes().to_string(), "notes:read");
+}
+
+#[tokio::test]
+async fn a_session_is_kept_before_it_is_used_and_again_at_each_rotation() {
+    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    world.call().await.unwrap();
+    assert_eq!(world.kept.load(Ordering::SeqCst), 1);
+    world.connection.refresh().await.unwrap();
+    assert_eq!(world.kept.load(Ordering::SeqCst), 2);
+    let events = world.events.lock().unwrap();
+    let position = |name: &str| events.iter().position(|event| event.starts_with(name)).unwrap();
+    assert!(position("Keeping") < position("Established"));
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_kept_is_not_used() {
+    let mut world = world(Person::Allows, usize::MAX, 0).await;
+    assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Keep(_)))));
+    assert_eq!(world.requests(), [false]);
+    assert!(world.connection.session().is_none());
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_taken_any_more_is_refreshed_once_and_the_answer_then_stands() {
+    let mut world = world(Person::Allows, 1, usize::MAX).await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.call().await.unwrap(), 401);
+    assert_eq!(world.requests(), [false, true, true, true]);
+    assert_eq!(world.kept.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_never_takes_a_token_costs_one_login_and_one_refresh() {
+    let mut world = world(Person::Allows, 0, usize::MAX).await;
+    assert_eq!(world.call().await.unwrap(), 401);
+    assert_eq!(world.requests(), [false, true, true]);
+}
+
+#[tokio::test]
+async fn a_person_who_denies_is_told_apart_and_asked_once() {
+    let mut world = world(Person::Denies, usize::MAX, usize::MAX).await;
+    match world.call().await {
+        Err(SendError::Login(LoginError::Refused(response))) => {
+            assert_eq!(response.code.as_str(), "access_denied");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.requests(), [false]);
+    assert!(world.saw("Refused") && !world.saw("Established"));
+}
+
+#[tokio::test]
+async fn a_visit_that_is_not_the_awaited_one_leaves_the_login_waiting() {
+    let mut world = world(Person::IsMisled, usize::MAX, usize::MAX).await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(*world.strays.lock().unwrap(), [404]);
+    assert!(world.saw("CallbackUnsolicited"));
+}
+
+#[tokio::test]
+async fn a_person_who_never_comes_back_ends_the_login_and_can_be_asked_again() {
+    let mut world = world(Person::Leaves, usize::MAX, usize::MAX).await;
+    for _ in 0..2 {
+        assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Listener(_)))));
+    }
+    // Discovery and registration are not done again.
+    let registrations =
+        world.events.lock().unwrap().iter().filter(|it| it.contains("Fetched(Registration")).count();
+    assert_eq!(registrations, 1);
+}
+
+#[tokio::test]
+async fn nothing_an_observer_can_print_holds_a_secret() {
+    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    world.call().await.unwrap();
+    world.connection.refresh().await.unwrap();
+    for event in world.events.lock().unwrap().iter() {
+        assert!(!event.contains("eyJ") && !event.contains("code=") && !event.contains("state="), "{event}");
+    }
+}
