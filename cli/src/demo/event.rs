@@ -118,6 +118,11 @@ pub(crate) enum Event {
 }
 
 impl Event {
+    /// Whether it has a row of its own in a diagram.
+    pub(crate) fn is_step(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Evidence { .. } | Self::Refusal { .. })
+    }
+
     /// Whether it is no sign that something went wrong.
     pub(crate) fn is_as_it_should_be(&self) -> bool {
         match self {
@@ -146,6 +151,8 @@ pub(crate) struct Timed {
     /// Since the start.
     #[serde(serialize_with = "microseconds", rename = "at_microseconds")]
     pub(crate) at: Duration,
+    /// Whether it repeats what was shown before, and a diagram may leave it out.
+    pub(crate) folded: bool,
     /// What.
     #[serde(flatten)]
     pub(crate) event: Event,

@@ -120,6 +120,7 @@ impl BuiltIn {
             }
             _ => callback,
         };
+        self.0.recorder.fold(false);
         let reply = self.0.http.get(callback).send().await?;
         if matches!(part, Part::MixedUp(_)) {
             self.0.recorder.hostile(false);
@@ -131,6 +132,7 @@ impl BuiltIn {
     }
 
     async fn attack(&self, url: &str) -> Result<(), Lost> {
+        self.0.recorder.fold(false);
         self.0.recorder.hostile(true);
         let reply = self.0.http.get(url).send().await;
         self.0.recorder.hostile(false);
@@ -233,7 +235,13 @@ impl UserAgent for Person {
             let mut instead = self.instead;
             if self.own {
                 match SystemBrowser.open(action).await {
-                    Ok(()) => return Ok(()),
+                    Ok(()) => {
+                        let text = "Your browser shows the page of the authorization server: sign in and allow access \
+                                    there."
+                            .to_owned();
+                        self.built_in.0.recorder.record(Event::Note { text });
+                        return Ok(());
+                    }
                     Err(BrowserFailed) => instead = Some("No browser could be started"),
                 }
             }

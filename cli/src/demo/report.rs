@@ -8,7 +8,7 @@ use super::event::{Event, Party, Proven, Timed};
 
 const LEFT: usize = 90;
 const LANE: usize = 250;
-const ROW: usize = 34;
+const ROW: usize = 36;
 const HEAD: usize = 44;
 
 const STYLE: &str = "
@@ -16,7 +16,7 @@ const STYLE: &str = "
 @media (prefers-color-scheme:dark){:root{--ink:#e8edf3;--soft:#9aa8b7;--line:#3a4653;--paper:#12171d;--band:#1a2129;--flow:#7db0ff;--good:#5fd39a;--bad:#ff8a80;--warn:#f0b35a}}
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:1060px;margin:0 auto;padding:32px 20px 64px}h1{font-size:1.7rem;margin:0 0 4px}h2{font-size:1.15rem;margin:40px 0 10px}
-p.lead{color:var(--soft);margin:0 0 24px}.facts{display:flex;flex-wrap:wrap;gap:12px}.facts div{background:var(--band);border-radius:10px;padding:12px 18px}
+svg text.fold{fill:var(--soft)}p.lead{color:var(--soft);margin:0 0 24px}.facts{display:flex;flex-wrap:wrap;gap:12px}.facts div{background:var(--band);border-radius:10px;padding:12px 18px}
 .facts b{display:block;font-size:1.35rem}.facts span{color:var(--soft);font-size:.85rem}.scroll{overflow-x:auto}
 svg{display:block;min-width:900px;width:100%;height:auto;font:13px ui-monospace,monospace}svg text{fill:var(--ink)}.lane{stroke:var(--line);stroke-width:1.5}
 .arrow{stroke:var(--flow);stroke-width:1.6;fill:none}.tip{fill:var(--flow)}.head rect{fill:var(--band);stroke:var(--line)}.head text{font:600 13px system-ui,sans-serif;text-anchor:middle}
@@ -30,9 +30,17 @@ td:first-child{white-space:nowrap}.good{color:var(--good)}.bad{color:var(--bad)}
 /// The whole page.
 pub(crate) fn page(events: &[Timed]) -> String {
     let mut body = String::new();
-    let mut sequence: Vec<&Event> = Vec::new();
+    let mut sequence: Vec<Row<'_>> = Vec::new();
     let mut end = String::new();
+    let mut left_out = 0;
     for timed in events {
+        if timed.folded {
+            left_out += usize::from(matches!(timed.event, Event::Message { .. }));
+            continue;
+        }
+        if left_out > 0 && timed.event.is_step() {
+            sequence.push(Row::LeftOut(std::mem::take(&mut left_out)));
+        }
         match &timed.event {
             Event::Act { title, about } => {
                 draw(&mut body, &std::mem::take(&mut sequence));
@@ -42,7 +50,7 @@ pub(crate) fn page(events: &[Timed]) -> String {
                 );
             }
             Event::Message { .. } | Event::Evidence { .. } | Event::Refusal { .. } => {
-                sequence.push(&timed.event)
+                sequence.push(Row::Step(&timed.event))
             }
             Event::Attack { .. } => {
                 draw(&mut body, &std::mem::take(&mut sequence));
@@ -97,8 +105,15 @@ fn x(party: Party) -> usize {
     LEFT + party.lane() * LANE
 }
 
+/// One row of a drawing.
+enum Row<'a> {
+    Step(&'a Event),
+    /// So many messages that repeat what was shown before.
+    LeftOut(usize),
+}
+
 /// One act as a drawing: lanes from top to bottom, a row for each message and each piece of evidence.
-fn draw(into: &mut String, rows: &[&Event]) {
+fn draw(into: &mut String, rows: &[Row<'_>]) {
     if rows.is_empty() {
         return;
     }
@@ -124,13 +139,29 @@ fn draw(into: &mut String, rows: &[&Event]) {
     }
     for (row, event) in rows.iter().enumerate() {
         let y = HEAD + row * ROW + 24;
+        let event = match event {
+            Row::Step(event) => *event,
+            Row::LeftOut(count) => {
+                let middle = width / 2;
+                push(
+                    into,
+                    format_args!(
+                        "<text class=\"label halo fold\" x={middle} y={y}>⋮ {count} messages, as in the first act</text>\n"
+                    ),
+                );
+                continue;
+            }
+        };
         match event {
             Event::Message { from, to, what, hostile } => {
                 let class = if *hostile { " hostile" } else { "" };
                 let what = if *hostile { format!("attacker: {what}") } else { what.clone() };
                 let (start, end) = (x(*from), x(*to));
                 let tip = if start < end { end - 8 } else { end + 8 };
-                let middle = usize::midpoint(start, end).clamp(300, width - 300);
+                let what = shortened(&what, 92);
+                // A label that is wider than its arrow stays on the paper.
+                let half = what.chars().count() * 4 + 8;
+                let middle = usize::midpoint(start, end).clamp(half, width - half);
                 push(into, format_args!("<line class=\"arrow{class}\" x1={start} y1={y} x2={tip} y2={y} />"));
                 push(
                     into,
@@ -144,14 +175,14 @@ fn draw(into: &mut String, rows: &[&Event]) {
                     into,
                     format_args!(
                         "<text class=\"label halo{class}\" x={middle} y={}>{}</text>\n",
-                        y - 6,
-                        words(&shortened(&what, 92))
+                        y - 8,
+                        words(&what)
                     ),
                 );
             }
             Event::Evidence { at, name, of } => {
                 let at = x(*at);
-                let text = words(&shortened(&format!("{name} {of}"), 70));
+                let text = words(&shortened(&format!("{name}: {of}"), 70));
                 let (anchor, offset) = if at > width / 2 { ("end", at - 12) } else { ("start", at + 12) };
                 push(
                     into,
@@ -163,14 +194,18 @@ fn draw(into: &mut String, rows: &[&Event]) {
             }
             Event::Refusal { at, why } => {
                 let at = x(*at);
-                let text = words(&shortened(&format!("refused: {why}"), 80));
+                let (first, second) = in_two(&format!("refused: {why}"));
+                let y = if second.is_empty() { y } else { y - 8 };
                 let (anchor, offset) = if at > width / 2 { ("end", at - 12) } else { ("start", at + 12) };
                 push(
                     into,
                     format_args!(
-                        "<g class=refusal><path d=\"M{} {}l8 8m0 -8l-8 8\" /><text class=halo x={offset} y={y} text-anchor={anchor}>{text}</text></g>\n",
+                        "<g class=refusal><path d=\"M{} {}l8 8m0 -8l-8 8\" /><text class=halo x={offset} y={y} \
+                         text-anchor={anchor}>{}<tspan x={offset} dy=14>{}</tspan></text></g>\n",
                         at - 4,
-                        y - 8
+                        y - 8,
+                        words(&first),
+                        words(&second),
                     ),
                 );
             }
@@ -178,6 +213,20 @@ fn draw(into: &mut String, rows: &[&Event]) {
         }
     }
     into.push_str("</svg></div>\n");
+}
+
+/// Two lines of about 64 characters, broken between words.
+fn in_two(text: &str) -> (String, String) {
+    let mut lines = (String::new(), String::new());
+    for word in text.split(' ') {
+        let first = lines.1.is_empty() && lines.0.chars().count() + word.chars().count() < 64;
+        let line = if first { &mut lines.0 } else { &mut lines.1 };
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    (lines.0, shortened(&lines.1, 72))
 }
 
 fn shortened(text: &str, most: usize) -> String {
@@ -246,7 +295,7 @@ mod tests {
             Event::Difference { what: hostile },
         ]
         .into_iter()
-        .map(|event| Timed { at: Duration::ZERO, event })
+        .map(|event| Timed { at: Duration::ZERO, folded: false, event })
         .collect();
         let page = page(&events);
         assert!(!page.contains("<script"), "{page}");

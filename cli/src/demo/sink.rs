@@ -27,6 +27,7 @@ pub(crate) struct Recorder {
     started: Instant,
     events: mpsc::Sender<Timed>,
     hostile: Arc<AtomicBool>,
+    folded: Arc<AtomicBool>,
     messages: Arc<AtomicUsize>,
 }
 
@@ -34,13 +35,19 @@ impl Recorder {
     /// Records that a message went over a socket.
     pub(crate) fn message(&self, from: Party, to: Party, what: impl Into<String>) {
         self.messages.fetch_add(1, Ordering::Relaxed);
-        let hostile = self.hostile.load(Ordering::SeqCst);
+        // The servers are nobody's accomplices.
+        let hostile = self.hostile.load(Ordering::SeqCst) && matches!(from, Party::Browser | Party::Client);
         self.record(Event::Message { from, to, what: what.into(), hostile });
     }
 
     /// Whether what is sent from now on is an attacker's.
     pub(crate) fn hostile(&self, hostile: bool) {
         self.hostile.store(hostile, Ordering::SeqCst);
+    }
+
+    /// Whether what happens from now on is a repetition that a diagram may leave out.
+    pub(crate) fn fold(&self, folded: bool) {
+        self.folded.store(folded, Ordering::SeqCst);
     }
 
     /// Messages recorded so far.
@@ -51,7 +58,8 @@ impl Recorder {
     /// Records that something happened now.
     pub(crate) fn record(&self, event: Event) {
         // The receiver lives until every sender is gone; after that nobody reads.
-        let _ = self.events.send(Timed { at: self.started.elapsed(), event });
+        let folded = event.is_step() && self.folded.load(Ordering::SeqCst);
+        let _ = self.events.send(Timed { at: self.started.elapsed(), folded, event });
     }
 
     /// Since the demonstration began.
@@ -72,10 +80,14 @@ pub(crate) fn open(display: Display) -> (Recorder, Log) {
     let shower = thread::spawn(move || {
         let mut kept = Vec::new();
         let mut out = io::stdout().lock();
+        let mut terminal = match display {
+            Display::Diagram { colour } => Some(Terminal::new(io::stdout(), colour)),
+            Display::Json => None,
+        };
         for timed in receiver {
-            match display {
-                Display::Diagram { colour } => Terminal::new(&mut out, colour).show(&timed)?,
-                Display::Json => {
+            match &mut terminal {
+                Some(terminal) => terminal.show(&timed)?,
+                None => {
                     serde_json::to_writer(&mut out, &timed)?;
                     writeln!(out)?;
                 }
@@ -88,6 +100,7 @@ pub(crate) fn open(display: Display) -> (Recorder, Log) {
         started: Instant::now(),
         events: sender,
         hostile: Arc::default(),
+        folded: Arc::default(),
         messages: Arc::default(),
     };
     (recorder, Log { shower })

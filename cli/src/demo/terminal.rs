@@ -16,6 +16,10 @@ const RESET: &str = "\u{1b}[0m";
 
 /// Columns from one lane to the next.
 const PITCH: usize = 12;
+/// Columns beside the lanes.
+const BESIDE: usize = 54;
+/// Columns of a note.
+const NOTE: usize = 96;
 /// Columns before the first lane.
 const MARGIN: usize = 5;
 
@@ -24,11 +28,13 @@ const MARGIN: usize = 5;
 pub(crate) struct Terminal<W> {
     out: W,
     colour: bool,
+    /// Messages left out since the last line.
+    left_out: usize,
 }
 
 impl<W: Write> Terminal<W> {
     pub(crate) fn new(out: W, colour: bool) -> Self {
-        Self { out, colour }
+        Self { out, colour, left_out: 0 }
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
@@ -76,10 +82,10 @@ impl<W: Write> Terminal<W> {
     }
 
     /// The four lanes with a mark on one.
-    fn mark(&self, at: Party, mark: &str, style: &str) -> String {
+    fn mark(&self, at: Option<Party>, mark: &str, style: &str) -> String {
         let mut line = " ".repeat(MARGIN);
         for party in Party::ALL {
-            let cell = if party == at { self.paint(style, mark) } else { self.paint(DIM, "│") };
+            let cell = if Some(party) == at { self.paint(style, mark) } else { self.paint(DIM, "│") };
             line.push_str(&cell);
             if party.lane().saturating_add(1) < Party::ALL.len() {
                 line.push_str(&" ".repeat(PITCH.saturating_sub(1)));
@@ -88,8 +94,32 @@ impl<W: Write> Terminal<W> {
         line
     }
 
+    /// Writes a row: the lanes and what stands beside them, in as many lines as it takes.
+    fn row(&mut self, lanes: &str, style: &str, text: &str) -> io::Result<()> {
+        let mut lanes = lanes.to_owned();
+        for line in wrapped(&clean(text), BESIDE) {
+            writeln!(
+                self.out,
+                "{lanes}   {}",
+                if style.is_empty() { line } else { self.paint(style, &line) }
+            )?;
+            lanes = self.mark(None, "", "");
+        }
+        Ok(())
+    }
+
     /// Shows one event.
     pub(crate) fn show(&mut self, timed: &Timed) -> io::Result<()> {
+        if timed.folded {
+            self.left_out += usize::from(matches!(timed.event, Event::Message { .. }));
+            return Ok(());
+        }
+        let left_out = std::mem::take(&mut self.left_out);
+        if left_out > 0 && timed.event.is_step() {
+            let text = format!("⋮ {left_out} messages, as in the first act");
+            let lanes = self.mark(None, "", "");
+            self.row(&lanes, DIM, &text)?;
+        }
         match &timed.event {
             Event::Act { title, about } => {
                 writeln!(self.out, "\n{}", self.paint(BOLD, &clean(title)))?;
@@ -99,19 +129,27 @@ impl<W: Write> Terminal<W> {
             Event::Message { from, to, what, hostile } => {
                 let style = if *hostile { RED } else { CYAN };
                 let lanes = self.arrow(*from, *to, style);
-                let what = clean(what);
-                let what = if *hostile { self.paint(RED, &format!("attacker: {what}")) } else { what };
-                writeln!(self.out, "{lanes}   {what}")?;
+                if *hostile {
+                    self.row(&lanes, RED, &format!("attacker: {what}"))?;
+                } else {
+                    self.row(&lanes, "", what)?;
+                }
             }
             Event::Evidence { at, name, of } => {
-                let lanes = self.mark(*at, "✓", GREEN);
-                writeln!(self.out, "{lanes}   {} {}", self.paint(GREEN, name), self.paint(DIM, &clean(of)))?;
+                let lanes = self.mark(Some(*at), "✓", GREEN);
+                self.row(&lanes, GREEN, &format!("{name}: {of}"))?;
             }
             Event::Refusal { at, why } => {
-                let lanes = self.mark(*at, "✗", YELLOW);
-                writeln!(self.out, "{lanes}   {}", self.paint(YELLOW, &format!("refused: {}", clean(why))))?;
+                let lanes = self.mark(Some(*at), "✗", YELLOW);
+                self.row(&lanes, YELLOW, &format!("refused: {why}"))?;
             }
-            Event::Note { text } => writeln!(self.out, "\n{}\n", clean(text))?,
+            Event::Note { text } => {
+                writeln!(self.out)?;
+                for line in wrapped(&clean(text), NOTE) {
+                    writeln!(self.out, "{}", self.paint(DIM, &line))?;
+                }
+                writeln!(self.out)?;
+            }
             Event::Attack { name, refused, answer, reason, control, control_succeeded } => {
                 let (style, verdict) = if *refused { (GREEN, "refused") } else { (RED, "NOT REFUSED") };
                 writeln!(self.out, "\n   {}: {}", self.paint(BOLD, name), self.paint(style, verdict))?;
@@ -149,6 +187,23 @@ fn milliseconds(microseconds: u128) -> String {
     format!("{}.{:01}", microseconds / 1000, microseconds % 1000 / 100)
 }
 
+/// Lines of at most so many characters, broken between words; what comes later is indented.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { continue };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count().saturating_add(word.chars().count()) < width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(format!("  {word}"));
+        }
+    }
+    lines
+}
+
 /// Peer text may be part of a line: word by word through the terminal's escaping type, so that only single words
 /// are cut.
 fn clean(text: &str) -> String {
@@ -164,7 +219,7 @@ mod tests {
 
     fn drawn(event: Event, colour: bool) -> String {
         let mut out = Vec::new();
-        Terminal::new(&mut out, colour).show(&Timed { at: Duration::ZERO, event }).unwrap();
+        Terminal::new(&mut out, colour).show(&Timed { at: Duration::ZERO, folded: false, event }).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -184,6 +239,30 @@ mod tests {
     fn the_names_stand_over_their_lanes() {
         let heads = Terminal::<Vec<u8>>::heads();
         assert_eq!(heads, "  browser     client    MCP server  auth server");
+    }
+
+    #[test]
+    fn a_long_line_goes_on_beside_the_lanes() {
+        let why = "a word and another ".repeat(5);
+        let shown = drawn(Event::Refusal { at: Party::Client, why }, false);
+        assert_eq!(shown.lines().count(), 2);
+        assert!(
+            shown.lines().all(|line| line.chars().count() <= 100 && line.starts_with("     │")),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn repetitions_are_counted_instead_of_shown() {
+        let mut out = Vec::new();
+        let mut terminal = Terminal::new(&mut out, false);
+        for folded in [true, true, false] {
+            let event = message(Party::Client, Party::McpServer);
+            terminal.show(&Timed { at: Duration::ZERO, folded, event }).unwrap();
+        }
+        let shown = String::from_utf8(out).unwrap();
+        assert_eq!(shown.lines().count(), 2);
+        assert!(shown.contains("⋮ 2 messages"));
     }
 
     #[test]
