@@ -56,6 +56,8 @@ mod discovery;
 mod record;
 mod registration;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use authorization::{
     AwaitingCallback, AwaitingTokens, CallbackOutcome, ErrorResponse, OpenUserAgent, Ready,

@@ -1,0 +1,218 @@
+//! Who the client is at an authorization server.
+
+use super::*;
+use crate::client::{IdentityKind, RegistrationRecord};
+use crate::error::HostMisuse;
+use crate::identifier::ClientMetadataUrl;
+use crate::message::exchange::FetchFailure;
+use crate::sealer::PlaintextRecords;
+use crate::secret::ClientSecret;
+
+const CIMD: (&str, &str) = ("client_id_metadata_document_supported", "true");
+
+fn metadata_url() -> ClientMetadataUrl {
+    ClientMetadataUrl::new("https://app.example/client.json").unwrap()
+}
+
+// MCP-REG-001, MCP-AUTH-013
+#[test]
+fn identities_are_offered_best_first() {
+    let everything =
+        Client::new(configuration().pre_registered(pre_registered()).metadata_document(metadata_url()));
+    assert_eq!(
+        choosing_identity(&everything, &[CIMD]).identities(),
+        [IdentityKind::PreRegistered, IdentityKind::MetadataDocument, IdentityKind::Registered]
+    );
+    assert_eq!(
+        choosing_identity(&everything, &[("registration_endpoint", "")]).identities(),
+        [IdentityKind::PreRegistered]
+    );
+    let none = Client::new(configuration().dynamic_registration(false));
+    assert!(choosing_identity(&none, &[CIMD]).identities().is_empty());
+    assert_eq!(
+        choosing_identity(&none, &[]).register().unwrap_err().error,
+        Error::Host(HostMisuse::NoIdentity)
+    );
+    assert_eq!(
+        choosing_identity(&none, &[CIMD]).metadata_document().unwrap_err().error,
+        Error::Host(HostMisuse::NoIdentity)
+    );
+    assert_eq!(
+        choosing_identity(&none, &[]).pre_registered().unwrap_err().error,
+        Error::Host(HostMisuse::NoIdentity)
+    );
+}
+
+// MCP-DISC-003, MCP-DISC-004, MCP-REG-051
+#[test]
+fn an_identity_stays_at_its_issuer() {
+    let redirect = RedirectUri::new(REDIRECT).unwrap();
+    let elsewhere = PreRegistered::new(
+        issuer("https://other.example"),
+        ClientId::new("pre").unwrap(),
+        redirect,
+        [server()],
+    );
+    let client = Client::new(configuration().pre_registered(elsewhere));
+    assert!(choosing_identity(&client, &[]).pre_registered().is_err());
+    let record = ready(&strict()).registration_record(&PlaintextRecords).unwrap().unwrap();
+    let bytes = record.to_bytes();
+    let moved = String::from_utf8(bytes.clone()).unwrap().replace(ISSUER, "https://other.example");
+    let moved = RegistrationRecord::from_bytes(moved.as_bytes()).unwrap();
+    assert!(choosing_identity(&strict(), &[]).registered(&moved, &PlaintextRecords, now()).is_err());
+    let record = RegistrationRecord::from_bytes(&bytes).unwrap();
+    let again = choosing_identity(&strict(), &[]).registered(&record, &PlaintextRecords, now()).unwrap();
+    assert_eq!((again.client_id().as_str(), again.identity_kind()), ("c1", IdentityKind::Registered));
+}
+
+// MCP-REG-040, MCP-REG-041
+#[test]
+fn the_request_says_what_the_client_is() {
+    let (fetch, _) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
+    assert_eq!(
+        (fetch.method(), fetch.url(), fetch.content_type()),
+        ("POST", "https://as.example/register", Some("application/json"))
+    );
+    let body = String::from_utf8(fetch.body().to_vec()).unwrap();
+    for member in [
+        "\"application_type\":\"native\"",
+        "\"token_endpoint_auth_method\":\"none\"",
+        "\"refresh_token\"",
+        REDIRECT,
+    ] {
+        assert!(body.contains(member), "{member} {body}");
+    }
+    let web = Client::new(Configuration::new("Test", RedirectUri::new("https://app.example/cb").unwrap()));
+    let (fetch, _) = choosing_identity(&web, &[]).register().unwrap().into_parts();
+    assert!(String::from_utf8_lossy(fetch.body()).contains("\"application_type\":\"web\""));
+}
+
+// MCP-REG-043, MCP-SEC-015
+#[test]
+fn a_registration_that_fails_leaves_the_choice_open() {
+    let answers: [(Result<Reply, FetchFailure>, bool); 8] = [
+        (
+            Ok(Reply::new(400, "{\"error\":\"invalid_redirect_uri\",\"error_description\":\"\u{1b}[2J\"}")),
+            false,
+        ),
+        (Ok(Reply::new(503, "")), true),
+        (Err(FetchFailure::Unreachable), true),
+        (Ok(Reply::new(201, "{}")), false),
+        (Ok(Reply::new(201, "{\"client_id\":\"c\",\"redirect_uris\":[\"https://evil.example/cb\"]}")), false),
+        (Ok(Reply::new(201, "{\"client_id\":\"c\",\"client_secret\":\"s\"}")), false),
+        (
+            Ok(Reply::new(
+                201,
+                "{\"client_id\":\"c\",\"token_endpoint_auth_method\":\"client_secret_basic\"}",
+            )),
+            false,
+        ),
+        (Ok(Reply::new(201, "{\"client_id\":\"c\",\"client_id\":\"d\"}")), false),
+    ];
+    for (answer, outside) in answers {
+        let shown = format!("{answer:?}");
+        let (_, state) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
+        let failed = state.receive(answer).unwrap_err();
+        assert_eq!(matches!(failed.error, Error::Outside(_)), outside, "{shown}");
+        assert!(!format!("{}", failed.error).contains('\u{1b}'));
+        assert!(failed.state.register().is_ok());
+    }
+}
+
+// OAUTH21-2.4-1, OAUTH21-2.4.1-5, OAUTH21-3.2.1-1, D37
+#[test]
+fn a_secret_is_presented_in_the_one_way_that_was_registered() {
+    let registered = |method: &str, changes: &[(&str, &str)]| {
+        let (_, state) = choosing_identity(&strict(), changes).register().unwrap().into_parts();
+        let method = if method.is_empty() {
+            String::new()
+        } else {
+            format!(",\"token_endpoint_auth_method\":\"{method}\"")
+        };
+        let body = format!(
+            "{{\"client_id\":\"c 1\",\"client_secret\":\"s:1\",\"client_secret_expires_at\":0{method}}}"
+        );
+        let begun = begin(state.receive(Ok(Reply::new(201, body))).unwrap());
+        let callback = begun.callback(GENUINE);
+        let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
+            panic!("refused")
+        };
+        let (fetch, _) = step.into_parts();
+        let body = Form::parse(fetch.body()).unwrap();
+        (
+            fetch.authorization().map(str::to_owned),
+            body.get("client_id").map(str::to_owned),
+            body.get("client_secret").map(str::to_owned),
+        )
+    };
+    let basic = (Some("Basic YysxOnMlM0Ex".to_owned()), None, None);
+    let post = (None, Some("c 1".to_owned()), Some("s:1".to_owned()));
+    assert_eq!(registered("client_secret_basic", &[]), basic);
+    assert_eq!(registered("client_secret_post", &[]), post);
+    assert_eq!(registered("none", &[]), (None, Some("c 1".to_owned()), None));
+    assert_eq!(registered("", &[]), basic);
+    let only_post = ("token_endpoint_auth_methods_supported", "[\"client_secret_post\"]");
+    assert_eq!(registered("", &[only_post]), post);
+}
+
+#[test]
+fn an_expired_secret_is_not_used_again() {
+    let (_, state) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
+    let expires = now().unix_timestamp() + 10;
+    let body = format!(
+        "{{\"client_id\":\"c\",\"client_secret\":\"s\",\"client_secret_expires_at\":{expires},\"token_endpoint_auth_method\":\"client_secret_post\"}}"
+    );
+    let ready = state.receive(Ok(Reply::new(201, body))).unwrap();
+    let record = ready.registration_record(&PlaintextRecords).unwrap().unwrap();
+    let again = |now| choosing_identity(&strict(), &[]).registered(&record, &PlaintextRecords, now);
+    assert!(again(now()).is_ok());
+    assert!(again(now() + Duration::seconds(10)).is_err());
+}
+
+// D29, OAUTH21-2.3.4-1
+#[test]
+fn a_server_without_iss_gets_a_redirect_uri_of_its_own() {
+    const SILENT: (&str, &str) = ("authorization_response_iss_parameter_supported", "");
+    let own = begin(ready_with(&strict(), &[SILENT])).redirect_uri();
+    assert!(own.starts_with(&format!("{REDIRECT}/")) && own.len() > REDIRECT.len() + 10, "{own}");
+    assert_eq!(begin(ready(&strict())).redirect_uri(), REDIRECT);
+    let client = relaxed(Relaxation::SharedRedirect(issuer(ISSUER)));
+    assert_eq!(begin(ready_with(&client, &[SILENT])).redirect_uri(), REDIRECT);
+
+    let document = Client::new(configuration().metadata_document(metadata_url()));
+    let failed = choosing_identity(&document, &[CIMD, SILENT]).metadata_document().unwrap_err();
+    assert_eq!(names(&failed.error.remedy()), Some("SharedRedirect"));
+    assert!(choosing_identity(&document, &[CIMD]).metadata_document().is_ok());
+
+    let shared = PreRegistered::new(
+        issuer(ISSUER),
+        ClientId::new("pre").unwrap(),
+        RedirectUri::new(REDIRECT).unwrap(),
+        [server()],
+    );
+    let client = Client::new(configuration().pre_registered(shared));
+    assert!(choosing_identity(&client, &[SILENT]).pre_registered().is_err());
+    let client = Client::new(configuration().pre_registered(pre_registered()));
+    assert!(choosing_identity(&client, &[SILENT]).pre_registered().is_ok());
+}
+
+// MCP-REG-012, MCP-REG-013
+#[test]
+fn the_metadata_document_names_its_own_url() {
+    let client = Client::new(configuration().metadata_document(metadata_url()));
+    let document = client.client_metadata_document().unwrap();
+    let document = crate::message::client_metadata::ClientMetadataDocument::parse(&document).unwrap();
+    assert_eq!(document.client_id().as_str(), metadata_url().as_str());
+    assert_eq!(document.metadata().redirect_uris, [RedirectUri::new(REDIRECT).unwrap()]);
+    assert_eq!(strict().client_metadata_document().unwrap_err(), Error::Host(HostMisuse::NoIdentity));
+}
+
+// D36
+#[test]
+fn pinned_scopes_bound_every_request() {
+    let identity = pre_registered().scopes(scopes("read")).secret(ClientSecret::new("s").unwrap());
+    let client = Client::new(configuration().pre_registered(identity));
+    let ready = choosing_identity(&client, &[]).pre_registered().unwrap();
+    let (open, _) = ready.begin(&scopes("write admin"), HERE, now(), &mut Counter(0)).unwrap().into_parts();
+    assert_eq!(parameters(open.url()).get("scope"), Some("read"));
+}

@@ -1,0 +1,251 @@
+//! Tokens in use.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::client::{RefreshOutcome, SessionRecord, StepUp};
+use crate::error::HostMisuse;
+use crate::message::exchange::FetchFailure;
+use crate::sealer::PlaintextRecords;
+
+fn refreshed(session: Session, reply: Result<Reply, FetchFailure>) -> RefreshOutcome {
+    let (fetch, state) = session.refresh().unwrap().into_parts();
+    let form = Form::parse(fetch.body()).unwrap();
+    assert_eq!(
+        (fetch.url(), form.get("grant_type"), form.get("resource")),
+        ("https://as.example/token", Some("refresh_token"), Some(SERVER))
+    );
+    assert_eq!(form.get("scope"), None);
+    state.receive(reply, now())
+}
+
+fn renewed(session: Session, body: &str) -> Session {
+    let RefreshOutcome::Refreshed(step) = refreshed(session, Ok(json(body))) else { panic!("not refreshed") };
+    let (persist, state) = step.into_parts();
+    state.persisted(persist.persisted()).unwrap()
+}
+
+fn refresh_token(session: Session) -> String {
+    let (fetch, _) = session.refresh().unwrap().into_parts();
+    Form::parse(fetch.body()).unwrap().get("refresh_token").unwrap().to_owned()
+}
+
+fn insufficient(scope: &str) -> Reply {
+    let value = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+    Reply::new(403, "").with_header("www-authenticate", value.as_bytes())
+}
+
+// I-L7, MCP-AUTH-053, MCP-AUTH-070, OAUTH21-7.1.3-1
+#[test]
+fn the_token_goes_to_its_own_resource_only() {
+    let session = session(&strict());
+    for url in [SERVER, "https://mcp.example/notes/x?y=1"] {
+        assert_eq!(session.authorization_for(url).unwrap().expose(), "Bearer at-1");
+    }
+    for url in [
+        "https://mcp.example",
+        "https://mcp.example/notesx",
+        "http://mcp.example/notes",
+        "https://as.example/token",
+        "https://evil.example/notes",
+        "https://mcp.example/notes/../x",
+    ] {
+        assert_eq!(
+            session.authorization_for(url).unwrap_err(),
+            Error::Host(HostMisuse::OtherResource),
+            "{url}"
+        );
+    }
+}
+
+// OAUTH21-4.3.2-1, OAUTH21-4.3.2-2, I-L11
+#[test]
+fn a_new_refresh_token_replaces_and_none_keeps_the_old() {
+    let kept = renewed(session(&strict()), "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\"}");
+    assert_eq!(kept.authorization_for(SERVER).unwrap().expose(), "Bearer at-2");
+    assert_eq!(kept.scopes(), &scopes("read"));
+    assert_eq!(refresh_token(kept), "rt-1");
+    let rotated = renewed(
+        session(&strict()),
+        "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\",\"refresh_token\":\"rt-2\"}",
+    );
+    assert_eq!(refresh_token(rotated), "rt-2");
+}
+
+// D39, I-T5
+#[test]
+fn a_refresh_that_brings_nothing_keeps_the_session_and_one_that_ends_it_says_so() {
+    for reply in [
+        Ok(Reply::new(503, "")),
+        Err(FetchFailure::TimedOut),
+        Ok(json("{")),
+        Ok(Reply::new(400, "{\"error\":\"temporarily_unavailable\"}")),
+    ] {
+        let RefreshOutcome::Kept(failed) = refreshed(session(&strict()), reply) else { panic!("lost") };
+        assert_eq!(failed.state.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
+        assert_eq!(refresh_token(failed.state), "rt-1");
+    }
+    for code in ["invalid_grant", "invalid_client"] {
+        let reply = Reply::new(400, format!("{{\"error\":\"{code}\"}}"));
+        let RefreshOutcome::Ended(failed) = refreshed(session(&strict()), Ok(reply)) else {
+            panic!("{code} went on")
+        };
+        assert!(failed.state.begin(&ScopeSet::new(), HERE, now(), &mut Counter(0)).is_ok());
+    }
+    let wider = "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\",\"scope\":\"read admin\"}";
+    let RefreshOutcome::Ended(failed) = refreshed(session(&strict()), Ok(json(wider))) else {
+        panic!("widened")
+    };
+    assert_eq!(misbehaved(&failed.error), &PeerMisbehaved::ScopeWidened);
+}
+
+// MCP-AUTH-084
+#[test]
+fn without_a_refresh_token_the_person_is_asked_again() {
+    let (_, state) = exchanged(&strict());
+    let (persist, state) = state
+        .receive(Ok(json("{\"access_token\":\"at\",\"token_type\":\"Bearer\"}")), now())
+        .unwrap()
+        .into_parts();
+    let session = state.persisted(persist.kept_in_memory()).unwrap();
+    let failed = session.refresh().unwrap_err();
+    assert_eq!(
+        (&failed.error, failed.error.remedy()),
+        (&Error::Host(HostMisuse::NoRefreshToken), Remedy::Reauthorize)
+    );
+    assert!(matches!(failed.state.challenged("op", &Reply::new(401, ""), now()), Ok(StepUp::Authorize(_))));
+}
+
+// OAUTH21-3.2.3-5
+#[test]
+fn an_early_401_leads_to_a_refresh_and_expiry_is_known() {
+    let session = session(&strict());
+    assert!(!session.is_expired(now(), Duration::ZERO) && session.is_expired(now(), Duration::seconds(300)));
+    assert!(session.is_expired(now() + Duration::seconds(300), Duration::ZERO));
+    assert!(matches!(
+        session.challenged("op", &challenge("Bearer error=\"invalid_token\""), now()),
+        Ok(StepUp::Refresh(_))
+    ));
+}
+
+// MCP-AUTH-017, MCP-AUTH-102, D33
+#[test]
+fn a_step_up_asks_for_the_union_and_ends_when_nothing_is_new() {
+    let StepUp::Authorize(ready) =
+        session(&strict()).challenged("op", &insufficient("write"), now()).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(ready.scopes(), scopes("read write"));
+    for (status, reply) in [
+        ("adds nothing", insufficient("read")),
+        ("no challenge", Reply::new(403, "")),
+        (
+            "another error",
+            Reply::new(403, "")
+                .with_header("www-authenticate", b"Bearer error=\"invalid_token\", scope=\"x\""),
+        ),
+        (
+            "no scope",
+            Reply::new(403, "").with_header("www-authenticate", b"Bearer error=\"insufficient_scope\""),
+        ),
+        ("malformed", insufficient("a  b")),
+        ("another status", Reply::new(404, "")),
+    ] {
+        let failed = session(&strict()).challenged("op", &reply, now()).unwrap_err();
+        assert!(failed.state.authorization_for(SERVER).is_ok(), "{status}");
+    }
+}
+
+/// A session after a step-up that the server granted nothing of.
+fn after_step_up(session: Session, scope: &str) -> Result<Session, Error> {
+    let ready = match session.challenged("op", &insufficient(scope), now()) {
+        Ok(StepUp::Authorize(ready)) => ready,
+        Ok(StepUp::Refresh(_)) => panic!("a refresh widens nothing"),
+        Err(failed) => return Err(failed.error),
+    };
+    let begun = begin(ready);
+    let callback = begun.callback(GENUINE);
+    let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
+        panic!("refused")
+    };
+    let (persist, state) = step.into_parts().1.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+    let record = persist.record(&PlaintextRecords).unwrap().to_bytes();
+    drop(state.persisted(persist.persisted()).unwrap());
+    // The count survives a restart.
+    SessionRecord::from_bytes(&record).unwrap().resume(&strict(), &PlaintextRecords)
+}
+
+// D33, I-L8: also after each successful exchange, and after each restart.
+#[test]
+fn a_server_that_challenges_for_ever_is_stopped() {
+    let mut session = session(&strict());
+    for scope in ["a", "b", "c"] {
+        session = after_step_up(session, scope).unwrap();
+    }
+    assert_eq!(after_step_up(session, "d").unwrap_err(), Error::Peer(PeerMisbehaved::StepUpLoop));
+    let session = after_step_up(super::session(&strict()), "a").unwrap();
+    assert_eq!(
+        after_step_up(session, "a").unwrap_err(),
+        Error::Peer(PeerMisbehaved::StepUpLoop),
+        "asked before"
+    );
+    let session = after_step_up(super::session(&strict()), "a").unwrap();
+    let tomorrow = now() + Duration::days(1);
+    assert!(
+        session.challenged("op", &insufficient("a"), tomorrow).is_ok(),
+        "a denial is forgotten after a day"
+    );
+}
+
+#[test]
+fn a_session_record_belongs_to_its_client_and_place() {
+    let record = session(&strict()).record(&PlaintextRecords).unwrap();
+    let bytes = record.to_bytes();
+    let resumed = SessionRecord::from_bytes(&bytes).unwrap().resume(&strict(), &PlaintextRecords).unwrap();
+    assert_eq!(resumed.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
+    assert_eq!(resumed.expires(), Some(now() + Duration::seconds(300)));
+    let moved = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
+    let restarted = Client::new(Configuration::new("Test", moved));
+    let resumed = SessionRecord::from_bytes(&bytes).unwrap().resume(&restarted, &PlaintextRecords).unwrap();
+    assert_eq!(
+        begin(resumed.into_ready()).redirect_uri(),
+        "http://127.0.0.1:5000/callback",
+        "on the port it listens on now"
+    );
+    let text = String::from_utf8(bytes).unwrap();
+    let elsewhere = text.replace(SERVER, "https://mcp.example/other");
+    assert!(
+        SessionRecord::from_bytes(elsewhere.as_bytes())
+            .unwrap()
+            .resume(&strict(), &PlaintextRecords)
+            .is_err()
+    );
+    assert!(SessionRecord::from_bytes(text.replace("\"session\"", "\"callback\"").as_bytes()).is_err());
+    assert!(SessionRecord::from_bytes(text.replace("\"version\":1", "\"version\":2").as_bytes()).is_err());
+    assert!(!format!("{record:?}").contains("at-1"));
+}
+
+/// The clear part of a record is a format that other versions read: its bytes are pinned.
+#[test]
+fn the_envelope_of_a_record_is_pinned() {
+    let text = String::from_utf8(session(&strict()).record(&PlaintextRecords).unwrap().to_bytes()).unwrap();
+    let (clear, _) = text.split_once("\"resource\"").unwrap();
+    insta::assert_snapshot!(clear, @r#"{"issuer":"https://as.example","kind":"session","#);
+    let (_, end) = text.rsplit_once(',').unwrap();
+    insta::assert_snapshot!(end, @r#""version":1}"#);
+}
+
+proptest! {
+    // I-G1: bytes from a store are refused or read, and never panic.
+    #[test]
+    fn records_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<proptest::sample::Index>(), flip in 1_u8..) {
+        let _ = SessionRecord::from_bytes(&bytes);
+        let mut genuine = session(&strict()).record(&PlaintextRecords).unwrap().to_bytes();
+        let at = at.index(genuine.len());
+        genuine[at] ^= flip;
+        if let Ok(record) = SessionRecord::from_bytes(&genuine) {
+            let _ = record.resume(&strict(), &PlaintextRecords);
+        }
+    }
+}
