@@ -191,6 +191,43 @@ impl Configuration {
 }
 
 /// An authorization server: configuration, checked. Cheap to clone; holds no state and no secret.
+///
+/// ```
+/// use mcp_authz::authorization_server::authorization::{Authorizing, RequestOutcome};
+/// use mcp_authz::authorization_server::record::{ClientCredential, ClientRecord};
+/// use mcp_authz::authorization_server::{AuthorizationServer, Configuration, KnownResource};
+/// use mcp_authz::identifier::{ClientId, Issuer, ResourceId, Scope};
+/// use mcp_authz::jose::{Algorithm, SigningKeyId};
+/// use mcp_authz::message::client_metadata::ClientMetadata;
+/// use mcp_authz::time::OffsetDateTime;
+///
+/// let read = (Scope::new("read")?, "Read your notes".to_owned());
+/// let notes = KnownResource::new(ResourceId::new("https://mcp.example/notes")?, [read]);
+/// let key = SigningKeyId::new("2026-11", Algorithm::EdDsa);
+/// let server = AuthorizationServer::new(Configuration::new(Issuer::new("https://as.example")?, vec![notes], key))?;
+/// assert_eq!(server.metadata_path(), "/.well-known/oauth-authorization-server");
+///
+/// // GET /authorize?…: the request asks for a client, and waits for what the host's store says.
+/// let query = "client_id=editor&redirect_uri=https%3A%2F%2Feditor.example%2Fback&response_type=code&state=s\
+///     &scope=read&resource=https%3A%2F%2Fmcp.example%2Fnotes\
+///     &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
+/// let Authorizing::Find(step) = server.authorize(query).map_err(|refusal| refusal.reason())? else {
+///     panic!("the client identifier is no URL")
+/// };
+/// let (find, waiting) = step.into_parts();
+/// let metadata = ClientMetadata::parse(br#"{"redirect_uris":["https://editor.example/back"],"client_name":"Editor"}"#)?;
+/// let now = OffsetDateTime::from_unix_timestamp(1_800_000_000)?;
+/// let editor = ClientRecord::pre_registered(ClientId::new("editor")?, metadata, ClientCredential::None, now)
+///     .ok_or("such a client could not be used")?;
+/// match waiting.found(find.found(editor, now)) {
+///     // Sign the person in, then `show`: the decision is stored before anything is on the page.
+///     RequestOutcome::Validated(request) => {
+///         assert_eq!(request.redirect_matched().redirect_uri().as_str(), "https://editor.example/back");
+///     }
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct AuthorizationServer(Arc<Inner>);
 

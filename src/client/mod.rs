@@ -162,6 +162,30 @@ impl Configuration {
 }
 
 /// A client: configuration, cheap to clone. Where every flow begins.
+///
+/// ```
+/// use mcp_authz::client::{Client, Configuration, ResourceMetadataOutcome};
+/// use mcp_authz::identifier::{RedirectUri, ResourceId};
+/// use mcp_authz::message::exchange::Reply;
+///
+/// let redirect_uri = RedirectUri::new("http://127.0.0.1:4711/callback")?;
+/// let client = Client::new(Configuration::new("My editor", redirect_uri));
+///
+/// // The person gave this URL; a request without a token was answered with 401.
+/// let server = ResourceId::from_server_url("https://mcp.example/notes")?;
+/// let unauthorized = Reply::new(401, "").with_header("www-authenticate", br#"Bearer scope="read""#);
+/// let (fetch, state) = client.challenged(&server, &unauthorized)?.into_parts();
+/// assert_eq!(fetch.url(), "https://mcp.example/.well-known/oauth-protected-resource/notes");
+///
+/// // The host sends `fetch`, and hands over what came back. Here is what a server could say.
+/// let document = r#"{"resource":"https://mcp.example/notes","authorization_servers":["https://as.example"]}"#;
+/// let reply = Reply::new(200, document).with_header("content-type", b"application/json");
+/// match state.receive(Ok(reply)).map_err(|failed| failed.error)? {
+///     ResourceMetadataOutcome::Found(choosing) => assert_eq!(choosing.issuers()[0].as_str(), "https://as.example"),
+///     ResourceMetadataOutcome::Next(_) => unreachable!("the document was there"),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Configuration>);
 

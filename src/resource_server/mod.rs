@@ -48,6 +48,41 @@ pub use verification::{AwaitingIntrospection, VerificationOutcome, VerifiedToken
 use scope::Hierarchy;
 
 /// The configuration of one protected resource. Cheap to clone; changes make a new value.
+///
+/// ```
+/// use mcp_authz::identifier::{ClientId, Endpoint, Issuer, ResourceId, ScopeSet};
+/// use mcp_authz::message::exchange::{Reply, RequestHead};
+/// use mcp_authz::resource_server::{Introspection, RequiredScopes, ResourceServer, TrustedIssuer, VerificationOutcome};
+/// use mcp_authz::secret::ClientSecret;
+/// use mcp_authz::time::OffsetDateTime;
+///
+/// let endpoint = Endpoint::new("https://as.example/introspect")?;
+/// let asked = Introspection::new(endpoint, ClientId::new("notes")?, ClientSecret::new("from the operator")?);
+/// let issuer = TrustedIssuer::with_introspection(Issuer::new("https://as.example")?, asked);
+/// let server = ResourceServer::new(ResourceId::new("https://mcp.example/notes")?, [issuer])?;
+/// let reading = RequiredScopes::new(ScopeSet::parse("read")?)?;
+///
+/// // Without a token: a 401 that says where to get one.
+/// let head = RequestHead::new("POST", "/notes");
+/// let denial = server.admit(&head, &reading).expect_err("there is no token").respond();
+/// assert_eq!(denial.status(), 401);
+/// assert!(denial.header("www-authenticate").is_some_and(|value| value.contains("resource_metadata=")));
+///
+/// // With one: this issuer is asked about it; one with keys would be verified without a fetch.
+/// let head = head.with_header("authorization", b"Bearer 7Fjfp0ZBr1KtDRbnfVdmIw");
+/// let now = OffsetDateTime::from_unix_timestamp(1_800_000_000)?;
+/// let presented = server.admit(&head, &reading).map_err(|denial| denial.reason().to_string())?;
+/// let VerificationOutcome::Introspect(step) = presented.verify(now) else { panic!("the token is opaque") };
+/// let (fetch, waiting) = step.into_parts();
+/// assert_eq!(fetch.url(), "https://as.example/introspect");
+/// let answer = r#"{"active":true,"iss":"https://as.example","aud":"https://mcp.example/notes","sub":"alice",
+///     "client_id":"c1","scope":"read","exp":1800000300}"#;
+/// let reply = Reply::new(200, answer).with_header("content-type", b"application/json");
+/// let verified = waiting.receive(Ok(reply), now).map_err(|denial| denial.reason().to_string())?;
+/// let authorized = verified.authorize(&reading).map_err(|denial| denial.reason().to_string())?;
+/// assert_eq!(authorized.subject(), "alice");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ResourceServer(Arc<Configuration>);
 
