@@ -219,14 +219,44 @@ fn fetched(purpose: FetchPurpose, reply: &Reply) -> String {
     if status >= 400 {
         return error_answer(status, reply.body());
     }
-    let what = match purpose {
-        FetchPurpose::ProtectedResourceMetadata => "names its authorization server",
-        FetchPurpose::AuthorizationServerMetadata => "issuer, endpoints, S256",
-        FetchPurpose::Registration => "a client id of its own",
-        FetchPurpose::CodeExchange | FetchPurpose::Refresh => "access token, refresh token",
-        _ => "",
-    };
-    format!("{status} {what}")
+    match JsonObject::parse(reply.body(), 64 * 1024) {
+        Ok(document) => format!("{status} {}", gist(purpose, &document)),
+        Err(_) => format!("{status}, not JSON"),
+    }
+}
+
+/// What a person would want to know of a document: which members are there, and never the value of a secret one.
+fn gist(purpose: FetchPurpose, document: &JsonObject) -> String {
+    let has = |name: &str| document.get(name).is_some();
+    let texts = |name: &'static str| document.strings(name).ok().flatten().unwrap_or_default();
+    let mut parts: Vec<String> = Vec::new();
+    match purpose {
+        FetchPurpose::ProtectedResourceMetadata => {
+            let servers = texts("authorization_servers").len();
+            parts
+                .push(format!("names {servers} authorization server{}", if servers == 1 { "" } else { "s" }));
+        }
+        FetchPurpose::AuthorizationServerMetadata => {
+            let endpoints = document.names().filter(|name| name.ends_with("_endpoint")).count();
+            parts.push(counted(endpoints, "endpoint"));
+            parts.extend(texts("code_challenge_methods_supported").iter().map(|&method| method.to_owned()));
+        }
+        FetchPurpose::Registration => {
+            parts.extend(
+                ["client_id", "client_secret"].iter().filter(|name| has(name)).map(|&name| name.to_owned()),
+            );
+        }
+        FetchPurpose::CodeExchange | FetchPurpose::Refresh => {
+            let known = [("access_token", "access token"), ("refresh_token", "refresh token")];
+            parts.extend(known.iter().filter(|(name, _)| has(name)).map(|(_, words)| (*words).to_owned()));
+        }
+        _ => {}
+    }
+    parts.join(", ")
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// The status and the error code of an answer in JSON.
@@ -264,7 +294,26 @@ pub(super) fn mcp_answer(reply: &Reply) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::path_of;
+    use mcp_authz::message::exchange::{FetchPurpose, Reply};
+
+    use super::{fetched, path_of};
+
+    #[test]
+    fn a_line_says_what_the_answer_holds() {
+        let line = |purpose, body: &str| fetched(purpose, &Reply::new(200, body));
+        let whole = r#"{"access_token":"canary","refresh_token":"canary"}"#;
+        assert_eq!(line(FetchPurpose::CodeExchange, whole), "200 access token, refresh token");
+        assert_eq!(line(FetchPurpose::Refresh, r#"{"access_token":"canary"}"#), "200 access token");
+        let metadata = r#"{"token_endpoint":"t","code_challenge_methods_supported":["plain"]}"#;
+        assert_eq!(line(FetchPurpose::AuthorizationServerMetadata, metadata), "200 1 endpoint, plain");
+        let resource = r#"{"authorization_servers":["a","b"]}"#;
+        assert_eq!(
+            line(FetchPurpose::ProtectedResourceMetadata, resource),
+            "200 names 2 authorization servers"
+        );
+        assert_eq!(line(FetchPurpose::Registration, r#"{"client_id":"c"}"#), "200 client_id");
+        assert_eq!(line(FetchPurpose::Registration, "<p>"), "200, not JSON");
+    }
 
     #[test]
     fn a_path_has_neither_host_nor_query() {
