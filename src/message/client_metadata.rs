@@ -331,13 +331,12 @@ impl RegistrationResponse {
     fn read(members: &Members<'_>) -> Result<Self, Malformed> {
         let client_secret = match members.typed("client_secret", ClientSecret::new)? {
             None => None,
-            // RFC7591-3.2.1-2
-            Some(secret) => Some(IssuedSecret {
-                secret,
-                expires_at: members
-                    .count("client_secret_expires_at")?
-                    .ok_or(Malformed::Missing("client_secret_expires_at"))?,
-            }),
+            // Many servers that never let a secret expire leave the member out. One that does expire shows as
+            // `invalid_client`, so nothing is gained by refusing.
+            Some(secret) => {
+                let expires_at = members.count("client_secret_expires_at")?.unwrap_or(0);
+                Some(IssuedSecret { secret, expires_at })
+            }
         };
         let uri = members.endpoint("registration_client_uri")?;
         let token = members.typed("registration_access_token", RegistrationToken::new)?;
@@ -651,10 +650,10 @@ mod tests {
     #[test]
     fn a_secret_comes_with_its_expiry() {
         // RFC7591-3.2.1-2
-        assert_eq!(
-            registered(r#","client_secret":"s""#).unwrap_err(),
-            Malformed::Missing("client_secret_expires_at")
-        );
+        let unsaid = registered(r#","client_secret":"s""#).unwrap();
+        assert_eq!(unsaid.client_secret.as_ref().unwrap().expires_at, 0);
+        let rendered = String::from_utf8(unsaid.render()).unwrap();
+        assert!(rendered.contains(r#""client_secret_expires_at":0"#), "{rendered}");
         for wrong in ["null", "\"0\"", "-1", "0.5"] {
             let members = format!(r#","client_secret":"s","client_secret_expires_at":{wrong}"#);
             assert!(registered(&members).is_err(), "{wrong}");
@@ -791,7 +790,7 @@ mod tests {
         .unwrap();
         assert!(!format!("{response:?}").contains(CANARY), "{response:?}");
         for members in [
-            format!(r#","client_secret":"{CANARY}""#),
+            format!(r#","client_secret":"{CANARY}","client_secret_expires_at":"0""#),
             format!(r#","client_secret":"{CANARY}\n","client_secret_expires_at":0"#),
             format!(r#","jwks":{{"keys":[{{"kty":"oct","k":"{CANARY}"}}]}}"#),
         ] {
