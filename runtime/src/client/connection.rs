@@ -1,17 +1,22 @@
 //! Requests to one MCP server: the token goes along, a 401 is answered by a refresh or a login, a 403
 //! `insufficient_scope` by a step-up, and the request is then repeated once (MCP scope challenge handling).
+//!
+//! A reply is JSON or an event stream, as streamable HTTP has it; either way it is read as messages.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
 use mcp_authz::client::{Ready, Session, StepUp};
 use mcp_authz::error::Error;
-use mcp_authz::identifier::{InvalidIdentifier, ResourceId, ScopeSet};
+use mcp_authz::identifier::{InvalidIdentifier, Issuer, ResourceId, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
 use mcp_authz::step::Failed;
 
 use super::driver::{Driver, LoginError, Refreshed};
 use super::event::ClientEvent;
-use super::fetch::{Incoming, Outgoing, secret_header};
+use super::fetch::{Outgoing, reply_of, secret_header};
+pub use super::reply::{McpReply, OpenReply};
 
 /// One request, to be sent once or, after an authorization, twice.
 #[derive(Debug, Clone)]
@@ -35,17 +40,6 @@ impl McpRequest {
         headers.insert(http::header::ACCEPT, accept);
         Self { operation: operation.into(), method: Method::POST, headers, body: message.into() }
     }
-}
-
-/// The answer to a request.
-#[derive(Debug)]
-pub struct McpReply {
-    /// The status.
-    pub status: u16,
-    /// The header fields, in their order.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
-    pub body: Vec<u8>,
 }
 
 /// Why a request has no answer that can be used.
@@ -79,6 +73,7 @@ pub struct Connection {
     url: String,
     access: Access,
     max_bytes: usize,
+    patience: Duration,
 }
 
 impl Connection {
@@ -89,7 +84,8 @@ impl Connection {
     pub fn new(driver: Driver, url: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let url = url.into();
         let server = ResourceId::from_server_url(&url)?;
-        Ok(Self { driver, server, url, access: Access::None, max_bytes: limits::DOCUMENT_BYTES })
+        let (access, max_bytes, patience) = (Access::None, limits::DOCUMENT_BYTES, Duration::from_secs(60));
+        Ok(Self { driver, server, url, access, max_bytes, patience })
     }
 
     /// Goes on with a session of an earlier process.
@@ -98,10 +94,16 @@ impl Connection {
         Self { access: Access::Session(session), ..self }
     }
 
-    /// Reads replies up to so many bytes.
+    /// Reads replies, or each message of an event stream, up to so many bytes; without this call 64 KiB.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
+    }
+
+    /// Waits so long for a reply, and for each further piece of an event stream; without this call a minute.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The session, if there is one.
@@ -123,18 +125,29 @@ impl Connection {
         }
     }
 
-    /// Sends a request with the token, and answers a challenge: at most one refresh and one login, then the request
-    /// once more. What comes then is the reply, whatever its status.
+    /// Sends a request with the token, answers a challenge as [`Connection::open`] does, and reads the reply: a body, or
+    /// the messages of an event stream up to the answer to this request.
     ///
     /// # Errors
     /// [`SendError`]
     pub async fn send(&mut self, request: &McpRequest) -> Result<McpReply, SendError> {
+        let reply = self.open(request).await?;
+        reply.finish(&request.body, self.max_bytes).await.map_err(SendError::Fetch)
+    }
+
+    /// Sends a request with the token, and answers a challenge: at most one refresh and one login, then the request
+    /// once more. What comes then is the reply, whatever its status; an event stream is yet to be read, by
+    /// [`OpenReply::message`], while other requests are sent.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub async fn open(&mut self, request: &McpRequest) -> Result<OpenReply, SendError> {
         let mut may_refresh = true;
         let mut may_login = true;
         loop {
-            let (reply, incoming) = self.send_once(request).await?;
+            let (reply, opened) = self.send_once(request).await?;
             if !self.is_challenge(&reply) {
-                return Ok(incoming);
+                return Ok(opened);
             }
             match std::mem::replace(&mut self.access, Access::None) {
                 Access::None if may_login => {
@@ -143,27 +156,41 @@ impl Connection {
                     may_login = false;
                 }
                 Access::Ready(ready) if may_login => {
-                    self.login(ready).await?;
+                    self.authorize_anew(ready, &reply).await?;
                     may_login = false;
                 }
                 Access::Session(session) => match self.driver.challenged(session, &request.operation, &reply)
                 {
                     Ok(StepUp::Refresh(session)) if may_refresh => {
                         may_refresh = false;
-                        self.renew(session).await?;
+                        match self.driver.refresh(session).await {
+                            Refreshed::Ended(Failed { state, .. }) if may_login => {
+                                self.authorize_anew(state, &reply).await?;
+                                may_login = false;
+                            }
+                            refreshed => self.refreshed(refreshed)?,
+                        }
                     }
                     Ok(StepUp::Authorize(ready)) if may_login => {
+                        match reply.status() {
+                            401 => self.authorize_anew(ready, &reply).await?,
+                            _ => self.login(ready).await?,
+                        }
+                        may_login = false;
+                    }
+                    // A fresh token is not taken either: the server's answer stands, unless it is another
+                    // authorization server's tokens that it takes now.
+                    Ok(StepUp::Refresh(session)) => {
+                        let moved =
+                            if may_login { self.moved(session.issuer(), &reply).await } else { Ok(None) };
+                        self.access = Access::Session(session);
+                        let Some(ready) = moved? else { return Ok(opened) };
                         self.login(ready).await?;
                         may_login = false;
                     }
-                    // A fresh token is not taken either: the server's answer stands.
-                    Ok(StepUp::Refresh(session)) => {
-                        self.access = Access::Session(session);
-                        return Ok(incoming);
-                    }
                     Ok(StepUp::Authorize(ready)) => {
                         self.access = Access::Ready(ready);
-                        return Ok(incoming);
+                        return Ok(opened);
                     }
                     Err(Failed { error, state }) => {
                         self.access = Access::Session(state);
@@ -172,7 +199,7 @@ impl Connection {
                 },
                 access => {
                     self.access = access;
-                    return Ok(incoming);
+                    return Ok(opened);
                 }
             }
         }
@@ -184,6 +211,23 @@ impl Connection {
             401 => true,
             403 => matches!(self.access, Access::Session(_)),
             _ => false,
+        }
+    }
+
+    async fn moved(&self, issuer: &Issuer, reply: &Reply) -> Result<Option<Ready>, SendError> {
+        Ok(self.driver.moved(issuer, &self.server, reply).await?)
+    }
+
+    /// Logs in again after a grant came to nothing, at the server the resource names by now.
+    async fn authorize_anew(&mut self, ready: Ready, reply: &Reply) -> Result<(), SendError> {
+        let moved = self.moved(ready.issuer(), reply).await;
+        self.access = Access::Ready(ready);
+        match (moved?, std::mem::replace(&mut self.access, Access::None)) {
+            (Some(ready), _) | (None, Access::Ready(ready)) => self.login(ready).await,
+            (None, access) => {
+                self.access = access;
+                Ok(())
+            }
         }
     }
 
@@ -206,13 +250,16 @@ impl Connection {
     /// [`SendError`]; a grant that is over leaves the connection ready for another login.
     pub async fn refresh(&mut self) -> Result<(), SendError> {
         match self.take_session() {
-            Some(session) => self.renew(session).await,
+            Some(session) => {
+                let refreshed = self.driver.refresh(session).await;
+                self.refreshed(refreshed)
+            }
             None => Ok(()),
         }
     }
 
-    async fn renew(&mut self, session: Session) -> Result<(), SendError> {
-        match self.driver.refresh(session).await {
+    fn refreshed(&mut self, refreshed: Refreshed) -> Result<(), SendError> {
+        match refreshed {
             Refreshed::Renewed(session) => {
                 self.access = Access::Session(session);
                 Ok(())
@@ -229,7 +276,7 @@ impl Connection {
         }
     }
 
-    async fn send_once(&self, request: &McpRequest) -> Result<(Reply, McpReply), SendError> {
+    async fn send_once(&self, request: &McpRequest) -> Result<(Reply, OpenReply), SendError> {
         let mut headers = request.headers.clone();
         headers.remove(http::header::AUTHORIZATION);
         if let Access::Session(session) = &self.access {
@@ -257,17 +304,15 @@ impl Connection {
             } else {
                 AddressPolicy::PublicAndPrivateNetworks
             },
-            max_bytes: self.max_bytes,
-            timeout: std::time::Duration::from_secs(60),
         };
-        let Incoming { status, headers, body } =
-            self.driver.fetcher().send(outgoing).await.map_err(SendError::Fetch)?;
-        let mut reply = Reply::new(status, body.as_slice());
-        for (name, value) in &headers {
-            reply = reply.with_header(name.as_str(), value.as_bytes());
-        }
+        let exchange = async {
+            OpenReply::read(self.driver.fetcher().open(outgoing).await?, self.max_bytes, self.patience).await
+        };
+        let exchange = tokio::time::timeout(self.patience, exchange).await;
+        let opened = exchange.unwrap_or(Err(FetchFailure::TimedOut)).map_err(SendError::Fetch)?;
+        let reply = reply_of(opened.status(), opened.headers(), opened.body());
         self.driver.observe(ClientEvent::Answered(&reply));
-        Ok((reply, McpReply { status, headers, body }))
+        Ok((reply, opened))
     }
 
     /// The scopes the session has; none without one.

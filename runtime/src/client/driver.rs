@@ -277,6 +277,31 @@ impl Driver {
     /// # Errors
     /// [`LoginError`]
     pub async fn prepare(&self, server: &ResourceId, reply: &Reply) -> Result<Ready, LoginError> {
+        let choosing = self.discover(server, reply).await?;
+        self.identify(choosing).await
+    }
+
+    /// From a 401 to a request with a token, or after a grant ended: whether the resource now names another
+    /// authorization server than `issuer`, and if so, who this client is there (MCP client registration: what was
+    /// registered at one server is never used at another). `None` when nothing changed.
+    ///
+    /// # Errors
+    /// [`LoginError`]
+    pub async fn moved(
+        &self,
+        issuer: &Issuer,
+        server: &ResourceId,
+        reply: &Reply,
+    ) -> Result<Option<Ready>, LoginError> {
+        let choosing = self.discover(server, reply).await?;
+        // MCP-REG-051, MCP-REG-052: nothing of the other server's is taken along; this client introduces itself anew.
+        if choosing.issuer_matched().issuer() == issuer {
+            return Ok(None);
+        }
+        self.identify(choosing).await.map(Some)
+    }
+
+    async fn discover(&self, server: &ResourceId, reply: &Reply) -> Result<ChoosingIdentity, LoginError> {
         let core = &self.0.core;
         let choosing = self.resource(core.measure(|| self.0.client.challenged(server, reply))?).await?;
         self.evidence("ResourceMatched", choosing.resource_matched());
@@ -284,7 +309,7 @@ impl Driver {
         let step = core.measure(|| choosing.choose(&issuer, word)).map_err(|failed| failed.error)?;
         let choosing = self.server(step).await?;
         self.evidence("IssuerMatched", choosing.issuer_matched());
-        self.identify(choosing).await
+        Ok(choosing)
     }
 
     async fn resource(

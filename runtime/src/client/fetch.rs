@@ -66,47 +66,49 @@ impl Fetcher {
         if let Some(value) = fetch.authorization() {
             headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
         }
-        let exchange = self
-            .send(Outgoing {
-                method: if fetch.method() == "POST" { Method::POST } else { Method::GET },
-                url: fetch.url(),
-                headers,
-                body: fetch.body(),
-                addresses: policy.addresses(),
-                max_bytes: policy.max_bytes(),
-                timeout: policy.timeout(),
-            })
-            .await?;
-        let mut reply = Reply::new(exchange.status, exchange.body);
-        for (name, value) in &exchange.headers {
-            reply = reply.with_header(name.as_str(), value.as_bytes());
-        }
-        Ok(reply)
+        let outgoing = Outgoing {
+            method: if fetch.method() == "POST" { Method::POST } else { Method::GET },
+            url: fetch.url(),
+            headers,
+            body: fetch.body(),
+            addresses: policy.addresses(),
+        };
+        let exchange = self.send(outgoing, policy.max_bytes(), policy.timeout()).await?;
+        Ok(reply_of(exchange.status, &exchange.headers, exchange.body))
     }
 
-    /// Sends one request under a policy.
-    pub(crate) async fn send(&self, outgoing: Outgoing<'_>) -> Result<Incoming, FetchFailure> {
-        let (addresses, timeout) = (outgoing.addresses, outgoing.timeout);
-        let exchange = async {
-            // I-L8: literal addresses are checked here, names where they are resolved.
-            let url = self.checked_url(addresses, outgoing.url)?;
-            let client = match addresses {
-                AddressPolicy::Public => &self.public,
-                AddressPolicy::Loopback => &self.loopback,
-                AddressPolicy::PublicAndPrivateNetworks => &self.private,
-                _ => return Err(FetchFailure::AddressForbidden),
-            };
-            let mut request = reqwest::Request::new(outgoing.method, url);
-            *request.headers_mut() = outgoing.headers;
-            if !outgoing.body.is_empty() {
-                let body = Erased(Zeroizing::new(outgoing.body.to_vec()));
-                *request.body_mut() = Some(Bytes::from_owner(body).into());
-            }
-            let response = client.execute(request).await.map_err(|error| failure(&error))?;
-            read(response, outgoing.max_bytes).await
-        };
+    /// Sends one request under a policy, and reads the whole reply.
+    pub(crate) async fn send(
+        &self,
+        outgoing: Outgoing<'_>,
+        max_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Incoming, FetchFailure> {
+        let exchange = async { self.open(outgoing).await?.read(max_bytes).await };
         // CIMD-6.6-1: from connecting to the last byte.
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
+    }
+
+    /// Sends one request under a policy, and reads the head of the reply. The caller limits the time and the body.
+    pub(crate) async fn open(&self, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
+        let addresses = outgoing.addresses;
+        // I-L8: literal addresses are checked here, names where they are resolved.
+        let url = self.checked_url(addresses, outgoing.url)?;
+        let client = match addresses {
+            AddressPolicy::Public => &self.public,
+            AddressPolicy::Loopback => &self.loopback,
+            AddressPolicy::PublicAndPrivateNetworks => &self.private,
+            _ => return Err(FetchFailure::AddressForbidden),
+        };
+        let mut request = reqwest::Request::new(outgoing.method, url);
+        *request.headers_mut() = outgoing.headers;
+        if !outgoing.body.is_empty() {
+            let body = Erased(Zeroizing::new(outgoing.body.to_vec()));
+            *request.body_mut() = Some(Bytes::from_owner(body).into());
+        }
+        let response = client.execute(request).await.map_err(|error| failure(&error))?;
+        let headers = response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Opened { status: response.status().as_u16(), headers, body: response })
     }
 
     /// The URL for the connection, if its scheme and a literal host are permitted.
@@ -192,8 +194,6 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) headers: HeaderMap,
     pub(crate) body: &'a [u8],
     pub(crate) addresses: AddressPolicy,
-    pub(crate) max_bytes: usize,
-    pub(crate) timeout: Duration,
 }
 
 /// One reply as it came in.
@@ -220,20 +220,42 @@ pub(crate) fn secret_header(value: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// Reads the body up to the limit.
-async fn read(mut response: reqwest::Response, max_bytes: usize) -> Result<Incoming, FetchFailure> {
-    let status = response.status().as_u16();
-    let mut headers = Vec::with_capacity(response.headers().len());
-    headers.extend(response.headers().iter().map(|(name, value)| (name.clone(), value.clone())));
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(&error))? {
-        // CIMD-6.6-1
-        if chunk.len() > max_bytes.saturating_sub(body.len()) {
-            return Err(FetchFailure::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
+/// One reply whose body has not been read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    body: reqwest::Response,
+}
+
+impl Opened {
+    /// The next bytes of the body.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, FetchFailure> {
+        self.body.chunk().await.map_err(|error| failure(&error))
     }
-    Ok(Incoming { status, headers, body })
+
+    /// Reads the body up to the limit.
+    pub(crate) async fn read(mut self, max_bytes: usize) -> Result<Incoming, FetchFailure> {
+        let mut body = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            // CIMD-6.6-1
+            if piece.len() > max_bytes.saturating_sub(body.len()) {
+                return Err(FetchFailure::TooLarge);
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Incoming { status: self.status, headers: self.headers, body })
+    }
+}
+
+/// The reply as the core reads it.
+pub(crate) fn reply_of(
+    status: u16,
+    headers: &[(HeaderName, HeaderValue)],
+    body: impl Into<Vec<u8>>,
+) -> Reply {
+    let reply = Reply::new(status, body);
+    headers.iter().fold(reply, |reply, (name, value)| reply.with_header(name.as_str(), value.as_bytes()))
 }
 
 /// What an error of the HTTP client means for the state that waits. Its text, which may be a peer's, ends here.
@@ -304,17 +326,8 @@ mod tests {
     }
 
     async fn get(fetcher: &Fetcher, url: &str, addresses: AddressPolicy) -> Result<Incoming, FetchFailure> {
-        fetcher
-            .send(Outgoing {
-                method: Method::GET,
-                url,
-                headers: HeaderMap::new(),
-                body: &[],
-                addresses,
-                max_bytes: 100,
-                timeout: Duration::from_millis(500),
-            })
-            .await
+        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: &[], addresses };
+        fetcher.send(outgoing, 100, Duration::from_millis(500)).await
     }
 
     const OK: &[&str] = &["HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"];

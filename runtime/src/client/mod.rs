@@ -5,6 +5,8 @@ pub mod callback;
 pub mod connection;
 pub mod driver;
 pub mod event;
+pub mod event_stream;
 pub mod fetch;
+mod reply;
 pub mod resolver;
 pub mod user_agent;

@@ -1,0 +1,353 @@
+//! A connection against servers that do what the test says: tokens that stop working, an authorization server that is
+//! replaced by another, and replies that come as event streams.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::RawQuery;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::routing::{get, post};
+use mcp_authz::client::{Client, Configuration, OpenUserAgent};
+use mcp_authz::message::exchange::FetchFailure;
+use mcp_authz::syntax::form::{self, Form};
+use mcp_authz_tokio::BoxFuture;
+use mcp_authz_tokio::client::browser::BrowserFailed;
+use mcp_authz_tokio::client::callback::CallbackListener;
+use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
+use mcp_authz_tokio::client::driver::Driver;
+use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::user_agent::UserAgent;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
+
+/// Follows the authorization endpoint's redirect, which is all it does.
+#[derive(Debug)]
+struct Consenting(reqwest::Client);
+
+impl UserAgent for Consenting {
+    fn open<'a>(&'a self, action: &'a OpenUserAgent) -> BoxFuture<'a, Result<(), BrowserFailed>> {
+        Box::pin(async move {
+            let answer = self.0.get(action.url()).send().await.unwrap();
+            let location = answer.headers()[LOCATION].to_str().unwrap().to_owned();
+            tokio::spawn(self.0.get(location).send());
+            Ok(())
+        })
+    }
+}
+
+/// What the servers do, and what they saw.
+#[derive(Debug, Default)]
+struct Script {
+    /// The issuer the resource names.
+    named: String,
+    /// Only tokens that begin so are taken.
+    takes: String,
+    /// Status of the resource metadata.
+    metadata_fails: bool,
+    gives_refresh_tokens: bool,
+    refuses_refresh: bool,
+    /// The content of the reply to a request with a token; JSON without one.
+    events: Vec<&'static str>,
+    /// The stream does not end behind its events.
+    stays_open: bool,
+    tokens: u32,
+    /// Each request to an authorization server: its name, the endpoint, the parameters.
+    seen: Vec<(&'static str, &'static str, String)>,
+}
+
+type Shared = Arc<Mutex<Script>>;
+
+fn answer(status: StatusCode, body: &Value) -> Response<Body> {
+    let body = Body::from(body.to_string());
+    Response::builder().status(status).header(CONTENT_TYPE, "application/json").body(body).unwrap()
+}
+
+async fn serve(router: impl FnOnce(&str) -> Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let router = router(&origin);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    origin
+}
+
+/// An authorization server whose clients and tokens carry its name.
+async fn authorization_server(name: &'static str, script: Shared) -> String {
+    serve(move |origin| {
+        let metadata = json!({
+            "issuer": origin, "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
+            "authorization_endpoint": format!("{origin}/authorize"), "token_endpoint": format!("{origin}/token"),
+            "registration_endpoint": format!("{origin}/register"),
+            "authorization_response_iss_parameter_supported": true,
+        });
+        let (registering, asking, spending) = (Arc::clone(&script), Arc::clone(&script), script);
+        let issuer = origin.to_owned();
+        Router::new()
+            .route(
+                "/.well-known/oauth-authorization-server",
+                get(move || async move { answer(StatusCode::OK, &metadata) }),
+            )
+            .route(
+                "/register",
+                post(move |body: Bytes| async move {
+                    let body: Value = serde_json::from_slice(&body).unwrap();
+                    registering.lock().unwrap().seen.push((name, "register", body.to_string()));
+                    let client = json!({
+                        "client_id": format!("{name}-client"), "client_secret": format!("{name}-secret"),
+                        "client_secret_expires_at": 0, "token_endpoint_auth_method": "client_secret_post",
+                        "redirect_uris": body["redirect_uris"],
+                    });
+                    answer(StatusCode::CREATED, &client)
+                }),
+            )
+            .route(
+                "/authorize",
+                get(move |RawQuery(query): RawQuery| async move {
+                    let query = query.unwrap();
+                    let asked = Form::parse(query.as_bytes()).unwrap();
+                    asking.lock().unwrap().seen.push((name, "authorize", query));
+                    let code = format!("{name}-code");
+                    let back = form::encode([
+                        ("code", code.as_str()),
+                        ("state", asked.get("state").unwrap()),
+                        ("iss", issuer.as_str()),
+                    ]);
+                    let location = format!("{}?{back}", asked.get("redirect_uri").unwrap());
+                    Response::builder().status(302).header(LOCATION, location).body(Body::empty()).unwrap()
+                }),
+            )
+            .route(
+                "/token",
+                post(move |body: Bytes| async move {
+                    let form = Form::parse(&body).unwrap();
+                    let mut script = spending.lock().unwrap();
+                    script.seen.push((name, "token", String::from_utf8(body.to_vec()).unwrap()));
+                    if form.get("grant_type") == Some("refresh_token") && script.refuses_refresh {
+                        return answer(StatusCode::BAD_REQUEST, &json!({"error": "invalid_grant"}));
+                    }
+                    script.tokens += 1;
+                    let number = script.tokens;
+                    let mut tokens =
+                        json!({"access_token": format!("{name}-token-{number}"), "token_type": "Bearer"});
+                    if script.gives_refresh_tokens {
+                        tokens["refresh_token"] = format!("{name}-refresh-{number}").into();
+                    }
+                    answer(StatusCode::OK, &tokens)
+                }),
+            )
+    })
+    .await
+}
+
+struct World {
+    connection: Connection,
+    script: Shared,
+    first: String,
+    second: String,
+}
+
+async fn world() -> World {
+    let script = Shared::default();
+    let first = authorization_server("first", Arc::clone(&script)).await;
+    let second = authorization_server("second", Arc::clone(&script)).await;
+    {
+        let mut script = script.lock().unwrap();
+        script.named.clone_from(&first);
+        script.takes = "first-".into();
+    }
+    let (naming, taking) = (Arc::clone(&script), Arc::clone(&script));
+    let origin = serve(|origin| {
+        let resource = format!("{origin}/mcp");
+        Router::new()
+            .route(
+                "/.well-known/oauth-protected-resource/mcp",
+                get(move || async move {
+                    let script = naming.lock().unwrap();
+                    let status = if script.metadata_fails { 500 } else { 200 };
+                    let document = json!({"resource": resource, "authorization_servers": [script.named]});
+                    answer(StatusCode::from_u16(status).unwrap(), &document)
+                }),
+            )
+            .route(
+                "/mcp",
+                post(move |headers: HeaderMap| async move {
+                    let script = taking.lock().unwrap();
+                    let token = headers.get(AUTHORIZATION).and_then(|field| field.to_str().ok());
+                    let token = token.and_then(|field| field.strip_prefix("Bearer "));
+                    if !token.is_some_and(|token| token.starts_with(&script.takes)) {
+                        let refused = Response::builder().status(401).header(WWW_AUTHENTICATE, "Bearer");
+                        return refused.body(Body::empty()).unwrap();
+                    }
+                    if script.events.is_empty() {
+                        return answer(StatusCode::OK, &json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
+                    }
+                    let events = script.events.clone();
+                    let rest = if script.stays_open { None } else { Some(Ok("")) };
+                    let stream = tokio_stream::iter(events.into_iter().map(Ok::<_, std::io::Error>));
+                    let body = match rest {
+                        Some(last) => Body::from_stream(stream.chain(tokio_stream::once(last))),
+                        None => Body::from_stream(stream.chain(tokio_stream::pending())),
+                    };
+                    Response::builder()
+                        .header(CONTENT_TYPE, "text/event-stream; charset=utf-8")
+                        .body(body)
+                        .unwrap()
+                }),
+            )
+    })
+    .await;
+    let listener = CallbackListener::bind().await.unwrap();
+    let client = Client::new(Configuration::new("A client", listener.redirect_uri("/callback").unwrap()));
+    let browser =
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, Consenting(browser)).build();
+    let connection = Connection::new(driver, format!("{origin}/mcp")).unwrap();
+    World { connection, script, first, second }
+}
+
+impl World {
+    fn request() -> McpRequest {
+        McpRequest::json_rpc("tools/list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)
+    }
+
+    async fn call(&mut self) -> Result<u16, SendError> {
+        self.connection.send(&Self::request()).await.map(|reply| reply.status)
+    }
+
+    fn script(&self, change: impl FnOnce(&mut Script)) {
+        change(&mut self.script.lock().unwrap());
+    }
+
+    /// The endpoints of a server that were reached, in order.
+    fn reached(&self, name: &str) -> Vec<&'static str> {
+        let script = self.script.lock().unwrap();
+        script.seen.iter().filter(|(server, ..)| *server == name).map(|(_, endpoint, _)| *endpoint).collect()
+    }
+
+    /// Whether a server was ever sent something of the other's.
+    fn was_sent(&self, name: &str, text: &str) -> bool {
+        let script = self.script.lock().unwrap();
+        script.seen.iter().any(|(server, _, sent)| *server == name && sent.contains(text))
+    }
+
+    fn move_to_second(&self) {
+        let second = self.second.clone();
+        self.script(|script| {
+            script.named = second;
+            script.takes = "second-".into();
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the_old_one() {
+    // MCP-REG-051, MCP-REG-052: with and without a refresh token, which the old server goes on exchanging.
+    for gives_refresh_tokens in [false, true] {
+        let mut world = world().await;
+        world.script(|script| script.gives_refresh_tokens = gives_refresh_tokens);
+        assert_eq!(world.call().await.unwrap(), 200);
+        world.move_to_second();
+        assert_eq!(world.call().await.unwrap(), 200);
+        assert_eq!(world.reached("second"), ["register", "authorize", "token"]);
+        assert!(world.was_sent("second", "second-client") && !world.was_sent("second", "first-"));
+        assert!(!world.was_sent("first", "second-"));
+        assert_eq!(world.connection.session().unwrap().issuer().as_str(), world.second);
+        let first = ["register", "authorize", "token", "token"];
+        assert_eq!(world.reached("first"), first[..3 + usize::from(gives_refresh_tokens)]);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_that_is_over_leads_to_another_login_with_the_same_registration() {
+    for gives_refresh_tokens in [false, true] {
+        let mut world = world().await;
+        world.script(|script| script.gives_refresh_tokens = gives_refresh_tokens);
+        assert_eq!(world.call().await.unwrap(), 200);
+        world.script(|script| {
+            script.refuses_refresh = true;
+            script.takes = "first-token-2".into();
+        });
+        assert_eq!(world.call().await.unwrap(), 200);
+        let mut reached = world.reached("first");
+        // The refresh that was refused.
+        assert_eq!(reached.len(), 5 + usize::from(gives_refresh_tokens));
+        reached.retain(|endpoint| *endpoint == "register");
+        assert_eq!(reached.len(), 1);
+        assert_eq!(world.connection.session().unwrap().issuer().as_str(), world.first);
+    }
+}
+
+#[tokio::test]
+async fn a_resource_that_cannot_say_where_to_authorize_costs_no_session() {
+    let mut world = world().await;
+    world.script(|script| script.gives_refresh_tokens = true);
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.script(|script| {
+        script.metadata_fails = true;
+        script.takes = "nothing".into();
+    });
+    assert!(matches!(world.call().await, Err(SendError::Login(_))));
+    world.script(|script| script.takes = "first-".into());
+    assert_eq!(world.call().await.unwrap(), 200);
+}
+
+const PROGRESS: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
+const QUESTION: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n";
+const ANSWER: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
+
+#[tokio::test]
+async fn an_event_stream_is_read_to_the_answer_and_no_further() {
+    for stays_open in [true, false] {
+        let mut world = world().await;
+        world.script(|script| {
+            script.events = vec![": hello\n\n", PROGRESS, QUESTION, ANSWER, PROGRESS];
+            script.stays_open = stays_open;
+        });
+        let reply = world.connection.send(&World::request()).await.unwrap();
+        let messages: Vec<_> = reply.messages().map(<[u8]>::to_vec).collect();
+        let expected =
+            [PROGRESS, QUESTION, ANSWER].map(|event| event.as_bytes()[6..event.len() - 2].to_vec());
+        assert_eq!(messages, expected);
+        assert!(reply.body.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn the_messages_of_an_open_reply_come_one_by_one_while_other_requests_are_sent() {
+    let mut world = world().await;
+    world.script(|script| {
+        script.events = vec![PROGRESS, ANSWER];
+        script.stays_open = true;
+    });
+    let mut open = world.connection.open(&World::request()).await.unwrap();
+    assert_eq!(open.status(), 200);
+    assert!(open.message().await.unwrap().unwrap().ends_with(b"progress\"}"));
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert!(open.message().await.unwrap().unwrap().ends_with(b"\"result\":{}}"));
+    world.script(|script| script.events.clear());
+    let mut whole = world.connection.open(&World::request()).await.unwrap();
+    assert!(whole.message().await.unwrap().is_some());
+    assert!(whole.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_stream_that_is_too_long_or_falls_silent_is_given_up() {
+    let mut world = world().await;
+    world.connection = world.connection.max_bytes(100);
+    world.script(|script| script.events = vec![PROGRESS, PROGRESS, PROGRESS, ANSWER]);
+    let failure = world.connection.send(&World::request()).await.unwrap_err();
+    assert!(matches!(failure, SendError::Fetch(FetchFailure::TooLarge)), "{failure:?}");
+    world.connection = world.connection.max_bytes(1000).patience(Duration::from_millis(200));
+    world.script(|script| {
+        script.events = vec![PROGRESS];
+        script.stays_open = true;
+    });
+    let failure = world.connection.send(&World::request()).await.unwrap_err();
+    assert!(matches!(failure, SendError::Fetch(FetchFailure::TimedOut)), "{failure:?}");
+    // Without its answer a stream that ends is handed over as it is.
+    world.script(|script| script.stays_open = false);
+    assert_eq!(world.connection.send(&World::request()).await.unwrap().messages().count(), 1);
+}
