@@ -154,6 +154,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_a_server_sends_is_read_back(
+            messages in proptest::collection::vec("[^\r\n]{1,60}", 0..8), end in proptest::sample::select(vec!["\n", "\r", "\r\n"]),
+        ) {
+            let text: String = messages.iter().map(|it| format!("event: message{end}data: {it}{end}{end}")).collect();
+            let mut stream = EventStream::new(1000);
+            stream.push(text.as_bytes()).unwrap();
+            let read: Vec<_> = std::iter::from_fn(|| stream.next_event()).collect();
+            assert_eq!(read, messages.iter().map(|it| it.as_bytes().to_vec()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_bytes_are_read_within_the_limit(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let mut stream = EventStream::new(50);
+            let _ = stream.push(&bytes);
+            assert!(stream.line.len() + stream.data.len() <= 51);
+            assert!(stream.events.iter().all(|event| event.len() <= 50));
+        }
+
+        #[test]
         fn cutting_a_stream_changes_nothing(
             text in proptest::collection::vec(
                 proptest::sample::select(vec!["data", "event", "message", ":", " ", "\r", "\n", "\n\n", "x"]), 0..40,
