@@ -129,6 +129,12 @@ pub enum PeerIncompatible {
     /// The token endpoint refused (OAuth 2.1 section 3.2.4).
     #[error("the authorization server refused the token request ({0})")]
     TokenRefused(KnownCode),
+    /// The revocation endpoint refused (RFC 7009 section 2.2.1).
+    #[error("the authorization server refused to revoke the token ({0})")]
+    RevocationRefused(KnownCode),
+    /// The server takes no assertion signed with the algorithm of the configured key.
+    #[error("the authorization server takes no client assertion of the configured key's algorithm")]
+    AssertionAlgorithm,
     /// The token is of a type this client cannot use.
     #[error("the token is of a type that this client cannot present")]
     TokenType,
@@ -211,8 +217,13 @@ pub enum HostMisuse {
     #[error("the authorization endpoint cannot take the request: {0}")]
     AuthorizationUrl(InvalidIdentifier),
     /// The record does not belong here.
-    #[error("the record is of another kind, version, client configuration or place")]
+    #[error("the record is of another kind, client configuration or place")]
     ForeignRecord,
+    /// The record was written by a later version of this crate.
+    #[error(
+        "the record is of a later version than this program reads; authorize anew, or use the later program"
+    )]
+    LaterRecord,
 }
 
 /// Something outside both peers failed.
@@ -228,6 +239,12 @@ pub enum OutsideFailed {
     /// The host's sealer failed.
     #[error("{0}")]
     Sealer(#[from] SealerFailed),
+    /// Another process is refreshing the session.
+    #[error("another program of this person is refreshing the session")]
+    RefreshElsewhere,
+    /// Another process removed the session from the store they share.
+    #[error("the session was ended by another program of this person")]
+    SessionRemoved,
     /// Discovery took more fetches than it may.
     #[error("finding the authorization server took more requests than allowed")]
     TooManyFetches,
@@ -288,6 +305,7 @@ impl Error {
                     "temporarily_unavailable" | "server_error" => Remedy::RetryAfter(SOON),
                     _ => Remedy::Reauthorize,
                 },
+                PeerIncompatible::AssertionAlgorithm => Remedy::FixConfiguration,
                 PeerIncompatible::NoResourceMetadata
                 | PeerIncompatible::NoAuthorizationServer
                 | PeerIncompatible::NoHeaderMethod
@@ -296,10 +314,12 @@ impl Error {
                 | PeerIncompatible::NoCodeGrant
                 | PeerIncompatible::NoS256 { relaxation: None }
                 | PeerIncompatible::RegistrationRefused(_)
+                | PeerIncompatible::RevocationRefused(_)
                 | PeerIncompatible::TokenType
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
-            Self::Host(HostMisuse::NoRefreshToken) => Remedy::Reauthorize,
+            Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)
+            | Self::Outside(OutsideFailed::SessionRemoved) => Remedy::Reauthorize,
             Self::Host(_) => Remedy::FixConfiguration,
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)

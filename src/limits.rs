@@ -76,6 +76,12 @@ pub const ERROR_CODE_BYTES: usize = 64;
 /// server locations, and as many again for a second issuer.
 pub const DISCOVERY_FETCHES: u32 = 10;
 
+/// How long a client assertion may be used, in seconds: for the one request it is made for.
+pub const CLIENT_ASSERTION_SECONDS: i64 = 60;
+
+/// How long a process may take for one refresh, in seconds, before another may try (D39): twice a fetch's time limit.
+pub const REFRESH_CLAIM_SECONDS: i64 = 60;
+
 /// Authorization attempts for one resource and operation before a step-up is refused (D33).
 pub const STEP_UP_ATTEMPTS: u32 = 3;
 

@@ -21,6 +21,11 @@ impl<A, S> Step<A, S> {
         &self.action
     }
 
+    /// The state, for a look at its evidence.
+    pub(crate) fn state(&self) -> &S {
+        &self.state
+    }
+
     /// Splits the step into the action and the state that waits for its result.
     pub fn into_parts(self) -> (A, S) {
         (self.action, self.state)

@@ -53,6 +53,8 @@ fn methods(file: &syn::File) -> BTreeMap<(String, String), String> {
     for item in &file.items {
         let syn::Item::Impl(block) = item else { continue };
         let owner = block.self_ty.to_token_stream().to_string();
+        // A state that another one follows is generic over it.
+        let owner = owner.split(" <").next().unwrap_or_default().to_owned();
         for item in &block.items {
             let syn::ImplItem::Fn(method) = item else { continue };
             if matches!(method.vis, syn::Visibility::Public(_)) {

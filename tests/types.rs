@@ -6,7 +6,8 @@ use mcp_authz::authorization_server::{
     AuthorizationServer, authorization, decision, refresh, registration, revocation, token,
 };
 use mcp_authz::client::{
-    AwaitingCallback, AwaitingPersisted, AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata,
+    AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingPersisted,
+    AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata, AwaitingRevocation,
     AwaitingServerMetadata, AwaitingTokens, CallbackRecord, ChoosingIdentity, ChoosingIssuer, Client,
     PersistSession, Ready, RegistrationRecord, Session, SessionPersisted, SessionRecord,
 };
@@ -37,7 +38,12 @@ fn states_are_one_pointer_and_move_between_threads() {
         AwaitingTokens,
         AwaitingPersisted,
         Session,
+        AwaitingClaim,
+        AwaitingAssertion<AwaitingTokens>,
         AwaitingRefresh,
+        AwaitingCommit,
+        AwaitingDiscard,
+        AwaitingRevocation,
         PresentedToken,
         VerifiedToken,
         AwaitingIntrospection,

@@ -32,6 +32,7 @@ pub mod keys;
 pub mod resource_server;
 #[cfg(feature = "aws-lc-rs")]
 pub mod sealer;
+pub mod signer;
 pub mod store;
 pub mod text;
 

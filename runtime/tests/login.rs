@@ -14,7 +14,9 @@ use mcp_authz::authorization_server::{
     AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
 };
 use mcp_authz::client::{
-    Client, Configuration as ClientConfiguration, OpenUserAgent, PersistSession, SessionPersisted,
+    ClaimRefresh, Client, CommitRefresh, Configuration as ClientConfiguration, DiscardSession, OpenUserAgent,
+    PersistSession, RecordVersion, RefreshClaim, RefreshCommitted, ReleaseClaim, SessionDiscarded,
+    SessionPersisted,
 };
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
 use mcp_authz::jose::Algorithm;
@@ -25,9 +27,10 @@ use mcp_authz_tokio::authorization_server::people::LocalUser;
 use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
-use mcp_authz_tokio::client::driver::{Driver, KeepFailed, LoginError, SessionKeeper};
+use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::keeper::{KeepFailed, SessionKeeper};
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::store::memory::MemoryStore;
@@ -107,15 +110,37 @@ struct Keeper {
     fails_from: usize,
 }
 
-impl SessionKeeper for Keeper {
-    fn keep(&self, action: PersistSession) -> BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
+impl Keeper {
+    fn keeps<'a, T: Send + 'a>(&self, receipt: T) -> BoxFuture<'a, Result<T, KeepFailed>> {
         let number = self.kept.fetch_add(1, Ordering::SeqCst);
-        let kept = if number >= self.fails_from {
+        let failed = number >= self.fails_from;
+        Box::pin(std::future::ready(if failed {
             Err(KeepFailed("the disk is full".into()))
         } else {
-            Ok(action.persisted())
-        };
-        Box::pin(std::future::ready(kept))
+            Ok(receipt)
+        }))
+    }
+}
+
+impl SessionKeeper for Keeper {
+    fn keep(&self, action: PersistSession) -> BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
+        self.keeps(action.persisted(RecordVersion::new(1)))
+    }
+
+    fn claim(&self, action: ClaimRefresh) -> BoxFuture<'_, Result<RefreshClaim, KeepFailed>> {
+        Box::pin(std::future::ready(Ok(action.claimed(1))))
+    }
+
+    fn commit(&self, action: CommitRefresh) -> BoxFuture<'_, Result<RefreshCommitted, KeepFailed>> {
+        self.keeps(action.committed(RecordVersion::new(2)))
+    }
+
+    fn discard(&self, action: DiscardSession) -> BoxFuture<'_, Result<SessionDiscarded, KeepFailed>> {
+        Box::pin(std::future::ready(Ok(action.discarded())))
+    }
+
+    fn release(&self, _: ReleaseClaim) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -7,10 +7,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
+use super::RegistrationRecord;
+use super::endpoint::{Body, EndpointCall};
 use super::record::CallbackRecord;
-use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
+use super::registration::{Identity, IdentityKind, Server};
 use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
-use super::{RegistrationRecord, addresses_for};
 use crate::entropy::Entropy;
 use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
@@ -20,16 +21,13 @@ use crate::identifier::{Issuer, ScopeSet};
 use crate::limits;
 use crate::message::authorization::{AuthorizationResult, Callback, CodeRequest};
 use crate::message::error_code::{AuthorizationErrorCode, ErrorDetail};
-use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
-use crate::message::token::{
-    ClientParameters, CodeGrant, Grant, TokenReply, TokenRequest, TokenResponse, TokenType,
-};
+use crate::message::exchange::{FetchFailure, FetchPurpose, Reply};
+use crate::message::token::{CodeGrant, Grant, TokenReply, TokenResponse, TokenType};
 use crate::pkce::{self, CodeChallenge};
 use crate::policy::Relaxation;
 use crate::sealer::Sealer;
 use crate::secret::{self, AgentBinding, CodeVerifier, SecretDigest, State};
 use crate::step::{Failed, Step};
-use crate::syntax::basic;
 use crate::time::{self, OffsetDateTime};
 
 /// At rest: the client knows the resource, the authorization server and who it is there.
@@ -180,30 +178,6 @@ impl Prepared {
         let relaxation = Relaxation::OmitResource(self.server.target.listed_issuer.clone());
         self.identity.pinned_scopes.is_some() && self.server.target.client.policy().allows(&relaxation)
     }
-
-    /// A request to the token endpoint of the recorded issuer, with the one way to authenticate.
-    pub(crate) fn token_request(&self, purpose: FetchPurpose, grant: Grant) -> Result<Fetch, Error> {
-        // OAUTH21-7.14-1, I-L3: from the metadata of the matched issuer, and from nowhere else.
-        let endpoint = self.server.metadata.token_endpoint.as_ref();
-        let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("token endpoint"))?;
-        let addresses = addresses_for(&self.server.target.server, endpoint.as_str(), "token endpoint")?;
-        // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8
-        let client_id = self.identity.client_id.clone();
-        let (client, authorization) = match &self.identity.authentication {
-            ClientAuthentication::None => (ClientParameters::public(client_id), None),
-            ClientAuthentication::Post(secret) => {
-                let mut parameters = ClientParameters::public(client_id);
-                parameters.client_secret = Some(secret.clone());
-                (parameters, None)
-            }
-            ClientAuthentication::Basic(secret) => {
-                (ClientParameters::none(), Some(basic::encode(client_id.as_str(), secret)))
-            }
-        };
-        let form = TokenRequest { grant, client }.render();
-        let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
-        Ok(Fetch::post_form(purpose, endpoint.as_str(), form, authorization, policy))
-    }
 }
 
 /// Reads a reply of the token endpoint.
@@ -280,7 +254,7 @@ pub enum CallbackOutcome {
     /// Not an answer to this request: another browser, place or state, or too late. Go on waiting.
     Unsolicited(AwaitingCallback),
     /// A code of the issuer that was asked: exchange it.
-    Accepted(Step<Fetch, AwaitingTokens>),
+    Accepted(EndpointCall<AwaitingTokens>),
     /// The issuer that was asked says no; begin anew if you like.
     Refused(ErrorResponse, Ready),
     /// The answer to this request, but not from the issuer that was asked. Nothing of it was used.
@@ -301,7 +275,13 @@ impl AwaitingCallback {
     ///
     /// Checked in this order: browser, place, state and time; then the issuer; then error or code. Anybody can send a
     /// browser here, so the first group gives the state back.
-    pub fn receive(self, callback: Callback, agent: &AgentBinding, now: OffsetDateTime) -> CallbackOutcome {
+    pub fn receive(
+        self,
+        callback: Callback,
+        agent: &AgentBinding,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> CallbackOutcome {
         let Waiting { prepared, request } = *self.0;
         let expected = CallbackExpected {
             agent: &request.agent,
@@ -339,11 +319,11 @@ impl AwaitingCallback {
             // MCP-AUTH-052
             resource: resource.map(|resource| resource.as_str().into()),
         });
-        match prepared.token_request(FetchPurpose::CodeExchange, grant) {
-            Ok(fetch) => CallbackOutcome::Accepted(Step::new(
-                fetch,
-                AwaitingTokens(Box::new(Exchanging { prepared, scope: request.scope, issuer, matched })),
-            )),
+        match prepared.call(FetchPurpose::CodeExchange, Body::Token(grant), now, entropy) {
+            Ok(call) => {
+                let exchanging = Exchanging { prepared, scope: request.scope, issuer, matched };
+                CallbackOutcome::Accepted(call.before(AwaitingTokens(Box::new(exchanging))))
+            }
             Err(error) => CallbackOutcome::Rejected(Failed { error, state: Ready(Box::new(prepared)) }),
         }
     }

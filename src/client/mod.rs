@@ -22,8 +22,9 @@
 //!   AwaitingPersisted                                                                     │
 //!      │ persisted(receipt)                                                               │
 //!   Session ── challenged(403 insufficient_scope): step-up ───────────────────────────────┤
-//!      │ refresh ─ Fetch                                                                  │
-//!   AwaitingRefresh ── PersistSession ─▶ AwaitingPersisted ── ended ──────────────────────┘
+//!      │ refresh ─ ClaimRefresh ─▶ AwaitingClaim ─ Fetch                                  │
+//!   AwaitingRefresh ── DiscardSession ─▶ AwaitingDiscard ── ended ────────────────────────┘
+//!      └ CommitRefresh ─▶ AwaitingCommit ─▶ Session
 //! ```
 //!
 //! | state | waits for | can be stored |
@@ -38,7 +39,12 @@
 //! | [`AwaitingTokens`] | the token endpoint | no |
 //! | [`AwaitingPersisted`] | the receipt that the session is kept | no |
 //! | [`Session`] | requests to attach a token to | [`SessionRecord`] |
+//! | [`AwaitingClaim`] | the claim on the session in its store | no |
+//! | [`AwaitingAssertion`] | the key holder's signature | no |
 //! | [`AwaitingRefresh`] | the token endpoint | no |
+//! | [`AwaitingCommit`] | the receipt that the refreshed session is kept | no |
+//! | [`AwaitingDiscard`] | a look into the store before a session is given up | no |
+//! | [`AwaitingRevocation`] | the revocation endpoint | no |
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -46,6 +52,7 @@ use alloc::vec::Vec;
 
 use crate::error::{Error, PeerMisbehaved};
 use crate::identifier::{ClientId, ClientMetadataUrl, Issuer, RedirectUri, ResourceId, ScopeSet, address};
+use crate::jose::SigningKeyId;
 use crate::message::exchange::AddressPolicy;
 use crate::policy::Policy;
 use crate::secret::{ClientSecret, SecretDigest};
@@ -53,8 +60,11 @@ use crate::syntax::uri::Uri;
 
 mod authorization;
 mod discovery;
+mod endpoint;
 mod record;
+mod refresh;
 mod registration;
+mod revocation;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -66,19 +76,32 @@ pub use discovery::{
     AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIssuer, ResourceMetadataOutcome,
     ServerMetadataOutcome,
 };
-pub use record::{CallbackRecord, RegistrationRecord, SessionRecord};
-pub use registration::{AwaitingRegistration, ChoosingIdentity, IdentityKind};
-pub use session::{
-    AuthorizationHeader, AwaitingPersisted, AwaitingRefresh, PersistSession, RefreshOutcome, Session,
-    SessionPersisted, StepUp,
+pub use endpoint::{AwaitingAssertion, EndpointCall};
+pub use record::{CallbackRecord, RecordVersion, RegistrationRecord, SessionRecord};
+pub use refresh::{
+    AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingRefresh, ClaimOutcome, ClaimRefresh,
+    CommitRefresh, DiscardSession, RefreshClaim, RefreshCommitted, RefreshOutcome, ReleaseClaim,
+    SessionDiscarded, Settled,
 };
+pub use registration::{AwaitingRegistration, ChoosingIdentity, IdentityKind};
+pub use revocation::AwaitingRevocation;
+pub use session::{
+    AuthorizationHeader, AwaitingPersisted, PersistSession, Session, SessionPersisted, StepUp,
+};
+
+/// What a confidential client proves itself with.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    Secret(ClientSecret),
+    PrivateKey(SigningKeyId),
+}
 
 /// A client the operator of an authorization server registered by hand.
 #[derive(Debug, Clone)]
 pub struct PreRegistered {
     pub(crate) issuer: Issuer,
     pub(crate) client_id: ClientId,
-    pub(crate) secret: Option<ClientSecret>,
+    pub(crate) credential: Option<Credential>,
     pub(crate) redirect_uri: RedirectUri,
     pub(crate) resources: Vec<ResourceId>,
     pub(crate) scopes: Option<ScopeSet>,
@@ -93,13 +116,19 @@ impl PreRegistered {
         resources: impl IntoIterator<Item = ResourceId>,
     ) -> Self {
         let resources = resources.into_iter().collect();
-        Self { issuer, client_id, secret: None, redirect_uri, resources, scopes: None }
+        Self { issuer, client_id, credential: None, redirect_uri, resources, scopes: None }
     }
 
     /// Adds the secret of a confidential client.
     #[must_use]
     pub fn secret(self, secret: ClientSecret) -> Self {
-        Self { secret: Some(secret), ..self }
+        Self { credential: Some(Credential::Secret(secret)), ..self }
+    }
+
+    /// Authenticates with assertions that this key signs (`private_key_jwt`, RFC 7523 section 2.2); the host holds it.
+    #[must_use]
+    pub fn private_key(self, key: SigningKeyId) -> Self {
+        Self { credential: Some(Credential::PrivateKey(key)), ..self }
     }
 
     /// Pins the scopes that may ever be asked for under this identity.

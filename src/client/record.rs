@@ -17,12 +17,29 @@ use super::session::{Attempt, Held, Session, StepUpLedger, Tokens};
 use crate::error::{Error, HostMisuse, PeerMisbehaved, malformed};
 use crate::evidence::ResourceMatched;
 use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
+use crate::jose::{Algorithm, SigningKeyId};
 use crate::message::server_metadata::ServerMetadata;
 use crate::sealer::Sealer;
 use crate::secret::{AccessToken, AgentBinding, ClientSecret, CodeVerifier, RefreshToken, SecretDigest};
 use crate::syntax::base64url;
 use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
 use crate::time::OffsetDateTime;
+
+/// Under which version a store holds a record: every write makes another. The store chooses the numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordVersion(u64);
+
+impl RecordVersion {
+    /// The version of that number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
 
 const VERSION: i64 = 1;
 const RECORD_BYTES: usize = 512 * 1024;
@@ -83,8 +100,13 @@ impl Envelope {
     fn from_bytes(kind: &'static str, bytes: &[u8]) -> Result<Self, Error> {
         let foreign = || Error::from(HostMisuse::ForeignRecord);
         let object = JsonObject::parse(bytes, RECORD_BYTES).map_err(|_| foreign())?;
-        if object.string("kind") != Ok(Some(kind)) || object.integer("version") != Ok(Some(VERSION)) {
+        if object.string("kind") != Ok(Some(kind)) {
             return Err(foreign());
+        }
+        match object.integer("version") {
+            Ok(Some(VERSION)) => {}
+            Ok(Some(later)) if later > VERSION => return Err(HostMisuse::LaterRecord.into()),
+            _ => return Err(foreign()),
         }
         let text = |name| object.string(name).map_err(|_| foreign());
         let resource = text("resource")?.map(ResourceId::new).transpose().map_err(|_| foreign())?;
@@ -129,7 +151,8 @@ macro_rules! record {
             /// Reads the stored form.
             ///
             /// # Errors
-            /// [`HostMisuse::ForeignRecord`] for another kind or version, or other bytes.
+            /// [`HostMisuse::LaterRecord`] for a version this crate does not know yet, [`HostMisuse::ForeignRecord`] for
+            /// another kind or other bytes.
             pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
                 Envelope::from_bytes($kind, bytes).map(Self)
             }
@@ -260,6 +283,14 @@ impl SessionInputs {
         }
     }
 
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    pub(crate) fn resource(&self) -> &ResourceId {
+        &self.resource
+    }
+
     pub(crate) fn seal(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
         let mut envelope = Envelope {
             kind: "session",
@@ -274,11 +305,16 @@ impl SessionInputs {
 }
 
 impl SessionRecord {
-    /// Brings the session back. Every check is made again.
+    /// Brings the session back from the store that holds it under this version. Every check is made again.
     ///
     /// # Errors
     /// [`Error`] when the record does not open here, or would not pass today's checks.
-    pub fn resume(self, client: &Client, sealer: &dyn Sealer) -> Result<Session, Error> {
+    pub fn resume(
+        self,
+        client: &Client,
+        sealer: &dyn Sealer,
+        version: RecordVersion,
+    ) -> Result<Session, Error> {
         let object = self.0.open(client, sealer)?;
         let prepared = read(client, &object)?;
         belongs(&self.0, &prepared)?;
@@ -290,7 +326,7 @@ impl SessionRecord {
             refresh: refresh.map(RefreshToken::new).transpose().map_err(|_| foreign())?,
             scope: scope(&object, "granted")?,
         };
-        Ok(Session(Box::new(Held { prepared, tokens })))
+        Ok(Session(Box::new(Held { prepared, tokens, version: Some(version) })))
     }
 }
 
@@ -410,16 +446,19 @@ fn identity_written(identity: &Identity) -> JsonObject {
         IdentityKind::MetadataDocument => "metadata-document",
         IdentityKind::Registered => "registered",
     };
-    let (method, secret) = match &identity.authentication {
-        ClientAuthentication::None => ("none", None),
-        ClientAuthentication::Basic(secret) => ("client_secret_basic", Some(secret)),
-        ClientAuthentication::Post(secret) => ("client_secret_post", Some(secret)),
+    let (method, secret, key) = match &identity.authentication {
+        ClientAuthentication::None => ("none", None, None),
+        ClientAuthentication::Basic(secret) => ("client_secret_basic", Some(secret), None),
+        ClientAuthentication::Post(secret) => ("client_secret_post", Some(secret), None),
+        ClientAuthentication::PrivateKey(key) => ("private_key_jwt", None, Some(key)),
     };
     let writer = ObjectWriter::new()
         .string("kind", kind)
         .string("client_id", identity.client_id.as_str())
         .string("method", method)
         .optional_string("secret", secret.map(ClientSecret::expose))
+        .optional_string("kid", key.map(SigningKeyId::kid))
+        .optional_string("alg", key.map(|key| key.algorithm().name()))
         .string("redirect_uri", identity.redirect_uri.as_str())
         .optional_string("pinned_scopes", identity.pinned_scopes.as_ref().map(ScopeSet::to_string));
     match identity.secret_expires {
@@ -435,6 +474,10 @@ fn identity(client: &Client, object: &JsonObject) -> Result<Identity, Error> {
     let secret = object.string("secret").map_err(|_| foreign())?.map(ClientSecret::new).transpose();
     let authentication = match (required(object, "method")?, secret.map_err(|_| foreign())?) {
         ("none", None) => ClientAuthentication::None,
+        ("private_key_jwt", None) => {
+            let algorithm = Algorithm::from_name(required(object, "alg")?).map_err(|_| foreign())?;
+            ClientAuthentication::PrivateKey(SigningKeyId::new(required(object, "kid")?, algorithm))
+        }
         ("client_secret_basic", Some(secret)) => ClientAuthentication::Basic(secret),
         ("client_secret_post", Some(secret)) => ClientAuthentication::Post(secret),
         _ => return Err(foreign()),

@@ -11,12 +11,13 @@ use alloc::vec::Vec;
 use super::authorization::Ready;
 use super::discovery::Target;
 use super::record::RegistrationRecord;
-use super::{PreRegistered, addresses_for};
+use super::{Credential, PreRegistered, addresses_for};
 use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
 };
 use crate::evidence::IssuerMatched;
 use crate::identifier::{ClientId, RedirectUri, ScopeSet};
+use crate::jose::SigningKeyId;
 use crate::limits;
 use crate::message::client_metadata::{
     ApplicationType, ClientMetadata, ClientMetadataDocument, RegistrationReply, RegistrationRequest,
@@ -49,6 +50,8 @@ pub(crate) enum ClientAuthentication {
     None,
     Basic(ClientSecret),
     Post(ClientSecret),
+    /// `private_key_jwt`: the host, or a key-management service, signs.
+    PrivateKey(SigningKeyId),
 }
 
 /// Who the client is at one issuer.
@@ -129,9 +132,18 @@ impl ChoosingIdentity {
         if let Err(error) = self.own_redirect(shared) {
             return Err(Failed { error, state: self });
         }
-        let authentication = match identity.secret {
+        let authentication = match identity.credential {
             None => ClientAuthentication::None,
-            Some(secret) => presented(&self.0.metadata, secret),
+            Some(Credential::Secret(secret)) => presented(&self.0.metadata, secret),
+            Some(Credential::PrivateKey(key)) => {
+                // RFC8414-2-9: where the server lists algorithms, the key's is one of them.
+                let listed = &self.0.metadata.token_endpoint_auth_signing_alg_values_supported;
+                let name = key.algorithm().name();
+                if listed.as_ref().is_some_and(|listed| !listed.iter().any(|known| known == name)) {
+                    return Err(Failed::new(PeerIncompatible::AssertionAlgorithm, self));
+                }
+                ClientAuthentication::PrivateKey(key)
+            }
         };
         let identity = Identity {
             kind: IdentityKind::PreRegistered,

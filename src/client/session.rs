@@ -1,5 +1,5 @@
-//! Tokens in use: attached to their resource and to nothing else, refreshed with rotation, widened by step-up
-//! (OAuth 2.1 sections 4.3 and 5, MCP token handling and scope challenge handling).
+//! Tokens in use: attached to their resource and to nothing else, widened by step-up (OAuth 2.1 section 5, MCP token
+//! handling and scope challenge handling). `refresh.rs` has their renewal.
 //!
 //! A new token is kept before it is used: [`AwaitingPersisted`] has no method but the one that takes the receipt.
 
@@ -10,15 +10,15 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
-use super::authorization::{Prepared, Ready, tokens_of};
-use super::record::SessionRecord;
+use super::authorization::{Prepared, Ready};
+use super::record::{RecordVersion, SessionInputs, SessionRecord};
 use crate::error::{Error, HostMisuse, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::identifier::{Issuer, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::Malformed;
 use crate::message::challenge::{BearerChallenge, parse_challenges};
-use crate::message::exchange::{Fetch, FetchFailure, FetchPurpose, Reply};
-use crate::message::token::{Grant, RefreshGrant, TokenResponse};
+use crate::message::exchange::Reply;
+use crate::message::token::TokenResponse;
 use crate::sealer::Sealer;
 use crate::secret::{AccessToken, RefreshToken, SecretDigest};
 use crate::step::{Failed, Step};
@@ -54,13 +54,9 @@ impl Tokens {
 #[must_use = "a rotated refresh token that is not kept is lost"]
 #[derive(Debug)]
 pub struct PersistSession {
-    record: RecordInputs,
+    record: SessionInputs,
     id: SecretDigest,
 }
-
-/// What a record is made of; a copy, so that the state keeps its own.
-#[derive(Debug)]
-struct RecordInputs(super::record::SessionInputs);
 
 impl PersistSession {
     /// The record to keep.
@@ -68,17 +64,27 @@ impl PersistSession {
     /// # Errors
     /// [`Error`] when the sealer fails; the action is still there.
     pub fn record(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
-        self.record.0.seal(sealer)
+        self.record.seal(sealer)
     }
 
-    /// It is kept.
-    pub fn persisted(self) -> SessionPersisted {
-        SessionPersisted { id: self.id }
+    /// The issuer of the session: with the resource, the place in a store.
+    pub fn issuer(&self) -> &Issuer {
+        self.record.issuer()
+    }
+
+    /// The resource of the session.
+    pub fn resource(&self) -> &ResourceId {
+        self.record.resource()
+    }
+
+    /// It is kept, under that version; every claim on what was there before has ended.
+    pub fn persisted(self, version: RecordVersion) -> SessionPersisted {
+        SessionPersisted { id: self.id, version: Some(version) }
     }
 
     /// The host keeps nothing: a lost process is a lost login, and the person signs in again.
     pub fn kept_in_memory(self) -> SessionPersisted {
-        SessionPersisted { id: self.id }
+        SessionPersisted { id: self.id, version: None }
     }
 }
 
@@ -87,6 +93,7 @@ impl PersistSession {
 #[derive(Debug)]
 pub struct SessionPersisted {
     id: SecretDigest,
+    version: Option<RecordVersion>,
 }
 
 /// Waits for the receipt that the session is kept.
@@ -97,8 +104,17 @@ pub struct AwaitingPersisted(Box<(SecretDigest, Held)>);
 impl AwaitingPersisted {
     pub(crate) fn begin(prepared: Prepared, tokens: Tokens) -> Step<PersistSession, Self> {
         let id = tokens.access.digest();
-        let record = RecordInputs(super::record::SessionInputs::of(&prepared, &tokens));
-        Step::new(PersistSession { record, id }, Self(Box::new((id, Held { prepared, tokens }))))
+        let record = SessionInputs::of(&prepared, &tokens);
+        Step::new(
+            PersistSession { record, id },
+            Self(Box::new((id, Held { prepared, tokens, version: None }))),
+        )
+    }
+
+    /// The store failed: the same action once more. Dropping it loses the login.
+    pub fn again(self) -> Step<PersistSession, Self> {
+        let record = SessionInputs::of(&self.0.1.prepared, &self.0.1.tokens);
+        Step::new(PersistSession { record, id: self.0.0 }, self)
     }
 
     /// The session is kept and can be used.
@@ -109,7 +125,7 @@ impl AwaitingPersisted {
         if receipt.id != self.0.0 {
             return Err(Failed::new(HostMisuse::ForeignReceipt, self));
         }
-        Ok(Session(Box::new(self.0.1)))
+        Ok(Session(Box::new(Held { version: receipt.version, ..self.0.1 })))
     }
 }
 
@@ -117,6 +133,8 @@ impl AwaitingPersisted {
 pub(crate) struct Held {
     pub(crate) prepared: Prepared,
     pub(crate) tokens: Tokens,
+    /// Under which version a store holds it; none where no other process can know it.
+    pub(crate) version: Option<RecordVersion>,
 }
 
 /// At rest: tokens for one resource.
@@ -184,25 +202,6 @@ impl Session {
         Ok(AuthorizationHeader(Zeroizing::new(["Bearer ", self.0.tokens.access.expose()].concat())))
     }
 
-    /// Asks for a new access token.
-    ///
-    /// # Errors
-    /// [`Failed`] with this session when there is no refresh token ([`HostMisuse::NoRefreshToken`]: authorize anew).
-    pub fn refresh(self) -> Result<Step<Fetch, AwaitingRefresh>, Failed<Self>> {
-        // MCP-AUTH-084
-        let Some(refresh_token) = self.0.tokens.refresh.clone() else {
-            return Err(Failed::new(HostMisuse::NoRefreshToken, self));
-        };
-        let prepared = &self.0.prepared;
-        // OAUTH21-4.3.1-1: no scope is named, so no more can be asked for. MCP-AUTH-052, MCP-AUTH-080.
-        let resource = (!prepared.omits_resource()).then(|| self.resource().as_str().into());
-        let grant = Grant::RefreshToken(RefreshGrant { refresh_token, scope: None, resource });
-        match prepared.token_request(FetchPurpose::Refresh, grant) {
-            Ok(fetch) => Ok(Step::new(fetch, AwaitingRefresh(self.0))),
-            Err(error) => Err(Failed { error, state: self }),
-        }
-    }
-
     /// A request was answered with this 401 or 403; `operation` names what was tried, for counting attempts.
     ///
     /// # Errors
@@ -261,7 +260,7 @@ impl Session {
     /// # Errors
     /// [`Error`] when the sealer fails.
     pub fn record(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
-        super::record::SessionInputs::of(&self.0.prepared, &self.0.tokens).seal(sealer)
+        SessionInputs::of(&self.0.prepared, &self.0.tokens).seal(sealer)
     }
 }
 
@@ -273,55 +272,6 @@ pub enum StepUp {
     Refresh(Session),
     /// More authorization may help: begin anew, for the union of the scopes, then repeat the request once.
     Authorize(Ready),
-}
-
-/// Waits for the token endpoint to answer a refresh.
-#[must_use = "the flow goes on with the fetch's result"]
-#[derive(Debug)]
-pub struct AwaitingRefresh(Box<Held>);
-
-/// What a refresh came to.
-#[must_use = "the flow goes on from here"]
-#[derive(Debug)]
-pub enum RefreshOutcome {
-    /// New tokens: keep the session first, then use it.
-    Refreshed(Step<PersistSession, AwaitingPersisted>),
-    /// No answer, or none that can be used: the session is as it was.
-    Kept(Failed<Session>),
-    /// The grant is over: authorize anew.
-    Ended(Failed<Ready>),
-}
-
-impl AwaitingRefresh {
-    /// What the fetch brought.
-    pub fn receive(self, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> RefreshOutcome {
-        let Held { prepared, tokens } = *self.0;
-        let kept = |error, prepared, tokens| {
-            RefreshOutcome::Kept(Failed { error, state: Session(Box::new(Held { prepared, tokens })) })
-        };
-        let response = match tokens_of(fetched) {
-            Ok(response) => response,
-            Err(error @ (Error::Outside(_) | Error::Peer(_) | Error::Host(_))) => {
-                return kept(error, prepared, tokens);
-            }
-            Err(Error::Incompatible(PeerIncompatible::TokenRefused(code)))
-                if matches!(code.as_str(), "temporarily_unavailable" | "server_error") =>
-            {
-                return kept(PeerIncompatible::TokenRefused(code).into(), prepared, tokens);
-            }
-            Err(error) => return RefreshOutcome::Ended(Failed { error, state: Ready(Box::new(prepared)) }),
-        };
-        let scope = response.scope.clone().unwrap_or_else(|| tokens.scope.clone());
-        // I-T5 from this side: a refresh never widens.
-        if !scope.is_subset_of(&tokens.scope) {
-            return RefreshOutcome::Ended(Failed::new(
-                PeerMisbehaved::ScopeWidened,
-                Ready(Box::new(prepared)),
-            ));
-        }
-        let renewed = Tokens::new(response, scope, tokens.refresh, now);
-        RefreshOutcome::Refreshed(AwaitingPersisted::begin(prepared, renewed))
-    }
 }
 
 /// Step-up attempts by operation. It survives successful exchanges and restarts: a server that challenges for ever is

@@ -5,15 +5,19 @@ use alloc::string::String;
 
 use super::OutOfTurn;
 use crate::client::{
-    AwaitingCallback, AwaitingPersisted, AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata,
-    AwaitingServerMetadata, AwaitingTokens, CallbackOutcome, ChoosingIdentity, ChoosingIssuer, Client,
-    ErrorResponse, IdentityKind, OpenUserAgent, PersistSession, Ready, RefreshOutcome,
-    ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionPersisted, StepUp,
+    AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingPersisted,
+    AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata, AwaitingRevocation,
+    AwaitingServerMetadata, AwaitingTokens, CallbackOutcome, ChoosingIdentity, ChoosingIssuer, ClaimOutcome,
+    ClaimRefresh, Client, CommitRefresh, DiscardSession, EndpointCall, ErrorResponse, IdentityKind,
+    OpenUserAgent, PersistSession, Ready, RefreshClaim, RefreshCommitted, RefreshOutcome, ReleaseClaim,
+    ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionDiscarded, SessionPersisted, Settled,
+    StepUp,
 };
 use crate::entropy::Entropy;
-use crate::error::{Error, HostMisuse};
+use crate::error::{Error, HostMisuse, OutsideFailed};
 use crate::evidence::IssuerForResource;
 use crate::identifier::{Issuer, ResourceId, ScopeSet};
+use crate::jose::{Sign, Signed};
 use crate::message::authorization::Callback;
 use crate::message::exchange::{Fetch, FetchFailure, Reply};
 use crate::secret::AgentBinding;
@@ -39,14 +43,28 @@ pub enum ClientFlow {
     Ready(Ready),
     /// See [`AwaitingCallback`].
     AwaitingCallback(AwaitingCallback),
+    /// See [`AwaitingAssertion`]; [`AwaitingTokens`] follows.
+    AwaitingCodeAssertion(AwaitingAssertion<AwaitingTokens>),
     /// See [`AwaitingTokens`].
     AwaitingTokens(AwaitingTokens),
     /// See [`AwaitingPersisted`].
     AwaitingPersisted(AwaitingPersisted),
     /// See [`Session`].
     Session(Session),
+    /// See [`AwaitingClaim`].
+    AwaitingClaim(AwaitingClaim),
+    /// See [`AwaitingAssertion`]; [`AwaitingRefresh`] follows.
+    AwaitingRefreshAssertion(AwaitingAssertion<AwaitingRefresh>),
     /// See [`AwaitingRefresh`].
     AwaitingRefresh(AwaitingRefresh),
+    /// See [`AwaitingCommit`].
+    AwaitingCommit(AwaitingCommit),
+    /// See [`AwaitingDiscard`].
+    AwaitingDiscard(AwaitingDiscard),
+    /// See [`AwaitingAssertion`]; [`AwaitingRevocation`] follows.
+    AwaitingRevocationAssertion(AwaitingAssertion<AwaitingRevocation>),
+    /// See [`AwaitingRevocation`].
+    AwaitingRevocation(AwaitingRevocation),
 }
 
 /// What the host carries out.
@@ -60,6 +78,16 @@ pub enum ClientAction {
     OpenUserAgent(OpenUserAgent),
     /// Keep it, and come back with [`ClientInput::Persisted`].
     Persist(PersistSession),
+    /// Sign it, and come back with [`ClientInput::Signed`], or [`ClientInput::SignerFailed`].
+    Sign(Sign),
+    /// Claim the session, and come back with [`ClientInput::Claimed`].
+    Claim(ClaimRefresh),
+    /// Keep the refreshed session, and come back with [`ClientInput::Committed`].
+    Commit(CommitRefresh),
+    /// Remove the session unless it was changed, and come back with [`ClientInput::Discarded`].
+    Discard(DiscardSession),
+    /// Give the claim back. Nothing waits for it.
+    Release(ReleaseClaim),
 }
 
 /// What the host brings.
@@ -82,8 +110,20 @@ pub enum ClientInput {
     Abandon,
     /// The session is kept.
     Persisted(SessionPersisted),
+    /// The key holder's signature.
+    Signed(Signed),
+    /// The key holder failed.
+    SignerFailed,
     /// Refresh the session.
     Refresh,
+    /// What became of the claim.
+    Claimed(RefreshClaim),
+    /// What became of the refreshed session.
+    Committed(RefreshCommitted),
+    /// What became of the session that is over.
+    Discarded(SessionDiscarded),
+    /// Log out: revoke the session's tokens.
+    Revoke,
     /// A request of the session, for that operation, was answered with this 401 or 403.
     Challenged(String, Reply),
 }
@@ -114,6 +154,85 @@ impl ClientTurn {
     fn fetch<S>(step: Step<Fetch, S>, state: fn(S) -> ClientFlow) -> Self {
         let (fetch, waiting) = step.into_parts();
         Self::act(ClientAction::Fetch(fetch), state(waiting))
+    }
+
+    fn call<S>(
+        call: EndpointCall<S>,
+        fetched: fn(S) -> ClientFlow,
+        signed: fn(AwaitingAssertion<S>) -> ClientFlow,
+    ) -> Self {
+        match call {
+            EndpointCall::Fetch(step) => Self::fetch(step, fetched),
+            EndpointCall::Sign(step) => {
+                let (sign, waiting) = step.into_parts();
+                Self::act(ClientAction::Sign(sign), signed(waiting))
+            }
+        }
+    }
+
+    fn signed<S>(
+        state: AwaitingAssertion<S>,
+        signature: Signed,
+        fetched: fn(S) -> ClientFlow,
+        again: fn(AwaitingAssertion<S>) -> ClientFlow,
+    ) -> Self {
+        match state.signed(signature) {
+            Ok(step) => Self::fetch(step, fetched),
+            Err(failed) => Self::failed(failed, again),
+        }
+    }
+
+    fn kept(failed: Failed<Session>, release: ReleaseClaim) -> Self {
+        Self { action: Some(ClientAction::Release(release)), ..Self::failed(failed, ClientFlow::Session) }
+    }
+
+    fn tokens(state: AwaitingTokens, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> Self {
+        match state.receive(fetched, now) {
+            Ok(step) => Self::persist(step),
+            Err(failed) => Self::failed(failed, ClientFlow::Ready),
+        }
+    }
+
+    fn refreshed(state: AwaitingRefresh, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> Self {
+        match state.receive(fetched, now) {
+            RefreshOutcome::Refreshed(step) => {
+                let (commit, waiting) = step.into_parts();
+                Self::act(ClientAction::Commit(commit), ClientFlow::AwaitingCommit(waiting))
+            }
+            RefreshOutcome::Kept(failed, release) => Self::kept(failed, release),
+            RefreshOutcome::Ended(step) => {
+                let (discard, waiting) = step.into_parts();
+                Self::act(ClientAction::Discard(discard), ClientFlow::AwaitingDiscard(waiting))
+            }
+        }
+    }
+
+    fn settled(settled: Settled) -> Self {
+        match settled {
+            Settled::Session(session) => Self::at(ClientFlow::Session(session)),
+            Settled::Ended(failed) => Self::failed(failed, ClientFlow::Ready),
+        }
+    }
+
+    fn revoked(state: AwaitingRevocation, fetched: Result<Reply, FetchFailure>) -> Self {
+        match state.receive(fetched) {
+            Ok(ready) => Self::at(ClientFlow::Ready(ready)),
+            Err(failed) => Self::failed(failed, ClientFlow::Session),
+        }
+    }
+
+    fn claimed(outcome: ClaimOutcome) -> Self {
+        match outcome {
+            ClaimOutcome::Claimed(call) => {
+                Self::call(call, ClientFlow::AwaitingRefresh, ClientFlow::AwaitingRefreshAssertion)
+            }
+            ClaimOutcome::Superseded(session) => Self::at(ClientFlow::Session(session)),
+            ClaimOutcome::Busy(session, _) => {
+                Self::failed(Failed::new(OutsideFailed::RefreshElsewhere, session), ClientFlow::Session)
+            }
+            ClaimOutcome::Ended(failed) => Self::failed(failed, ClientFlow::Ready),
+            ClaimOutcome::Kept(failed, release) => Self::kept(failed, release),
+        }
     }
 
     fn persist(step: Step<PersistSession, AwaitingPersisted>) -> Self {
@@ -195,9 +314,11 @@ impl ClientFlow {
                 }
             }
             (Self::AwaitingCallback(state), ClientInput::Callback(callback, agent)) => {
-                match state.receive(*callback, &agent, now) {
+                match state.receive(*callback, &agent, now, entropy) {
                     CallbackOutcome::Unsolicited(state) => ClientTurn::at(Self::AwaitingCallback(state)),
-                    CallbackOutcome::Accepted(step) => ClientTurn::fetch(step, Self::AwaitingTokens),
+                    CallbackOutcome::Accepted(call) => {
+                        ClientTurn::call(call, Self::AwaitingTokens, Self::AwaitingCodeAssertion)
+                    }
                     CallbackOutcome::Refused(response, ready) => {
                         ClientTurn { refused: Some(response), ..ClientTurn::at(Self::Ready(ready)) }
                     }
@@ -207,19 +328,32 @@ impl ClientFlow {
             (Self::AwaitingCallback(state), ClientInput::Abandon) => {
                 ClientTurn::at(Self::Ready(state.abandon()))
             }
-            (Self::AwaitingTokens(state), ClientInput::Fetched(fetched)) => match state.receive(fetched, now)
-            {
-                Ok(step) => ClientTurn::persist(step),
-                Err(failed) => ClientTurn::failed(failed, Self::Ready),
-            },
+            (Self::AwaitingCodeAssertion(state), ClientInput::Signed(signed)) => {
+                ClientTurn::signed(state, signed, Self::AwaitingTokens, Self::AwaitingCodeAssertion)
+            }
+            (Self::AwaitingCodeAssertion(state), ClientInput::SignerFailed) => {
+                ClientTurn::tokens(state.signer_failed(), Err(FetchFailure::NotSent), now)
+            }
+            (Self::AwaitingTokens(state), ClientInput::Fetched(fetched)) => {
+                ClientTurn::tokens(state, fetched, now)
+            }
             (Self::AwaitingPersisted(state), ClientInput::Persisted(receipt)) => {
                 match state.persisted(receipt) {
                     Ok(session) => ClientTurn::at(Self::Session(session)),
                     Err(failed) => ClientTurn::failed(failed, Self::AwaitingPersisted),
                 }
             }
-            (Self::Session(state), ClientInput::Refresh) => match state.refresh() {
-                Ok(step) => ClientTurn::fetch(step, Self::AwaitingRefresh),
+            (Self::Session(state), ClientInput::Refresh) => match state.refresh(now, entropy) {
+                Ok(step) => {
+                    let (claim, state) = step.into_parts();
+                    ClientTurn::act(ClientAction::Claim(claim), Self::AwaitingClaim(state))
+                }
+                Err(failed) => ClientTurn::failed(failed, Self::Session),
+            },
+            (Self::Session(state), ClientInput::Revoke) => match state.revoke(now, entropy) {
+                Ok(call) => {
+                    ClientTurn::call(call, Self::AwaitingRevocation, Self::AwaitingRevocationAssertion)
+                }
                 Err(failed) => ClientTurn::failed(failed, Self::Session),
             },
             (Self::Session(state), ClientInput::Challenged(operation, reply)) => {
@@ -229,12 +363,41 @@ impl ClientFlow {
                     Err(failed) => ClientTurn::failed(failed, Self::Session),
                 }
             }
-            (Self::AwaitingRefresh(state), ClientInput::Fetched(fetched)) => {
-                match state.receive(fetched, now) {
-                    RefreshOutcome::Refreshed(step) => ClientTurn::persist(step),
-                    RefreshOutcome::Kept(failed) => ClientTurn::failed(failed, Self::Session),
-                    RefreshOutcome::Ended(failed) => ClientTurn::failed(failed, Self::Ready),
+            (Self::AwaitingClaim(state), ClientInput::Claimed(receipt)) => {
+                match state.claimed(receipt, now, entropy) {
+                    Ok(outcome) => ClientTurn::claimed(outcome),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingClaim),
                 }
+            }
+            (Self::AwaitingRefreshAssertion(state), ClientInput::Signed(signed)) => {
+                ClientTurn::signed(state, signed, Self::AwaitingRefresh, Self::AwaitingRefreshAssertion)
+            }
+            (Self::AwaitingRefreshAssertion(state), ClientInput::SignerFailed) => {
+                ClientTurn::refreshed(state.signer_failed(), Err(FetchFailure::NotSent), now)
+            }
+            (Self::AwaitingRefresh(state), ClientInput::Fetched(fetched)) => {
+                ClientTurn::refreshed(state, fetched, now)
+            }
+            (Self::AwaitingCommit(state), ClientInput::Committed(receipt)) => {
+                match state.committed(receipt) {
+                    Ok(settled) => ClientTurn::settled(settled),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingCommit),
+                }
+            }
+            (Self::AwaitingDiscard(state), ClientInput::Discarded(receipt)) => {
+                match state.discarded(receipt) {
+                    Ok(settled) => ClientTurn::settled(settled),
+                    Err(failed) => ClientTurn::failed(failed, Self::AwaitingDiscard),
+                }
+            }
+            (Self::AwaitingRevocationAssertion(state), ClientInput::Signed(signed)) => {
+                ClientTurn::signed(state, signed, Self::AwaitingRevocation, Self::AwaitingRevocationAssertion)
+            }
+            (Self::AwaitingRevocationAssertion(state), ClientInput::SignerFailed) => {
+                ClientTurn::revoked(state.signer_failed(), Err(FetchFailure::NotSent))
+            }
+            (Self::AwaitingRevocation(state), ClientInput::Fetched(fetched)) => {
+                ClientTurn::revoked(state, fetched)
             }
             (flow, _) => return Err(Failed { error: OutOfTurn, state: flow }),
         })

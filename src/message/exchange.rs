@@ -201,6 +201,9 @@ pub enum FetchFailure {
     /// The URL's host is, or resolves to, an address the policy forbids.
     #[error("the host lies on an address that this fetch may not connect to")]
     AddressForbidden,
+    /// The host did not send it: what had to be done first failed.
+    #[error("the request was not sent")]
+    NotSent,
 }
 
 /// What came back for a [`Fetch`], reduced to what the core reads.

@@ -453,9 +453,12 @@ impl World {
         loop {
             self.see(&turn);
             let input = match turn.action.take() {
-                None => return turn,
+                None | Some(ClientAction::Release(_)) => return turn,
                 Some(ClientAction::Fetch(fetch)) => ClientInput::Fetched(self.fetch(fetch)),
                 Some(ClientAction::Persist(persist)) => ClientInput::Persisted(persist.kept_in_memory()),
+                Some(ClientAction::Claim(claim)) => ClientInput::Claimed(claim.alone()),
+                Some(ClientAction::Commit(commit)) => ClientInput::Committed(commit.kept_in_memory()),
+                Some(ClientAction::Discard(discard)) => ClientInput::Discarded(discard.discarded()),
                 Some(other) => panic!("not to be carried out here: {other:?}"),
             };
             turn = turn.flow.advance(input, self.now, &mut self.entropy).unwrap();

@@ -1,6 +1,6 @@
 //! What happens when everybody keeps the rules.
 
-use mcp_authz::client::{SessionRecord, StepUp};
+use mcp_authz::client::{RecordVersion, SessionRecord, StepUp};
 use mcp_authz::flow::{ClientFlow, ClientInput};
 use mcp_authz::identifier::{ResourceId, ScopeSet};
 use mcp_authz::message::exchange::FetchPurpose;
@@ -68,7 +68,7 @@ fn an_expired_token_is_refreshed_and_the_refresh_token_rotates() {
     let after = session(world.settle(turn));
     assert!(matches!(world.call_with(&after, NOTES, "read"), Served::Ran(_)));
     // The old refresh token comes back: whoever holds it, the family ends for both.
-    let thief = old.resume(&client, &PlaintextRecords).unwrap();
+    let thief = old.resume(&client, &PlaintextRecords, RecordVersion::new(1)).unwrap();
     let turn =
         ClientFlow::Session(thief).advance(ClientInput::Refresh, world.now, &mut world.entropy).unwrap();
     assert!(matches!(world.settle(turn).flow, ClientFlow::Ready(_)));
@@ -85,7 +85,7 @@ fn a_session_outlives_its_process() {
     let bytes = before.record(&PlaintextRecords).unwrap().to_bytes();
     drop(before);
     let record = SessionRecord::from_bytes(&bytes).unwrap();
-    let after = record.resume(&client, &PlaintextRecords).unwrap();
+    let after = record.resume(&client, &PlaintextRecords, RecordVersion::new(1)).unwrap();
     assert!(matches!(world.call_with(&after, NOTES, "read"), Served::Ran(_)));
     world.pass(Duration::minutes(6));
     let turn =

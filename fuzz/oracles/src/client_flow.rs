@@ -1,7 +1,7 @@
 //! The client through its driver, against a server that may say anything: at each state the generator offers what the
 //! state waits for, right, nearly right or wild, and what leaves the client is checked.
 
-use mcp_authz::client::{Client, Configuration, PreRegistered};
+use mcp_authz::client::{Client, Configuration, PreRegistered, RecordVersion};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::flow::{ClientAction, ClientFlow, ClientInput, ClientTurn};
@@ -87,9 +87,25 @@ fn run(data: &[u8]) -> bool {
                 callback(&mut choices, open.url())
             }
             Some(ClientAction::Persist(persist)) => ClientInput::Persisted(persist.kept_in_memory()),
+            Some(ClientAction::Claim(claim)) => ClientInput::Claimed(match choices.byte().unwrap_or(0) % 4 {
+                0 => claim.claimed(1),
+                1 => claim.busy(now),
+                2 => claim.absent(),
+                _ => claim.alone(),
+            }),
+            Some(ClientAction::Commit(commit)) => {
+                ClientInput::Committed(match choices.byte().unwrap_or(0) % 3 {
+                    0 => commit.committed(RecordVersion::new(2)),
+                    1 => commit.absent(),
+                    _ => commit.kept_in_memory(),
+                })
+            }
+            Some(ClientAction::Discard(discard)) => ClientInput::Discarded(discard.discarded()),
+            // The key holder of this client fails: what is signed is the host's affair.
+            Some(ClientAction::Sign(_)) => ClientInput::SignerFailed,
+            Some(ClientAction::Release(_)) | None if choices.is_empty() => return came_to_session,
+            Some(ClientAction::Release(_)) | None => input(&mut choices, &flow, seen.opened.as_deref()),
             Some(_) => return came_to_session,
-            None if choices.is_empty() => return came_to_session,
-            None => input(&mut choices, &flow, seen.opened.as_deref()),
         };
         now += Duration::seconds(i64::from(choices.byte().unwrap_or(0)) * 10);
         turn = Some(match flow.advance(input, now, &mut entropy) {

@@ -42,13 +42,13 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh,
 };
 use mcp_authz::evidence::{RedirectMatched, VerifierMatched};
-use mcp_authz::jose::{Jwk, Sign, Signed};
+use mcp_authz::jose::Sign;
 use mcp_authz::message::exchange::Fetch;
 
-use crate::BoxFuture;
 use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
+use crate::signer::Signer;
 use crate::store::{Store, StoreError};
 
 pub mod browser;
@@ -60,32 +60,6 @@ mod router;
 
 use browser::Browsers;
 use people::PersonAuthentication;
-
-/// Holds the signing keys: this process, or a key-management service.
-pub trait Signer: Send + Sync + fmt::Debug + 'static {
-    /// Signs, or fails; nothing was issued then.
-    fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>>;
-
-    /// The public halves, to publish.
-    fn public_keys(&self) -> Vec<Jwk>;
-}
-
-/// The key holder did not sign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the key holder did not sign")]
-pub struct SignerFailed;
-
-#[cfg(feature = "aws-lc-rs")]
-impl Signer for crate::keys::SigningKey {
-    fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>> {
-        let signed = Self::sign(self, action).map_err(|_| SignerFailed);
-        Box::pin(std::future::ready(signed))
-    }
-
-    fn public_keys(&self) -> Vec<Jwk> {
-        vec![self.jwk().clone()]
-    }
-}
 
 /// What happens at the authorization server, for a log or a demonstration: the core's actions before they are
 /// carried out, their receipts, its evidence and its answers. Nothing in it holds a token, and the codes in it are

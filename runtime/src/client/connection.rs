@@ -266,13 +266,13 @@ impl Connection {
             }
             Refreshed::Kept(Failed { error, state }) => {
                 self.access = Access::Session(state);
-                Err(SendError::Denied(error))
+                Err(error.into())
             }
             Refreshed::Ended(Failed { error, state }) => {
                 self.access = Access::Ready(state);
                 Err(SendError::Denied(error))
             }
-            Refreshed::Lost(error) => Err(LoginError::Keep(error).into()),
+            Refreshed::Lost(error) => Err(error.into()),
         }
     }
 

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_authz::client::{
-    AwaitingCallback, AwaitingPersisted, AwaitingResourceMetadata, AwaitingServerMetadata, AwaitingTokens,
-    CallbackOutcome, ChoosingIdentity, ChoosingIssuer, Client, ErrorResponse, IdentityKind, PersistSession,
-    Ready, RefreshOutcome, ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionPersisted, StepUp,
+    AwaitingCallback, AwaitingCommit, AwaitingDiscard, AwaitingPersisted, AwaitingRefresh,
+    AwaitingResourceMetadata, AwaitingServerMetadata, AwaitingTokens, CallbackOutcome, ChoosingIdentity,
+    ChoosingIssuer, ClaimOutcome, Client, CommitRefresh, DiscardSession, EndpointCall, ErrorResponse,
+    IdentityKind, PersistSession, Ready, RefreshOutcome, ResourceMetadataOutcome, ServerMetadataOutcome,
+    Session, Settled, StepUp,
 };
 use mcp_authz::error::Error;
 use mcp_authz::evidence::IssuerForResource;
@@ -30,34 +32,20 @@ use super::browser::BrowserFailed;
 use super::callback::{CallbackListener, ListenError, WaitingBrowser, WaitingLogin};
 use super::event::{ClientEvent, EvidenceValue};
 use super::fetch::Fetcher;
+use super::keeper::{InMemory, KeepFailed, SessionKeeper};
 use super::user_agent::UserAgent;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
 use crate::entropy::OsEntropy;
+use crate::signer::Signer;
 
-/// Keeps sessions; without one they live as long as the process.
-pub trait SessionKeeper: Send + Sync + fmt::Debug + 'static {
-    /// Keeps the session in place of what was kept for it before; returns once that is durable.
-    ///
-    /// # Errors
-    /// [`KeepFailed`]; the tokens are dropped, and the person signs in again.
-    fn keep(&self, action: PersistSession) -> crate::BoxFuture<'_, Result<SessionPersisted, KeepFailed>>;
-}
+/// How often a claim is asked for while another process refreshes, and how long the pauses between are: longer together
+/// than a claim lives.
+const CLAIM_ATTEMPTS: u32 = 700;
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
-/// The session could not be kept.
-#[derive(Debug, thiserror::Error)]
-#[error("the session could not be kept: {0}")]
-pub struct KeepFailed(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-/// Keeps nothing beyond the process.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct InMemory;
-
-impl SessionKeeper for InMemory {
-    fn keep(&self, action: PersistSession) -> crate::BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
-        Box::pin(async move { Ok(action.kept_in_memory()) })
-    }
-}
+/// How often a store that fails is asked again where giving up would lose a login.
+const STORE_ATTEMPTS: u32 = 3;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +75,9 @@ pub enum LoginError {
     /// The session could not be kept.
     #[error("{0}")]
     Keep(#[from] KeepFailed),
+    /// Another process is refreshing the session, and did not come to an end.
+    #[error("another program of this person is refreshing the session; try again")]
+    Busy,
 }
 
 /// What a refresh came to.
@@ -96,11 +87,11 @@ pub enum Refreshed {
     /// The session with new tokens.
     Renewed(Session),
     /// Not now: the session as it was.
-    Kept(Failed<Session>),
+    Kept(Failed<Session, LoginError>),
     /// The grant is over: authorize anew.
     Ended(Failed<Ready>),
     /// The new tokens could not be kept and are gone.
-    Lost(KeepFailed),
+    Lost(LoginError),
 }
 
 /// The issuer the host chooses, and its word for the pair where the core asks for it (D36).
@@ -119,6 +110,7 @@ struct Parts {
     listener: Mutex<CallbackListener>,
     user_agent: Box<dyn UserAgent>,
     keeper: Box<dyn SessionKeeper>,
+    signer: Option<Arc<dyn Signer>>,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     patience: Duration,
@@ -147,6 +139,13 @@ impl DriverBuilder {
     #[must_use]
     pub fn keeper(mut self, keeper: impl SessionKeeper) -> Self {
         self.0.keeper = Box::new(keeper);
+        self
+    }
+
+    /// Signs client assertions there: for an identity that authenticates with `private_key_jwt`.
+    #[must_use]
+    pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
+        self.0.signer = Some(signer);
         self
     }
 
@@ -216,6 +215,7 @@ impl Driver {
             listener: Mutex::new(listener),
             user_agent: Box::new(user_agent),
             keeper: Box::new(InMemory),
+            signer: None,
             clock: Arc::new(SystemClock),
             core: CoreTime::default(),
             patience: Duration::from_secs(300),
@@ -381,12 +381,12 @@ impl Driver {
         if let Err(error) = self.0.user_agent.open(&open).await {
             return Err(failed(error, Some(waiting.abandon())));
         }
-        let (step, browser) = self.callback(&mut visits, waiting).await?;
-        self.evidence("CallbackMatched", step.1.callback_matched());
-        self.evidence("IssuerMatched", step.1.issuer_matched());
-        let reply = self.fetch(step.0).await;
+        let (call, browser) = self.callback(&mut visits, waiting).await?;
+        self.evidence("CallbackMatched", call.state().callback_matched());
+        self.evidence("IssuerMatched", call.state().issuer_matched());
+        let (waiting, reply) = self.call(call).await;
         let now = self.0.clock.now();
-        let step = match core.measure(|| step.1.receive(reply, now)) {
+        let step = match core.measure(|| waiting.receive(reply, now)) {
             Ok(step) => step,
             Err(Failed { error, state }) => {
                 browser.failed();
@@ -410,7 +410,7 @@ impl Driver {
         &self,
         visits: &mut WaitingLogin<'_>,
         mut waiting: AwaitingCallback,
-    ) -> Result<((Fetch, AwaitingTokens), WaitingBrowser), Failed<Option<Ready>, LoginError>> {
+    ) -> Result<(EndpointCall<AwaitingTokens>, WaitingBrowser), Failed<Option<Ready>, LoginError>> {
         loop {
             let arrival = match visits.next().await {
                 Ok(arrival) => arrival,
@@ -420,13 +420,13 @@ impl Driver {
             self.observe(ClientEvent::CallbackArrived(&callback));
             let now = self.0.clock.now();
             let agent = AgentBinding::this_process();
-            match self.0.core.measure(|| waiting.receive(callback, &agent, now)) {
+            match self.0.core.measure(|| waiting.receive(callback, &agent, now, &mut OsEntropy)) {
                 CallbackOutcome::Unsolicited(again) => {
                     self.observe(ClientEvent::CallbackUnsolicited);
                     browser.stray();
                     waiting = again;
                 }
-                CallbackOutcome::Accepted(step) => return Ok((step.into_parts(), browser)),
+                CallbackOutcome::Accepted(call) => return Ok((call, browser)),
                 CallbackOutcome::Refused(response, ready) => {
                     self.observe(ClientEvent::Refused(&response));
                     browser.failed();
@@ -450,27 +450,144 @@ impl Driver {
         Ok(session)
     }
 
-    /// Exchanges the refresh token for new tokens.
-    pub async fn refresh(&self, session: Session) -> Refreshed {
-        let core = &self.0.core;
-        let (fetch, waiting) = match core.measure(|| session.refresh()) {
-            Ok(step) => step.into_parts(),
-            Err(failed) => return Refreshed::Kept(failed),
+    /// Sends a request to the issuer, signed first where the identity authenticates so.
+    async fn call<S>(&self, call: EndpointCall<S>) -> (S, Result<Reply, FetchFailure>) {
+        let (fetch, waiting) = match call {
+            EndpointCall::Fetch(step) => step.into_parts(),
+            EndpointCall::Sign(step) => {
+                let (sign, waiting) = step.into_parts();
+                let signed = match &self.0.signer {
+                    Some(signer) => signer.sign(sign).await.ok(),
+                    None => None,
+                };
+                let Some(signed) = signed else {
+                    return (waiting.signer_failed(), Err(FetchFailure::NotSent));
+                };
+                match self.0.core.measure(|| waiting.signed(signed)) {
+                    Ok(step) => step.into_parts(),
+                    Err(failed) => return (failed.state.signer_failed(), Err(FetchFailure::NotSent)),
+                }
+            }
         };
         let reply = self.fetch(fetch).await;
-        let now = self.0.clock.now();
-        match core.measure(|| waiting.receive(reply, now)) {
-            RefreshOutcome::Kept(failed) => Refreshed::Kept(failed),
-            RefreshOutcome::Ended(failed) => {
-                self.observe(ClientEvent::Ended(&failed.error));
-                Refreshed::Ended(failed)
+        (waiting, reply)
+    }
+
+    /// Exchanges the refresh token for new tokens, unless another process that shares the session does: then for its.
+    pub async fn refresh(&self, mut session: Session) -> Refreshed {
+        let core = &self.0.core;
+        for _ in 0..CLAIM_ATTEMPTS {
+            let now = self.0.clock.now();
+            let (claim, waiting) = match core.measure(|| session.refresh(now, &mut OsEntropy)) {
+                Ok(step) => step.into_parts(),
+                Err(Failed { error, state }) => return Refreshed::Kept(failed(error, state)),
+            };
+            self.observe(ClientEvent::Claiming(&claim));
+            let receipt = match self.0.keeper.claim(claim).await {
+                Ok(receipt) => receipt,
+                Err(error) => return Refreshed::Kept(failed(error, waiting.store_failed())),
+            };
+            let now = self.0.clock.now();
+            match core.measure(|| waiting.claimed(receipt, now, &mut OsEntropy)) {
+                Ok(ClaimOutcome::Claimed(call)) => {
+                    let (waiting, reply) = self.call(call).await;
+                    return self.refreshed(waiting, reply).await;
+                }
+                Ok(ClaimOutcome::Superseded(newer)) => {
+                    self.observe(ClientEvent::RefreshElsewhere);
+                    return Refreshed::Renewed(newer);
+                }
+                Ok(ClaimOutcome::Busy(same, _)) => {
+                    self.observe(ClientEvent::RefreshElsewhere);
+                    session = same;
+                    tokio::time::sleep(CLAIM_PAUSE).await;
+                }
+                Ok(ClaimOutcome::Ended(failed)) => return self.ended(failed),
+                Ok(ClaimOutcome::Kept(Failed { error, state }, release)) => {
+                    self.0.keeper.release(release).await;
+                    return Refreshed::Kept(failed(error, state));
+                }
+                Err(foreign) => return Refreshed::Kept(failed(foreign.error, foreign.state.store_failed())),
             }
-            RefreshOutcome::Refreshed(step) => match self.keep(step).await {
-                Ok(session) => Refreshed::Renewed(session),
-                Err(LoginError::Keep(error)) => Refreshed::Lost(error),
-                Err(error) => Refreshed::Lost(KeepFailed(error.into())),
-            },
         }
+        Refreshed::Kept(failed(LoginError::Busy, session))
+    }
+
+    async fn refreshed(&self, waiting: AwaitingRefresh, reply: Result<Reply, FetchFailure>) -> Refreshed {
+        let now = self.0.clock.now();
+        match self.0.core.measure(|| waiting.receive(reply, now)) {
+            RefreshOutcome::Kept(Failed { error, state }, release) => {
+                self.0.keeper.release(release).await;
+                Refreshed::Kept(failed(error, state))
+            }
+            RefreshOutcome::Ended(step) => self.discard(step).await,
+            RefreshOutcome::Refreshed(step) => self.commit(step).await,
+        }
+    }
+
+    async fn commit(&self, mut step: Step<CommitRefresh, AwaitingCommit>) -> Refreshed {
+        let mut attempts = 0_u32;
+        loop {
+            let (action, waiting) = step.into_parts();
+            self.observe(ClientEvent::Committing(&action));
+            match self.0.keeper.commit(action).await {
+                Ok(receipt) => match self.0.core.measure(|| waiting.committed(receipt)) {
+                    Ok(settled) => return self.settled(settled),
+                    Err(failed) => return Refreshed::Lost(failed.error.into()),
+                },
+                Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
+                Err(_) => {
+                    tokio::time::sleep(CLAIM_PAUSE).await;
+                    attempts = attempts.saturating_add(1);
+                    step = waiting.again();
+                }
+            }
+        }
+    }
+
+    async fn discard(&self, mut step: Step<DiscardSession, AwaitingDiscard>) -> Refreshed {
+        let mut attempts = 0_u32;
+        loop {
+            let (action, waiting) = step.into_parts();
+            match self.0.keeper.discard(action).await {
+                Ok(receipt) => match self.0.core.measure(|| waiting.discarded(receipt)) {
+                    Ok(settled) => return self.settled(settled),
+                    Err(failed) => return Refreshed::Lost(failed.error.into()),
+                },
+                Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
+                Err(_) => {
+                    tokio::time::sleep(CLAIM_PAUSE).await;
+                    attempts = attempts.saturating_add(1);
+                    step = waiting.again();
+                }
+            }
+        }
+    }
+
+    fn settled(&self, settled: Settled) -> Refreshed {
+        match settled {
+            Settled::Session(session) => {
+                self.observe(ClientEvent::Established(&session));
+                Refreshed::Renewed(session)
+            }
+            Settled::Ended(failed) => self.ended(failed),
+        }
+    }
+
+    fn ended(&self, failed: Failed<Ready>) -> Refreshed {
+        self.observe(ClientEvent::Ended(&failed.error));
+        Refreshed::Ended(failed)
+    }
+
+    /// Revokes the session's tokens at their issuer. Remove it from its store besides, whatever comes of this.
+    ///
+    /// # Errors
+    /// [`Failed`] with the session, whose tokens may still be good.
+    pub async fn revoke(&self, session: Session) -> Result<Ready, Failed<Session>> {
+        let now = self.0.clock.now();
+        let call = self.0.core.measure(|| session.revoke(now, &mut OsEntropy))?;
+        let (waiting, reply) = self.call(call).await;
+        self.0.core.measure(|| waiting.receive(reply))
     }
 
     /// Hears what the core makes of a 401 or 403 to a request with this session's token.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use mcp_authz::client::{ErrorResponse, OpenUserAgent, PersistSession, Ready, Session};
+use mcp_authz::client::{
+    ClaimRefresh, CommitRefresh, ErrorResponse, OpenUserAgent, PersistSession, Ready, Session,
+};
 use mcp_authz::error::Error;
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::exchange::{Fetch, FetchFailure, FetchPurpose, Reply};
@@ -40,6 +42,12 @@ pub enum ClientEvent<'a> {
     Rejected(&'a Error),
     /// The session is kept before it is used.
     Keeping(&'a PersistSession),
+    /// The session is claimed before its refresh token is sent.
+    Claiming(&'a ClaimRefresh),
+    /// Another process is refreshing the session, or has refreshed it: nothing is sent from here.
+    RefreshElsewhere,
+    /// The refreshed session is kept before it is used.
+    Committing(&'a CommitRefresh),
     /// A comparison held: the name of the evidence and what it vouches for.
     Evidence(&'static str, &'a dyn EvidenceValue),
     /// There is a session.

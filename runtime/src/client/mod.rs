@@ -7,6 +7,7 @@ pub mod driver;
 pub mod event;
 pub mod event_stream;
 pub mod fetch;
+pub mod keeper;
 mod reply;
 pub mod resolver;
 pub mod user_agent;

@@ -102,21 +102,24 @@ fn whatever_is_not_ours_gives_the_state_back() {
         format!("http://localhost:4711/callback?code=c&state={state}"),
         format!("https://127.0.0.1:4711/callback?code=c&state={state}"),
     ] {
-        match waiting.receive(Callback::from_url(&url).unwrap(), &HERE, now()) {
+        match waiting.receive(Callback::from_url(&url).unwrap(), &HERE, now(), &mut Counter(5)) {
             CallbackOutcome::Unsolicited(same) => waiting = same,
             other => panic!("{url}: {other:?}"),
         }
     }
     let other_browser = AgentBinding::session(&[1; 16]).unwrap();
-    let CallbackOutcome::Unsolicited(waiting) = waiting.receive(genuine.clone(), &other_browser, now())
+    let CallbackOutcome::Unsolicited(waiting) =
+        waiting.receive(genuine.clone(), &other_browser, now(), &mut Counter(5))
     else {
         panic!("another browser's callback was taken")
     };
     let late = waiting.not_after();
-    let CallbackOutcome::Unsolicited(waiting) = waiting.receive(genuine.clone(), &HERE, late) else {
+    let CallbackOutcome::Unsolicited(waiting) =
+        waiting.receive(genuine.clone(), &HERE, late, &mut Counter(5))
+    else {
         panic!("too late")
     };
-    assert!(matches!(waiting.receive(genuine, &HERE, now()), CallbackOutcome::Accepted(_)));
+    assert!(matches!(waiting.receive(genuine, &HERE, now(), &mut Counter(5)), CallbackOutcome::Accepted(_)));
 }
 
 // MCP-AUTH-034 to MCP-AUTH-040
@@ -128,7 +131,7 @@ fn the_issuer_is_checked_before_code_and_error() {
         let changes: &[_] = if announced { &[] } else { &[SILENT] };
         let begun = begin(ready_with(&client, changes));
         let callback = begun.callback(rest);
-        begun.waiting.receive(callback, &HERE, now())
+        begun.waiting.receive(callback, &HERE, now(), &mut Counter(5))
     };
     for announced in [true, false] {
         assert!(matches!(
@@ -168,10 +171,7 @@ fn the_code_goes_to_the_recorded_issuers_token_endpoint_with_its_own_verifier() 
     let begun = begin(ready(&strict()));
     let challenge = parameters(&begun.url).get("code_challenge").unwrap().to_owned();
     let callback = begun.callback(GENUINE);
-    let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
-        panic!("refused")
-    };
-    let (fetch, state) = step.into_parts();
+    let (fetch, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
     assert_eq!((fetch.method(), fetch.url()), ("POST", "https://as.example/token"));
     assert_eq!(fetch.content_type(), Some("application/x-www-form-urlencoded"));
     let form = Form::parse(fetch.body()).unwrap();
@@ -202,10 +202,8 @@ fn the_resource_is_left_out_only_by_name_and_with_pinned_scopes() {
         let begun = begin(ready);
         let asked = parameters(&begun.url).get("resource").is_some();
         let callback = begun.callback(GENUINE);
-        let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
-            panic!("refused")
-        };
-        let sent = Form::parse(step.action().body()).unwrap().get("resource").is_some();
+        let (fetch, _) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+        let sent = Form::parse(fetch.body()).unwrap().get("resource").is_some();
         assert_eq!(asked, sent);
         asked
     };
@@ -271,7 +269,7 @@ fn tokens_are_there_for_the_receipt_of_their_own_record_only() {
     let (_, two) = exchanged(&strict());
     let (_persist, one) = one.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
     let (other, _two) = two.receive(Ok(json(TOKENS.replace("at-1", "at-2"))), now()).unwrap().into_parts();
-    let failed = one.persisted(other.persisted()).unwrap_err();
+    let failed = one.persisted(other.persisted(crate::client::RecordVersion::new(1))).unwrap_err();
     assert_eq!(failed.error, Error::Host(HostMisuse::ForeignReceipt));
 }
 
@@ -301,7 +299,7 @@ fn a_parked_login_resumes_where_it_was_sealed_for_and_nowhere_else() {
         CallbackRecord::from_bytes(bytes).and_then(|record| record.resume(client, sealer, now))
     };
     let waiting = resume(&bytes, &strict(), &Xor(7), now()).unwrap();
-    assert!(matches!(waiting.receive(callback, &HERE, now()), CallbackOutcome::Accepted(_)));
+    assert!(matches!(waiting.receive(callback, &HERE, now(), &mut Counter(5)), CallbackOutcome::Accepted(_)));
     assert!(resume(&bytes, &strict(), &Xor(8), now()).is_err(), "another key");
     assert!(resume(&bytes, &strict(), &PlaintextRecords, now()).is_err(), "no key");
     assert!(resume(&bytes, &strict(), &Xor(7), now() + Duration::hours(1)).is_err(), "too late");

@@ -6,9 +6,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{
-    AwaitingCallback, AwaitingResourceMetadata, AwaitingServerMetadata, CallbackOutcome, ChoosingIdentity,
-    ChoosingIssuer, Client, Configuration, PreRegistered, Ready, ResourceMetadataOutcome,
-    ServerMetadataOutcome, Session,
+    AwaitingCallback, AwaitingRefresh, AwaitingResourceMetadata, AwaitingServerMetadata, CallbackOutcome,
+    ChoosingIdentity, ChoosingIssuer, ClaimOutcome, Client, Configuration, EndpointCall, PreRegistered,
+    Ready, ResourceMetadataOutcome, ServerMetadataOutcome, Session,
 };
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved, Remedy};
@@ -21,9 +21,12 @@ use crate::step::Step;
 use crate::syntax::form::Form;
 use crate::time::{Duration, OffsetDateTime};
 
+mod assertion;
 mod authorization;
 mod discovery;
+mod refresh;
 mod registration;
+mod revocation;
 mod session;
 
 const SERVER: &str = "https://mcp.example/notes";
@@ -195,8 +198,22 @@ const GENUINE: &str = "&code=c&iss=https%3A%2F%2Fas.example";
 fn exchanged(client: &Client) -> (Fetch, super::AwaitingTokens) {
     let begun = begin(ready(client));
     let callback = begun.callback(GENUINE);
-    match begun.waiting.receive(callback, &HERE, now()) {
-        CallbackOutcome::Accepted(step) => step.into_parts(),
+    sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)))
+}
+
+/// The token request of an accepted callback.
+fn sent(outcome: CallbackOutcome) -> (Fetch, super::AwaitingTokens) {
+    match outcome {
+        CallbackOutcome::Accepted(EndpointCall::Fetch(step)) => step.into_parts(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A refresh of a session that no other process knows.
+fn refreshing(session: Session) -> (Fetch, AwaitingRefresh) {
+    let (claim, state) = session.refresh(now(), &mut Counter(6)).unwrap().into_parts();
+    match state.claimed(claim.alone(), now(), &mut Counter(7)).unwrap() {
+        ClaimOutcome::Claimed(EndpointCall::Fetch(step)) => step.into_parts(),
         other => panic!("{other:?}"),
     }
 }

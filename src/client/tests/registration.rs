@@ -134,10 +134,7 @@ fn a_secret_is_presented_in_the_one_way_that_was_registered() {
         );
         let begun = begin(state.receive(Ok(Reply::new(201, body))).unwrap());
         let callback = begun.callback(GENUINE);
-        let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
-            panic!("refused")
-        };
-        let (fetch, _) = step.into_parts();
+        let (fetch, _) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
         let body = Form::parse(fetch.body()).unwrap();
         (
             fetch.authorization().map(str::to_owned),

@@ -3,32 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::client::{RefreshOutcome, SessionRecord, StepUp};
+use crate::client::{RecordVersion, SessionRecord, StepUp};
 use crate::error::HostMisuse;
-use crate::message::exchange::FetchFailure;
 use crate::sealer::PlaintextRecords;
 
-fn refreshed(session: Session, reply: Result<Reply, FetchFailure>) -> RefreshOutcome {
-    let (fetch, state) = session.refresh().unwrap().into_parts();
-    let form = Form::parse(fetch.body()).unwrap();
-    assert_eq!(
-        (fetch.url(), form.get("grant_type"), form.get("resource")),
-        ("https://as.example/token", Some("refresh_token"), Some(SERVER))
-    );
-    assert_eq!(form.get("scope"), None);
-    state.receive(reply, now())
-}
-
-fn renewed(session: Session, body: &str) -> Session {
-    let RefreshOutcome::Refreshed(step) = refreshed(session, Ok(json(body))) else { panic!("not refreshed") };
-    let (persist, state) = step.into_parts();
-    state.persisted(persist.persisted()).unwrap()
-}
-
-fn refresh_token(session: Session) -> String {
-    let (fetch, _) = session.refresh().unwrap().into_parts();
-    Form::parse(fetch.body()).unwrap().get("refresh_token").unwrap().to_owned()
-}
+const VERSION: RecordVersion = RecordVersion::new(1);
 
 fn insufficient(scope: &str) -> Reply {
     let value = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
@@ -58,47 +37,6 @@ fn the_token_goes_to_its_own_resource_only() {
     }
 }
 
-// OAUTH21-4.3.2-1, OAUTH21-4.3.2-2, I-L11
-#[test]
-fn a_new_refresh_token_replaces_and_none_keeps_the_old() {
-    let kept = renewed(session(&strict()), "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\"}");
-    assert_eq!(kept.authorization_for(SERVER).unwrap().expose(), "Bearer at-2");
-    assert_eq!(kept.scopes(), &scopes("read"));
-    assert_eq!(refresh_token(kept), "rt-1");
-    let rotated = renewed(
-        session(&strict()),
-        "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\",\"refresh_token\":\"rt-2\"}",
-    );
-    assert_eq!(refresh_token(rotated), "rt-2");
-}
-
-// D39, I-T5
-#[test]
-fn a_refresh_that_brings_nothing_keeps_the_session_and_one_that_ends_it_says_so() {
-    for reply in [
-        Ok(Reply::new(503, "")),
-        Err(FetchFailure::TimedOut),
-        Ok(json("{")),
-        Ok(Reply::new(400, "{\"error\":\"temporarily_unavailable\"}")),
-    ] {
-        let RefreshOutcome::Kept(failed) = refreshed(session(&strict()), reply) else { panic!("lost") };
-        assert_eq!(failed.state.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
-        assert_eq!(refresh_token(failed.state), "rt-1");
-    }
-    for code in ["invalid_grant", "invalid_client"] {
-        let reply = Reply::new(400, format!("{{\"error\":\"{code}\"}}"));
-        let RefreshOutcome::Ended(failed) = refreshed(session(&strict()), Ok(reply)) else {
-            panic!("{code} went on")
-        };
-        assert!(failed.state.begin(&ScopeSet::new(), HERE, now(), &mut Counter(0)).is_ok());
-    }
-    let wider = "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\",\"scope\":\"read admin\"}";
-    let RefreshOutcome::Ended(failed) = refreshed(session(&strict()), Ok(json(wider))) else {
-        panic!("widened")
-    };
-    assert_eq!(misbehaved(&failed.error), &PeerMisbehaved::ScopeWidened);
-}
-
 // MCP-AUTH-084
 #[test]
 fn without_a_refresh_token_the_person_is_asked_again() {
@@ -108,7 +46,7 @@ fn without_a_refresh_token_the_person_is_asked_again() {
         .unwrap()
         .into_parts();
     let session = state.persisted(persist.kept_in_memory()).unwrap();
-    let failed = session.refresh().unwrap_err();
+    let failed = session.refresh(now(), &mut Counter(1)).unwrap_err();
     assert_eq!(
         (&failed.error, failed.error.remedy()),
         (&Error::Host(HostMisuse::NoRefreshToken), Remedy::Reauthorize)
@@ -166,14 +104,12 @@ fn after_step_up(session: Session, scope: &str) -> Result<Session, Error> {
     };
     let begun = begin(ready);
     let callback = begun.callback(GENUINE);
-    let CallbackOutcome::Accepted(step) = begun.waiting.receive(callback, &HERE, now()) else {
-        panic!("refused")
-    };
-    let (persist, state) = step.into_parts().1.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+    let (_, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+    let (persist, state) = state.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
     let record = persist.record(&PlaintextRecords).unwrap().to_bytes();
-    drop(state.persisted(persist.persisted()).unwrap());
+    drop(state.persisted(persist.persisted(VERSION)).unwrap());
     // The count survives a restart.
-    SessionRecord::from_bytes(&record).unwrap().resume(&strict(), &PlaintextRecords)
+    SessionRecord::from_bytes(&record).unwrap().resume(&strict(), &PlaintextRecords, VERSION)
 }
 
 // D33, I-L8: also after each successful exchange, and after each restart.
@@ -202,12 +138,14 @@ fn a_server_that_challenges_for_ever_is_stopped() {
 fn a_session_record_belongs_to_its_client_and_place() {
     let record = session(&strict()).record(&PlaintextRecords).unwrap();
     let bytes = record.to_bytes();
-    let resumed = SessionRecord::from_bytes(&bytes).unwrap().resume(&strict(), &PlaintextRecords).unwrap();
+    let resumed =
+        SessionRecord::from_bytes(&bytes).unwrap().resume(&strict(), &PlaintextRecords, VERSION).unwrap();
     assert_eq!(resumed.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
     assert_eq!(resumed.expires(), Some(now() + Duration::seconds(300)));
     let moved = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
     let restarted = Client::new(Configuration::new("Test", moved));
-    let resumed = SessionRecord::from_bytes(&bytes).unwrap().resume(&restarted, &PlaintextRecords).unwrap();
+    let resumed =
+        SessionRecord::from_bytes(&bytes).unwrap().resume(&restarted, &PlaintextRecords, VERSION).unwrap();
     assert_eq!(
         begin(resumed.into_ready()).redirect_uri(),
         "http://127.0.0.1:5000/callback",
@@ -218,7 +156,7 @@ fn a_session_record_belongs_to_its_client_and_place() {
     assert!(
         SessionRecord::from_bytes(elsewhere.as_bytes())
             .unwrap()
-            .resume(&strict(), &PlaintextRecords)
+            .resume(&strict(), &PlaintextRecords, VERSION)
             .is_err()
     );
     assert!(SessionRecord::from_bytes(text.replace("\"session\"", "\"callback\"").as_bytes()).is_err());
@@ -245,7 +183,7 @@ proptest! {
         let at = at.index(genuine.len());
         genuine[at] ^= flip;
         if let Ok(record) = SessionRecord::from_bytes(&genuine) {
-            let _ = record.resume(&strict(), &PlaintextRecords);
+            let _ = record.resume(&strict(), &PlaintextRecords, VERSION);
         }
     }
 }
