@@ -11,7 +11,9 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{get, post};
 use mcp_authz::client::{Client, Configuration, OpenUserAgent};
+use mcp_authz::identifier::Issuer;
 use mcp_authz::message::exchange::FetchFailure;
+use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::syntax::form::{self, Form};
 use mcp_authz_tokio::BoxFuture;
 use mcp_authz_tokio::client::browser::BrowserFailed;
@@ -42,8 +44,8 @@ impl UserAgent for Consenting {
 /// What the servers do, and what they saw.
 #[derive(Debug, Default)]
 struct Script {
-    /// The issuer the resource names.
-    named: String,
+    /// The issuers the resource names.
+    named: Vec<String>,
     /// Only tokens that begin so are taken.
     takes: String,
     /// Status of the resource metadata.
@@ -155,7 +157,7 @@ async fn world() -> World {
     let second = authorization_server("second", Arc::clone(&script)).await;
     {
         let mut script = script.lock().unwrap();
-        script.named.clone_from(&first);
+        script.named.push(first.clone());
         script.takes = "first-".into();
     }
     let (naming, taking) = (Arc::clone(&script), Arc::clone(&script));
@@ -167,7 +169,7 @@ async fn world() -> World {
                 get(move || async move {
                     let script = naming.lock().unwrap();
                     let status = if script.metadata_fails { 500 } else { 200 };
-                    let document = json!({"resource": resource, "authorization_servers": [script.named]});
+                    let document = json!({"resource": resource, "authorization_servers": script.named});
                     answer(StatusCode::from_u16(status).unwrap(), &document)
                 }),
             )
@@ -200,7 +202,9 @@ async fn world() -> World {
     })
     .await;
     let listener = CallbackListener::bind().await.unwrap();
-    let client = Client::new(Configuration::new("A client", listener.redirect_uri("/callback").unwrap()));
+    let slash = Relaxation::IssuerRootSlash(Issuer::new(format!("{first}/")).unwrap());
+    let configuration = Configuration::new("A client", listener.redirect_uri("/callback").unwrap());
+    let client = Client::new(configuration.policy(Policy::strict().relax(slash)));
     let browser =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
     let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, Consenting(browser)).build();
@@ -236,7 +240,7 @@ impl World {
     fn move_to_second(&self) {
         let second = self.second.clone();
         self.script(|script| {
-            script.named = second;
+            script.named = vec![second];
             script.takes = "second-".into();
         });
     }
@@ -258,6 +262,29 @@ async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the
         let first = ["register", "authorize", "token", "token"];
         assert_eq!(world.reached("first"), first[..3 + usize::from(gives_refresh_tokens)]);
     }
+}
+
+#[tokio::test]
+async fn a_resource_that_names_others_besides_is_not_followed_to_them() {
+    let mut world = world().await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    let second = world.second.clone();
+    world.script(|script| {
+        script.named.insert(0, second);
+        script.takes = "first-token-2".into();
+    });
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert!(world.reached("second").is_empty());
+}
+
+#[tokio::test]
+async fn an_issuer_under_another_spelling_that_was_accepted_is_still_the_same() {
+    let mut world = world().await;
+    world.script(|script| script.named[0].push('/'));
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.script(|script| script.takes = "first-token-2".into());
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "authorize", "token"]);
 }
 
 #[tokio::test]

@@ -277,13 +277,14 @@ impl Driver {
     /// # Errors
     /// [`LoginError`]
     pub async fn prepare(&self, server: &ResourceId, reply: &Reply) -> Result<Ready, LoginError> {
-        let choosing = self.discover(server, reply).await?;
+        let choosing = self.find(server, reply).await?;
+        let choosing = self.choose(choosing).await?;
         self.identify(choosing).await
     }
 
-    /// From a 401 to a request with a token, or after a grant ended: whether the resource now names another
-    /// authorization server than `issuer`, and if so, who this client is there (MCP client registration: what was
-    /// registered at one server is never used at another). `None` when nothing changed.
+    /// From a 401 to a request with a token, or after a grant ended: whether the resource no longer names the
+    /// authorization server `issuer`, and if so, who this client is at one that it names now (MCP client registration:
+    /// what was registered at one server is never used at another). `None` when nothing changed.
     ///
     /// # Errors
     /// [`LoginError`]
@@ -293,7 +294,12 @@ impl Driver {
         server: &ResourceId,
         reply: &Reply,
     ) -> Result<Option<Ready>, LoginError> {
-        let choosing = self.discover(server, reply).await?;
+        let choosing = self.find(server, reply).await?;
+        // A choice among several stands as long as it can.
+        if choosing.issuers().contains(issuer) {
+            return Ok(None);
+        }
+        let choosing = self.choose(choosing).await?;
         // MCP-REG-051, MCP-REG-052: nothing of the other server's is taken along; this client introduces itself anew.
         if choosing.issuer_matched().issuer() == issuer {
             return Ok(None);
@@ -301,12 +307,16 @@ impl Driver {
         self.identify(choosing).await.map(Some)
     }
 
-    async fn discover(&self, server: &ResourceId, reply: &Reply) -> Result<ChoosingIdentity, LoginError> {
-        let core = &self.0.core;
-        let choosing = self.resource(core.measure(|| self.0.client.challenged(server, reply))?).await?;
+    async fn find(&self, server: &ResourceId, reply: &Reply) -> Result<ChoosingIssuer, LoginError> {
+        let step = self.0.core.measure(|| self.0.client.challenged(server, reply))?;
+        let choosing = self.resource(step).await?;
         self.evidence("ResourceMatched", choosing.resource_matched());
+        Ok(choosing)
+    }
+
+    async fn choose(&self, choosing: ChoosingIssuer) -> Result<ChoosingIdentity, LoginError> {
         let (issuer, word) = (self.0.choose_issuer)(&choosing).ok_or(LoginError::NoIssuer)?;
-        let step = core.measure(|| choosing.choose(&issuer, word)).map_err(|failed| failed.error)?;
+        let step = self.0.core.measure(|| choosing.choose(&issuer, word)).map_err(|failed| failed.error)?;
         let choosing = self.server(step).await?;
         self.evidence("IssuerMatched", choosing.issuer_matched());
         Ok(choosing)
