@@ -53,6 +53,7 @@ pub mod message;
 pub mod pkce;
 pub mod policy;
 pub mod resource_server;
+pub mod revision;
 pub mod sealer;
 pub mod secret;
 pub mod step;
