@@ -11,6 +11,7 @@ use crate::message::Malformed;
 use crate::message::challenge::ChallengeError;
 use crate::message::exchange::FetchFailure;
 use crate::policy::Relaxation;
+use crate::revision::Revision;
 use crate::sealer::SealerFailed;
 
 /// Why a transition did not happen.
@@ -68,8 +69,13 @@ pub enum PeerMisbehaved {
         relaxation: Option<Relaxation>,
     },
     /// A URL of the server's leads to a loopback or private address (MCP security best practices, SSRF).
-    #[error("the server's {0} leads to an address that this client must not contact")]
-    ForbiddenAddress(&'static str),
+    #[error("the server's {what} leads to an address that this client must not contact")]
+    ForbiddenAddress {
+        /// Which URL.
+        what: &'static str,
+        /// What would allow it, for a private address.
+        relaxation: Option<Relaxation>,
+    },
     /// The callback's `iss` is not the recorded issuer, or is missing although it was announced (RFC 9207 section 2.4).
     #[error(
         "the callback does not come from the authorization server that was asked: possibly a mix-up attack"
@@ -104,7 +110,10 @@ pub enum PeerIncompatible {
     NoHeaderMethod,
     /// None of the well-known locations has authorization server metadata.
     #[error("the authorization server publishes no metadata")]
-    NoServerMetadata,
+    NoServerMetadata {
+        /// What would let the flow go on, for a server of revision 2025-03-26.
+        relaxation: Option<Relaxation>,
+    },
     /// The metadata lacks an endpoint this flow needs.
     #[error("the authorization server has no {0}")]
     NoEndpoint(&'static str),
@@ -216,6 +225,12 @@ pub enum HostMisuse {
     /// An endpoint already has a parameter the protocol adds.
     #[error("the authorization endpoint cannot take the request: {0}")]
     AuthorizationUrl(InvalidIdentifier),
+    /// What the host does is there for a relaxation it has not named.
+    #[error("the policy does not name {}, which this needs", relaxation.name())]
+    Unnamed {
+        /// Which one.
+        relaxation: Relaxation,
+    },
     /// The record does not belong here.
     #[error("the record is of another kind, client configuration or place")]
     ForeignRecord,
@@ -270,6 +285,8 @@ pub enum Remedy {
     Reregister,
     /// If the peer is known and trusted, name this relaxation in the policy.
     Relax(Relaxation),
+    /// If the server is known to be of this revision of MCP, state that in the configuration.
+    StateRevision(Revision),
     /// Correct the host's configuration or code, as the message says.
     FixConfiguration,
     /// Nothing on this side helps: the peer must mend it, or is hostile.
@@ -284,6 +301,7 @@ impl Error {
             Self::Peer(peer) => match peer {
                 PeerMisbehaved::ResourceMismatch { relaxation: Some(relaxation) }
                 | PeerMisbehaved::IssuerMismatch { relaxation: Some(relaxation) }
+                | PeerMisbehaved::ForbiddenAddress { relaxation: Some(relaxation), .. }
                 | PeerMisbehaved::MetadataOnOtherOrigin { relaxation } => Remedy::Relax(relaxation.clone()),
                 PeerMisbehaved::CallbackIssuer | PeerMisbehaved::ScopeWidened => Remedy::Reauthorize,
                 PeerMisbehaved::RegisteredRedirectUri | PeerMisbehaved::RegisteredCredential => {
@@ -294,11 +312,12 @@ impl Error {
                 | PeerMisbehaved::ResourceMismatch { relaxation: None }
                 | PeerMisbehaved::IssuerMismatch { relaxation: None }
                 | PeerMisbehaved::NoMetadataWhereSaid
-                | PeerMisbehaved::ForbiddenAddress(_)
+                | PeerMisbehaved::ForbiddenAddress { relaxation: None, .. }
                 | PeerMisbehaved::StepUpLoop => Remedy::Refused,
             },
             Self::Incompatible(peer) => match peer {
                 PeerIncompatible::NoS256 { relaxation: Some(relaxation) }
+                | PeerIncompatible::NoServerMetadata { relaxation: Some(relaxation) }
                 | PeerIncompatible::SharedRedirect { relaxation } => Remedy::Relax(relaxation.clone()),
                 PeerIncompatible::TokenRefused(code) => match code.as_str() {
                     "invalid_client" | "unauthorized_client" => Remedy::Reregister,
@@ -306,10 +325,10 @@ impl Error {
                     _ => Remedy::Reauthorize,
                 },
                 PeerIncompatible::AssertionAlgorithm => Remedy::FixConfiguration,
-                PeerIncompatible::NoResourceMetadata
-                | PeerIncompatible::NoAuthorizationServer
+                PeerIncompatible::NoResourceMetadata => Remedy::StateRevision(Revision::V2025_03_26),
+                PeerIncompatible::NoAuthorizationServer
                 | PeerIncompatible::NoHeaderMethod
-                | PeerIncompatible::NoServerMetadata
+                | PeerIncompatible::NoServerMetadata { relaxation: None }
                 | PeerIncompatible::NoEndpoint(_)
                 | PeerIncompatible::NoCodeGrant
                 | PeerIncompatible::NoS256 { relaxation: None }
@@ -320,6 +339,7 @@ impl Error {
             },
             Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)
             | Self::Outside(OutsideFailed::SessionRemoved) => Remedy::Reauthorize,
+            Self::Host(HostMisuse::Unnamed { relaxation }) => Remedy::Relax(relaxation.clone()),
             Self::Host(_) => Remedy::FixConfiguration,
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)

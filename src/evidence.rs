@@ -50,6 +50,12 @@ impl ResourceMatched {
         document.is_proper_prefix_of(asked_for).then(|| Self(document.clone()))
     }
 
+    /// No document of the resource exists anywhere, and the resource is the URL the person gave (D2): for a server of
+    /// revision 2025-03-26, which the caller has found stated.
+    pub(crate) fn without_document(server: &ResourceId, resource: &ResourceId) -> Option<Self> {
+        (server == resource).then(|| Self(resource.clone()))
+    }
+
     /// The resource.
     pub fn resource(&self) -> &ResourceId {
         &self.0

@@ -21,6 +21,12 @@ pub trait Sealer {
     /// # Errors
     /// [`SealerFailed`] for anything else.
     fn open(&self, associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealerFailed>;
+
+    /// Whether what it seals can be read without a key. A client takes such a sealer only where its policy names
+    /// [`PlaintextRecords`](crate::policy::Relaxation::PlaintextRecords).
+    fn leaves_plaintext(&self) -> bool {
+        false
+    }
 }
 
 /// The record was not sealed here, not for this place, or was changed; or the sealer has no key.
@@ -28,7 +34,8 @@ pub trait Sealer {
 #[error("the record does not open: another key, another place, or changed bytes")]
 pub struct SealerFailed;
 
-/// The relaxation `PlaintextRecords`: records leave unencrypted, for a store that encrypts by itself.
+/// The relaxation `PlaintextRecords`: records leave unencrypted, for a store that encrypts by itself. The client's policy
+/// has to name it, or no record is written or read with it.
 ///
 /// The associated data is still compared, so a record does not open in another place by mistake; nothing stops
 /// somebody who can write to the store.
@@ -50,5 +57,9 @@ impl Sealer for PlaintextRecords {
             return Err(SealerFailed);
         }
         Ok(Zeroizing::new(plaintext.to_vec()))
+    }
+
+    fn leaves_plaintext(&self) -> bool {
+        true
     }
 }

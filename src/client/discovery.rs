@@ -10,6 +10,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
 use super::{Client, addresses_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
@@ -17,10 +18,11 @@ use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
 use crate::identifier::{Endpoint, Issuer, MetadataLocation, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::challenge::{BearerChallenge, parse_challenges};
-use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
+use crate::message::exchange::{AddressPolicy, Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
 use crate::message::protected_resource_metadata::ProtectedResourceMetadata;
 use crate::message::server_metadata::ServerMetadata;
 use crate::policy::Relaxation;
+use crate::revision::Revision;
 use crate::step::{Failed, Step};
 
 impl Client {
@@ -100,16 +102,24 @@ struct ResourceSearch {
 impl ResourceSearch {
     fn fetch(&mut self) -> Result<Fetch, Error> {
         self.fetches = counted(self.fetches)?;
-        let addresses = addresses_for(&self.server, &self.current.url, "resource metadata URL")?;
+        let addresses =
+            addresses_for(&self.client, &self.server, &self.current.url, "resource metadata URL")?;
         let policy = FetchPolicy::new(addresses, limits::DOCUMENT_BYTES);
         // RFC9728-3.1-1
-        Ok(Fetch::get(FetchPurpose::ProtectedResourceMetadata, self.current.url.as_str(), policy))
+        let fetch = Fetch::get(FetchPurpose::ProtectedResourceMetadata, self.current.url.as_str(), policy);
+        Ok(fetch.of_revision(announced(&self.client, &self.server)))
     }
 
     fn step(mut self) -> Result<Step<Fetch, AwaitingResourceMetadata>, Error> {
         let fetch = self.fetch()?;
         Ok(Step::new(fetch, AwaitingResourceMetadata(Box::new(self))))
     }
+}
+
+/// The revision to say in discovery: 2025-03-26 asks for the field, later ones do not mention it.
+fn announced(client: &Client, server: &ResourceId) -> Option<Revision> {
+    // MCP-L0326-004
+    Some(client.revision(server)).filter(|revision| *revision == Revision::V2025_03_26)
 }
 
 /// I-L8: so many fetches, and no more, before an authorization begins.
@@ -185,13 +195,28 @@ impl AwaitingResourceMetadata {
         }
         // MCP-DISC-008
         let Some(location) = self.0.remaining.pop_front() else {
-            return Err(Failed::new(PeerIncompatible::NoResourceMetadata, self));
+            return self.without_metadata();
         };
         self.0.current = location;
         match self.0.fetch() {
             Ok(fetch) => Ok(ResourceMetadataOutcome::Next(Step::new(fetch, self))),
             Err(error) => Err(Failed { error, state: self }),
         }
+    }
+
+    /// There is no document anywhere: the end, but for a server of revision 2025-03-26.
+    fn without_metadata(self) -> Result<ResourceMetadataOutcome, Failed<Self>> {
+        let ResourceSearch { client, server, .. } = &*self.0;
+        // MCP-DISC-010
+        let found = legacy::resource_metadata(client, server)
+            .and_then(|metadata| Some((ResourceMatched::without_document(server, server)?, metadata)));
+        let Some((resource, metadata)) = found else {
+            return Err(Failed::new(PeerIncompatible::NoResourceMetadata, self));
+        };
+        let ResourceSearch { client, server, challenge_scope, fetches, .. } = *self.0;
+        let expected = Vec::new();
+        let chosen = Chosen { client, server, expected, challenge_scope, resource, metadata, fetches };
+        Ok(ResourceMetadataOutcome::Found(ChoosingIssuer(Box::new(chosen))))
     }
 
     /// Fetches the same location again.
@@ -312,11 +337,10 @@ impl ChoosingIssuer {
         // MCP-DISC-011, MCP-DISC-012, MCP-DISC-013
         let mut urls = VecDeque::from(issuer.metadata_urls());
         let Some(current) = urls.pop_front() else {
-            return Err(Failed::new(PeerIncompatible::NoServerMetadata, self));
+            return Err(Failed::new(PeerIncompatible::NoServerMetadata { relaxation: None }, self));
         };
         let fetch = counted(self.0.fetches).and_then(|fetches| {
-            let addresses = addresses_for(&self.0.server, &current, "issuer")?;
-            Ok((server_metadata_fetch(&current, addresses), fetches))
+            Ok((server_metadata_fetch(&self.0.client, &self.0.server, &current)?, fetches))
         });
         match fetch {
             Err(error) => Err(Failed { error, state: self }),
@@ -329,18 +353,20 @@ impl ChoosingIssuer {
                     resource,
                     listed_issuer: issuer.clone(),
                     challenge_scope,
-                    resource_scopes: metadata.scopes_supported,
+                    resource_scopes: metadata.scopes_supported.clone(),
                 };
-                let search = ServerSearch { target, asserted, current, remaining: urls, fetches };
+                let search = ServerSearch { target, metadata, asserted, current, remaining: urls, fetches };
                 Ok(Step::new(fetch, AwaitingServerMetadata(Box::new(search))))
             }
         }
     }
 }
 
-fn server_metadata_fetch(url: &str, addresses: crate::message::exchange::AddressPolicy) -> Fetch {
+fn server_metadata_fetch(client: &Client, server: &ResourceId, url: &str) -> Result<Fetch, Error> {
+    let addresses = addresses_for(client, server, url, "issuer")?;
     let policy = FetchPolicy::new(addresses, limits::DOCUMENT_BYTES);
-    Fetch::get(FetchPurpose::AuthorizationServerMetadata, url, policy)
+    let fetch = Fetch::get(FetchPurpose::AuthorizationServerMetadata, url, policy);
+    Ok(fetch.of_revision(announced(client, server)))
 }
 
 /// What a flow is for: frozen from here on.
@@ -358,9 +384,17 @@ pub(crate) struct Target {
     pub(crate) resource_scopes: Option<ScopeSet>,
 }
 
+impl Target {
+    /// Where a URL that the authorization server named may lead.
+    pub(crate) fn addresses(&self, url: &str, what: &'static str) -> Result<AddressPolicy, Error> {
+        addresses_for(&self.client, &self.server, url, what)
+    }
+}
+
 #[derive(Debug)]
 struct ServerSearch {
     target: Target,
+    metadata: ProtectedResourceMetadata,
     asserted: bool,
     current: String,
     remaining: VecDeque<String>,
@@ -403,13 +437,47 @@ impl AwaitingServerMetadata {
 
     fn next(mut self) -> Result<ServerMetadataOutcome, Failed<Self>> {
         let Some(url) = self.0.remaining.pop_front() else {
-            return Err(Failed::new(PeerIncompatible::NoServerMetadata, self));
+            return self.without_metadata();
         };
         self.0.current = url;
         match self.0.fetch() {
             Ok(fetch) => Ok(ServerMetadataOutcome::Next(Step::new(fetch, self))),
             Err(error) => Err(Failed { error, state: self }),
         }
+    }
+
+    /// There is no document anywhere: the end, but for a server of revision 2025-03-26 whose default endpoints the host
+    /// allows.
+    fn without_metadata(self) -> Result<ServerMetadataOutcome, Failed<Self>> {
+        let assumed = match legacy::assumed(&self.0.target) {
+            Ok(metadata) => issuer_of(&self.0.target, &metadata).map(|issuer| (issuer, metadata)),
+            Err(NoDefault::Strict(relaxation)) => {
+                Err(PeerIncompatible::NoServerMetadata { relaxation: Some(relaxation) }.into())
+            }
+            Err(NoDefault::NotLegacy) => Err(PeerIncompatible::NoServerMetadata { relaxation: None }.into()),
+        };
+        match assumed {
+            Ok((issuer, metadata)) => {
+                Ok(ServerMetadataOutcome::Found(ChoosingIdentity::new(self.0.target, issuer, metadata)))
+            }
+            Err(error) => Err(Failed { error, state: self }),
+        }
+    }
+
+    /// Goes back to the choice of an issuer, for a resource that names several.
+    pub fn choose_again(self) -> ChoosingIssuer {
+        // MCP-DISC-002: the choice is the host's, before and after a failure; none is tried in its place.
+        let ServerSearch { target, metadata, fetches, .. } = *self.0;
+        let Target { client, server, expected, resource, challenge_scope, .. } = target;
+        ChoosingIssuer(Box::new(Chosen {
+            client,
+            server,
+            expected,
+            challenge_scope,
+            resource,
+            metadata,
+            fetches,
+        }))
     }
 
     /// Fetches the same location again.
@@ -427,8 +495,7 @@ impl AwaitingServerMetadata {
 impl ServerSearch {
     fn fetch(&mut self) -> Result<Fetch, Error> {
         self.fetches = counted(self.fetches)?;
-        let addresses = addresses_for(&self.target.server, &self.current, "issuer")?;
-        Ok(server_metadata_fetch(&self.current, addresses))
+        server_metadata_fetch(&self.target.client, &self.target.server, &self.current)
     }
 
     fn judge(
@@ -467,8 +534,13 @@ pub(crate) fn issuer_of(target: &Target, metadata: &ServerMetadata) -> Result<Is
     }
 }
 
-/// What every flow needs of the document, checked where it arrives and where a record brings it back.
-pub(crate) fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Error> {
+/// The same for metadata that a record brings back: they may be the default endpoints, which no document announced.
+pub(crate) fn check_recorded(target: &Target, metadata: &ServerMetadata) -> Result<(), Error> {
+    if legacy::is_assumed(target, metadata) { Ok(()) } else { check_metadata(target, metadata) }
+}
+
+/// What every flow needs of the document.
+fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Error> {
     // MCP-SEC-010, MCP-SEC-012, MCP-SEC-013: S256 is announced, or the host vouches for it.
     if !metadata.lists_s256() {
         let unlisted = metadata.code_challenge_methods_supported.is_none();
@@ -489,7 +561,7 @@ pub(crate) fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Resu
     for (what, endpoint) in required {
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
         // OAUTH21-1.5-1, MCP-SBP-020, MCP-SBP-040
-        addresses_for(&target.server, endpoint.as_str(), what)?;
+        target.addresses(endpoint.as_str(), what)?;
     }
     let optional = [
         ("registration endpoint", &metadata.registration_endpoint),
@@ -497,7 +569,7 @@ pub(crate) fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Resu
     ];
     for (what, endpoint) in optional {
         if let Some(endpoint) = endpoint {
-            addresses_for(&target.server, endpoint.as_str(), what)?;
+            target.addresses(endpoint.as_str(), what)?;
         }
     }
     Ok(())

@@ -5,7 +5,6 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
-use super::addresses_for;
 use super::authorization::Prepared;
 use super::registration::ClientAuthentication;
 use crate::entropy::{self, Entropy};
@@ -161,7 +160,7 @@ impl Prepared {
             Body::Revocation(..) => (&metadata.revocation_endpoint, "revocation endpoint"),
         };
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
-        let addresses = addresses_for(&self.server.target.server, endpoint.as_str(), what)?;
+        let addresses = self.server.target.addresses(endpoint.as_str(), what)?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
         let unsent = Unsent { purpose, url: endpoint.as_str().to_string(), policy, body };
         // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8

@@ -46,21 +46,26 @@
 //! | [`AwaitingDiscard`] | a look into the store before a session is given up | no |
 //! | [`AwaitingRevocation`] | the revocation endpoint | no |
 
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::error::{Error, PeerMisbehaved};
-use crate::identifier::{ClientId, ClientMetadataUrl, Issuer, RedirectUri, ResourceId, ScopeSet, address};
+use crate::identifier::{
+    ClientId, ClientMetadataUrl, Issuer, Network, RedirectUri, ResourceId, ScopeSet, address,
+};
 use crate::jose::SigningKeyId;
 use crate::message::exchange::AddressPolicy;
-use crate::policy::Policy;
+use crate::policy::{Policy, PrivateNetworks, Relaxation};
+use crate::revision::Revision;
 use crate::secret::{ClientSecret, SecretDigest};
 use crate::syntax::uri::Uri;
 
 mod authorization;
 mod discovery;
 mod endpoint;
+mod legacy;
 mod record;
 mod refresh;
 mod registration;
@@ -147,6 +152,8 @@ pub struct Configuration {
     pub(crate) pre_registered: Vec<PreRegistered>,
     pub(crate) metadata_url: Option<ClientMetadataUrl>,
     pub(crate) dynamic_registration: bool,
+    pub(crate) revision: Revision,
+    pub(crate) revisions: BTreeMap<ResourceId, Revision>,
 }
 
 impl Configuration {
@@ -161,6 +168,8 @@ impl Configuration {
             pre_registered: Vec::new(),
             metadata_url: None,
             dynamic_registration: true,
+            revision: Revision::default(),
+            revisions: BTreeMap::new(),
         }
     }
 
@@ -181,6 +190,20 @@ impl Configuration {
     #[must_use]
     pub fn metadata_document(self, url: ClientMetadataUrl) -> Self {
         Self { metadata_url: Some(url), ..self }
+    }
+
+    /// States the revision of MCP that servers keep to; the newest without this call.
+    #[must_use]
+    pub fn revision(self, revision: Revision) -> Self {
+        Self { revision, ..self }
+    }
+
+    /// States the revision of this one server, named by the URL the person gives
+    /// ([`ResourceId::from_server_url`]).
+    #[must_use]
+    pub fn revision_of(mut self, server: ResourceId, revision: Revision) -> Self {
+        self.revisions.insert(server, revision);
+        self
     }
 
     /// Sets whether the client registers itself where nothing else is configured.
@@ -229,6 +252,11 @@ impl Client {
         &self.0.policy
     }
 
+    /// The revision that the host stated for the server at that URL.
+    pub fn revision(&self, server: &ResourceId) -> Revision {
+        self.0.revisions.get(server).copied().unwrap_or(self.0.revision)
+    }
+
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.0
     }
@@ -241,22 +269,36 @@ impl Client {
 }
 
 /// Where a URL that a peer named may lead. Loopback is reached only when the MCP URL that the *person* gave is loopback
-/// itself; everything else is public.
+/// itself, a private network only when the host named it for that URL's origin; everything else is public.
 pub(crate) fn addresses_for(
+    client: &Client,
     server: &ResourceId,
     url: &str,
     what: &'static str,
 ) -> Result<AddressPolicy, Error> {
     // MCP-SBP-020, I-L8
-    let forbidden = || Error::from(PeerMisbehaved::ForbiddenAddress(what));
+    let refused = |relaxation| Error::from(PeerMisbehaved::ForbiddenAddress { what, relaxation });
+    let forbidden = || refused(None);
     let uri = Uri::parse(url).map_err(|_| forbidden())?;
     if crate::identifier::is_loopback_host(uri.host()) {
         return if server.is_loopback() { Ok(AddressPolicy::Loopback) } else { Err(forbidden()) };
     }
-    if uri.scheme() != "https"
-        || address::literal(uri.host()).is_some_and(|literal| !address::is_public(literal))
-    {
+    if uri.scheme() != "https" {
         return Err(forbidden());
     }
-    Ok(AddressPolicy::Public)
+    // The relaxation is for servers of one origin: no other server's metadata leads into those networks.
+    let origin = server.origin();
+    let networks = client.policy().private_networks(&origin);
+    match address::literal(uri.host()).filter(|literal| !address::is_public(*literal)) {
+        None if networks.is_none() => Ok(AddressPolicy::Public),
+        None => Ok(AddressPolicy::PublicAndPrivateNetworks),
+        Some(literal) if networks.is_some_and(|it| it.networks().iter().any(|it| it.contains(literal))) => {
+            Ok(AddressPolicy::PublicAndPrivateNetworks)
+        }
+        Some(literal) => Err(refused(
+            Network::of(literal)
+                .and_then(|network| PrivateNetworks::new(origin, [network]).ok())
+                .map(Relaxation::PrivateNetworks),
+        )),
+    }
 }

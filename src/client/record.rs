@@ -11,7 +11,7 @@ use core::fmt;
 
 use super::Client;
 use super::authorization::{AwaitingCallback, Prepared, Request, Waiting};
-use super::discovery::{Target, check_metadata, issuer_of};
+use super::discovery::{Target, check_recorded, issuer_of};
 use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
 use super::session::{Attempt, Held, Session, StepUpLedger, Tokens};
 use crate::error::{Error, HostMisuse, PeerMisbehaved, malformed};
@@ -19,6 +19,7 @@ use crate::evidence::ResourceMatched;
 use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::jose::{Algorithm, SigningKeyId};
 use crate::message::server_metadata::ServerMetadata;
+use crate::policy::Relaxation;
 use crate::sealer::Sealer;
 use crate::secret::{AccessToken, AgentBinding, ClientSecret, CodeVerifier, RefreshToken, SecretDigest};
 use crate::syntax::base64url;
@@ -70,12 +71,14 @@ impl Envelope {
             agent: agent.copied(),
             sealed: Vec::new(),
         };
+        named(client, sealer)?;
         let plaintext = zeroize::Zeroizing::new(content.finish());
         envelope.sealed = sealer.seal(&envelope.associated(client), &plaintext)?;
         Ok(envelope)
     }
 
     fn open(&self, client: &Client, sealer: &dyn Sealer) -> Result<JsonObject, Error> {
+        named(client, sealer)?;
         let plaintext = sealer.open(&self.associated(client), &self.sealed)?;
         JsonObject::parse(&plaintext, RECORD_BYTES).map_err(|_| HostMisuse::ForeignRecord.into())
     }
@@ -125,6 +128,16 @@ impl Envelope {
             sealed: base64url::decode(required(&object, "sealed")?).map_err(|_| foreign())?,
         })
     }
+}
+
+/// A sealer that seals nothing is one the host named.
+fn named(client: &Client, sealer: &dyn Sealer) -> Result<(), Error> {
+    // MCP-SEC-001
+    let relaxation = Relaxation::PlaintextRecords;
+    if sealer.leaves_plaintext() && !client.policy().allows(&relaxation) {
+        return Err(HostMisuse::Unnamed { relaxation }.into());
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Envelope {
@@ -299,6 +312,7 @@ impl SessionInputs {
             agent: None,
             sealed: Vec::new(),
         };
+        named(&self.client, sealer)?;
         envelope.sealed = sealer.seal(&envelope.associated(&self.client), &self.content)?;
         Ok(SessionRecord(envelope))
     }
@@ -391,11 +405,16 @@ fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
         .into_iter()
         .map(|text| ResourceId::new(text).map_err(|_| foreign()))
         .collect::<Result<_, _>>()?;
-    let relaxation = crate::policy::Relaxation::ResourcePathPrefix(resource.clone());
+    let relaxation = Relaxation::ResourcePathPrefix(resource.clone());
     let matched = ResourceMatched::exactly(&expected, &resource)
         .or_else(|| {
             let allowed = client.policy().allows(&relaxation);
             allowed.then(|| ResourceMatched::by_path_prefix(&server, &resource))?
+        })
+        .or_else(|| {
+            // Without identifiers there was no document: for a server of revision 2025-03-26, still stated.
+            let legacy = expected.is_empty() && super::legacy::authorization_base(client, &server).is_some();
+            legacy.then(|| ResourceMatched::without_document(&server, &resource))?
         })
         .ok_or(PeerMisbehaved::ResourceMismatch { relaxation: None })?;
     let metadata = ServerMetadata::parse(required(object, "metadata")?.as_bytes())
@@ -414,7 +433,7 @@ fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
         resource_scopes,
     };
     let issuer = issuer_of(&target, &metadata)?;
-    check_metadata(&target, &metadata)?;
+    check_recorded(&target, &metadata)?;
     Ok(Prepared {
         identity: identity(client, object)?,
         server: Server { target, issuer, metadata },

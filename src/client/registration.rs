@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use super::authorization::Ready;
 use super::discovery::Target;
 use super::record::RegistrationRecord;
-use super::{Credential, PreRegistered, addresses_for};
+use super::{Credential, PreRegistered};
 use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
 };
@@ -253,7 +253,7 @@ impl ChoosingIdentity {
         let redirect_uri = self.registered_redirect_uri()?;
         let request = RegistrationRequest::new(metadata_of(&configuration.client_name, &redirect_uri))
             .map_err(HostMisuse::Metadata)?;
-        let addresses = addresses_for(&target.server, endpoint, "registration endpoint")?;
+        let addresses = target.addresses(endpoint, "registration endpoint")?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
         Ok((
             Fetch::post_json(FetchPurpose::Registration, endpoint, request.render(), None, policy),

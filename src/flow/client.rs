@@ -100,6 +100,8 @@ pub enum ClientInput {
     Retry,
     /// The chosen issuer, with the assertion it may need.
     Choose(Issuer, Option<IssuerForResource>),
+    /// Go back to the choice of an issuer.
+    ChooseAgain,
     /// The chosen identity.
     Identify(IdentityKind),
     /// Begin an authorization for these scopes beside those the flow knows of, in that browser.
@@ -297,6 +299,9 @@ impl ClientFlow {
                 Ok(step) => ClientTurn::fetch(step, Self::AwaitingServerMetadata),
                 Err(failed) => ClientTurn::failed(failed, Self::AwaitingServerMetadata),
             },
+            (Self::AwaitingServerMetadata(state), ClientInput::ChooseAgain) => {
+                ClientTurn::at(Self::ChoosingIssuer(state.choose_again()))
+            }
             (Self::ChoosingIdentity(state), ClientInput::Identify(kind)) => Self::identify(state, kind),
             (Self::AwaitingRegistration(state), ClientInput::Fetched(fetched)) => {
                 match state.receive(fetched) {

@@ -10,6 +10,7 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::limits;
+use crate::revision::Revision;
 use crate::secret::SecretBytes;
 
 /// Why a fetch is made; the runtime logs it and the report shows it.
@@ -86,6 +87,7 @@ pub struct Fetch {
     url: String,
     body: Body,
     authorization: Option<Zeroizing<String>>,
+    revision: Option<Revision>,
 }
 
 enum Body {
@@ -96,7 +98,7 @@ enum Body {
 
 impl Fetch {
     pub(crate) fn get(purpose: FetchPurpose, url: impl Into<String>, policy: FetchPolicy) -> Self {
-        Self { purpose, policy, url: url.into(), body: Body::Get, authorization: None }
+        Self { purpose, policy, url: url.into(), body: Body::Get, authorization: None, revision: None }
     }
 
     pub(crate) fn post_form(
@@ -107,7 +109,7 @@ impl Fetch {
         policy: FetchPolicy,
     ) -> Self {
         let body = Body::Form(SecretBytes::new(form.into_bytes()));
-        Self { purpose, policy, url: url.into(), body, authorization }
+        Self { purpose, policy, url: url.into(), body, authorization, revision: None }
     }
 
     pub(crate) fn post_json(
@@ -118,7 +120,12 @@ impl Fetch {
         policy: FetchPolicy,
     ) -> Self {
         let body = Body::Json(SecretBytes::new(json));
-        Self { purpose, policy, url: url.into(), body, authorization }
+        Self { purpose, policy, url: url.into(), body, authorization, revision: None }
+    }
+
+    /// Says in the request which revision of MCP the client speaks.
+    pub(crate) fn of_revision(self, revision: Option<Revision>) -> Self {
+        Self { revision, ..self }
     }
 
     /// Why it is sent.
@@ -156,6 +163,11 @@ impl Fetch {
             Body::Form(_) => Some("application/x-www-form-urlencoded"),
             Body::Json(_) => Some("application/json"),
         }
+    }
+
+    /// The `MCP-Protocol-Version` field, where discovery has one.
+    pub fn protocol_version(&self) -> Option<&'static str> {
+        self.revision.map(Revision::as_str)
     }
 
     /// The `Authorization` field, for this request only. Secret.

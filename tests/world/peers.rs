@@ -18,7 +18,7 @@ use mcp_authz::identifier::{Issuer, RedirectUri, ResourceId, Scope, ScopeSet};
 use mcp_authz::jose::{Algorithm, BadSignature, KeySet, Sign, SigningKeyId, VerifyingKey};
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::exchange::{Fetch, FetchFailure, FetchPurpose, Reply, RequestHead, Respond};
-use mcp_authz::policy::Policy;
+use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::resource_server::{RequiredScopes, ResourceServer, TrustedIssuer, VerificationOutcome};
 use mcp_authz::secret::{AgentBinding, SecretDigest};
 use mcp_authz::syntax::form;
@@ -157,7 +157,7 @@ impl World {
     }
 
     pub(crate) fn client(&self) -> Client {
-        self.client_with(Policy::strict())
+        self.client_with(Policy::strict().relax(Relaxation::PlaintextRecords))
     }
 
     pub(crate) fn client_with(&self, policy: Policy) -> Client {

@@ -63,6 +63,9 @@ impl Fetcher {
         if let Some(value) = fetch.content_type() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
         }
+        if let Some(version) = fetch.protocol_version() {
+            headers.insert("mcp-protocol-version", HeaderValue::from_static(version));
+        }
         if let Some(value) = fetch.authorization() {
             headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
         }

@@ -82,7 +82,9 @@ fn the_request_says_what_the_client_is() {
     ] {
         assert!(body.contains(member), "{member} {body}");
     }
-    let web = Client::new(Configuration::new("Test", RedirectUri::new("https://app.example/cb").unwrap()));
+    let web = Client::new(
+        Configuration::new("Test", RedirectUri::new("https://app.example/cb").unwrap()).policy(policy()),
+    );
     let (fetch, _) = choosing_identity(&web, &[]).register().unwrap().into_parts();
     assert!(String::from_utf8_lossy(fetch.body()).contains("\"application_type\":\"web\""));
 }
@@ -90,7 +92,7 @@ fn the_request_says_what_the_client_is() {
 // MCP-REG-043, MCP-SEC-015
 #[test]
 fn a_registration_that_fails_leaves_the_choice_open() {
-    let answers: [(Result<Reply, FetchFailure>, bool); 8] = [
+    let answers: [(Result<Reply, FetchFailure>, bool); 7] = [
         (
             Ok(Reply::new(400, "{\"error\":\"invalid_redirect_uri\",\"error_description\":\"\u{1b}[2J\"}")),
             false,
@@ -99,7 +101,6 @@ fn a_registration_that_fails_leaves_the_choice_open() {
         (Err(FetchFailure::Unreachable), true),
         (Ok(Reply::new(201, "{}")), false),
         (Ok(Reply::new(201, "{\"client_id\":\"c\",\"redirect_uris\":[\"https://evil.example/cb\"]}")), false),
-        (Ok(Reply::new(201, "{\"client_id\":\"c\",\"client_secret\":\"s\"}")), false),
         (
             Ok(Reply::new(
                 201,
@@ -212,4 +213,18 @@ fn pinned_scopes_bound_every_request() {
     let ready = choosing_identity(&client, &[]).pre_registered().unwrap();
     let (open, _) = ready.begin(&scopes("write admin"), HERE, now(), &mut Counter(0)).unwrap().into_parts();
     assert_eq!(parameters(open.url()).get("scope"), Some("read"));
+}
+
+// MCP-SEC-001, PlaintextRecords
+#[test]
+fn records_are_written_and_read_in_the_clear_only_where_the_policy_says_so() {
+    let client = Client::new(configuration().policy(Policy::strict()));
+    let refused = |error: Error| assert_eq!(names(&error.remedy()), Some("PlaintextRecords"));
+    refused(ready(&client).registration_record(&PlaintextRecords).unwrap_err());
+    let failed = begin(ready(&client)).waiting.park(&PlaintextRecords).unwrap_err();
+    refused(failed.error);
+    let parked = begin(ready(&strict())).waiting.park(&PlaintextRecords).unwrap();
+    refused(parked.clone().resume(&client, &PlaintextRecords, now()).unwrap_err());
+    assert!(parked.resume(&strict(), &PlaintextRecords, now()).is_ok());
+    refused(session(&client).record(&PlaintextRecords).unwrap_err());
 }
