@@ -16,7 +16,7 @@ use crate::syntax::uri::Uri;
 fn split<'t, T, E>(
     name: &'static str,
     text: &'t str,
-    scope: fn(&'t str) -> Result<T, E>,
+    scope: impl FnOnce(&'t str) -> Result<T, E>,
 ) -> Result<(T, &'t str), InvalidRelaxation> {
     let (before, rest) = text.split_once(' ').unwrap_or((text, ""));
     let scope = scope(before).map_err(|_| InvalidRelaxation::InvalidScope { name })?;
@@ -92,7 +92,7 @@ impl FromStr for LoopbackRedirect {
     type Err = InvalidRelaxation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (issuer, rest) = split(Self::NAME, text, |text| Issuer::new(text))?;
+        let (issuer, rest) = split(Self::NAME, text, Issuer::new)?;
         let invalid = || InvalidRelaxation::InvalidValue { name: Self::NAME, usage: Self::USAGE };
         let mut words: Vec<&str> = rest.split(' ').filter(|_| !rest.is_empty()).collect();
         let localhost = words.first() == Some(&"localhost");
@@ -194,7 +194,7 @@ impl FromStr for AuthorizationExtras {
     type Err = InvalidRelaxation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (issuer, rest) = split(Self::NAME, text, |text| Issuer::new(text))?;
+        let (issuer, rest) = split(Self::NAME, text, Issuer::new)?;
         let invalid = || InvalidRelaxation::InvalidValue { name: Self::NAME, usage: Self::USAGE };
         let form = Form::parse(rest.as_bytes()).map_err(|_| invalid())?;
         let pairs: Vec<(String, String)> = form
@@ -258,7 +258,7 @@ impl FromStr for PrivateNetworks {
     type Err = InvalidRelaxation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (origin, rest) = split(Self::NAME, text, |text| Origin::new(text))?;
+        let (origin, rest) = split(Self::NAME, text, Origin::new)?;
         let networks: Result<Vec<Network>, _> = rest.split(' ').map(str::parse).collect();
         let networks =
             networks.map_err(|_| InvalidRelaxation::InvalidValue { name: Self::NAME, usage: Self::USAGE })?;
