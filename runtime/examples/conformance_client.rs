@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue};
 use mcp_authz::client::{Client, Configuration, OpenUserAgent, PreRegistered};
 use mcp_authz::error::Error;
 use mcp_authz::identifier::{ClientId, ClientMetadataUrl, Issuer, ResourceId};
+use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::secret::ClientSecret;
 use mcp_authz_tokio::BoxFuture;
 use mcp_authz_tokio::client::browser::BrowserFailed;
@@ -65,16 +66,21 @@ struct Server {
 impl Server {
     async fn connect(url: &str, revision: String, context: &Value) -> Result<Self, Failure> {
         let listener = CallbackListener::bind().await?;
+        let server = ResourceId::from_server_url(url)?;
+        // Of use only to a server of 2025-03-26 that publishes nothing: the revision is stated, never guessed.
+        let policy = Policy::strict().relax(Relaxation::LegacyEndpoints(server.clone()));
         let mut configuration =
             Configuration::new("mcp-authz conformance client", listener.redirect_uri("/callback")?)
-                .metadata_document(ClientMetadataUrl::new(METADATA_URL)?);
+                .metadata_document(ClientMetadataUrl::new(METADATA_URL)?)
+                .revision(revision.parse()?)
+                .policy(policy);
         let text = |name: &str| context.get(name).and_then(Value::as_str);
         if let (Some(client_id), Some(issuer)) = (text("client_id"), text("issuer")) {
             let identity = PreRegistered::new(
                 Issuer::new(issuer)?,
                 ClientId::new(client_id)?,
                 listener.redirect_uri("/registered")?,
-                [ResourceId::from_server_url(url)?],
+                [server],
             );
             configuration = configuration.pre_registered(match text("client_secret") {
                 Some(secret) => identity.secret(ClientSecret::new(secret)?),
