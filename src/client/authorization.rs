@@ -50,6 +50,14 @@ impl Ready {
         Self(Box::new(Prepared { server, identity, wanted, ledger: StepUpLedger::default() }))
     }
 
+    /// Counts step-ups on from an earlier authorization for the same server: one that names another authorization
+    /// server does not begin anew by that.
+    pub fn counting_on(mut self, earlier: &Self) -> Self {
+        // D33, MCP-AUTH-115
+        self.0.ledger.join(&earlier.0.ledger);
+        self
+    }
+
     /// The authorization server the person will be sent to.
     pub fn issuer(&self) -> &Issuer {
         self.0.server.issuer.issuer()

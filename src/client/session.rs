@@ -293,6 +293,16 @@ impl StepUpLedger {
     /// Operations remembered at once; the oldest is forgotten.
     const OPERATIONS: usize = 64;
 
+    /// Takes over the attempts of an earlier authorization.
+    pub(crate) fn join(&mut self, earlier: &Self) {
+        for (operation, attempt) in &earlier.attempts {
+            let ours = self.attempts.entry(operation.clone()).or_insert_with(|| attempt.clone());
+            if ours.count < attempt.count {
+                *ours = attempt.clone();
+            }
+        }
+    }
+
     /// Counts an attempt; `false` when it must not be made.
     fn attempt(&mut self, operation: &str, asked: &ScopeSet, now: OffsetDateTime) -> bool {
         // D33: a remembered denial ends after a day.

@@ -183,9 +183,17 @@ impl Connection {
                     Ok(StepUp::Refresh(session)) => {
                         let moved =
                             if may_login { self.moved(session.issuer(), &reply).await } else { Ok(None) };
-                        self.access = Access::Session(session);
-                        let Some(ready) = moved? else { return Ok(opened) };
-                        self.login(ready).await?;
+                        match moved {
+                            Ok(Some(ready)) => self.login(ready.counting_on(&session.into_ready())).await?,
+                            Ok(None) => {
+                                self.access = Access::Session(session);
+                                return Ok(opened);
+                            }
+                            Err(error) => {
+                                self.access = Access::Session(session);
+                                return Err(error);
+                            }
+                        }
                         may_login = false;
                     }
                     Ok(StepUp::Authorize(ready)) => {
@@ -220,13 +228,12 @@ impl Connection {
 
     /// Logs in again after a grant came to nothing, at the server the resource names by now.
     async fn authorize_anew(&mut self, ready: Ready, reply: &Reply) -> Result<(), SendError> {
-        let moved = self.moved(ready.issuer(), reply).await;
-        self.access = Access::Ready(ready);
-        match (moved?, std::mem::replace(&mut self.access, Access::None)) {
-            (Some(ready), _) | (None, Access::Ready(ready)) => self.login(ready).await,
-            (None, access) => {
-                self.access = access;
-                Ok(())
+        match self.moved(ready.issuer(), reply).await {
+            Ok(Some(moved)) => self.login(moved.counting_on(&ready)).await,
+            Ok(None) => self.login(ready).await,
+            Err(error) => {
+                self.access = Access::Ready(ready);
+                Err(error)
             }
         }
     }

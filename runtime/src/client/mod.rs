@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod callback;
 pub mod connection;
+mod discovery;
 pub mod driver;
 pub mod event;
 pub mod event_stream;

@@ -102,6 +102,11 @@ fn after_step_up(session: Session, scope: &str) -> Result<Session, Error> {
         Ok(StepUp::Refresh(_)) => panic!("a refresh widens nothing"),
         Err(failed) => return Err(failed.error),
     };
+    granted(ready)
+}
+
+/// The session after the person consented, brought back from its record.
+fn granted(ready: Ready) -> Result<Session, Error> {
     let begun = begin(ready);
     let callback = begun.callback(GENUINE);
     let (_, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
@@ -132,6 +137,17 @@ fn a_server_that_challenges_for_ever_is_stopped() {
         session.challenged("op", &insufficient("a"), tomorrow).is_ok(),
         "a denial is forgotten after a day"
     );
+}
+
+// D33, MCP-AUTH-115
+#[test]
+fn another_authorization_server_does_not_begin_the_count_anew() {
+    let mut session = session(&strict());
+    for scope in ["a", "b", "c"] {
+        session = after_step_up(session, scope).unwrap();
+    }
+    let moved = granted(ready(&strict()).counting_on(&session.into_ready())).unwrap();
+    assert_eq!(after_step_up(moved, "d").unwrap_err(), Error::Peer(PeerMisbehaved::StepUpLoop));
 }
 
 #[test]
