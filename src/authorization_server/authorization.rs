@@ -438,6 +438,7 @@ impl RequestValidated {
             scope,
             state: answer.state,
             challenge: checked.challenge,
+            // OAUTH21-3.2.3-6: only where the client registered the grant.
             refresh: client.metadata.uses_grant_type("refresh_token"),
             agent: *person.agent(),
             subject: String::from(person.subject()),

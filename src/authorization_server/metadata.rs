@@ -30,6 +30,7 @@ impl AuthorizationServer {
             RegistrationPolicy::Closed => None,
             RegistrationPolicy::Open => Some(self.0.registration_endpoint.clone()),
         };
+        // RFC8414-2-12: below the issuer, which is https or loopback.
         document.jwks_uri = Some(self.0.jwks_uri.clone());
         document.response_modes_supported = texts(&["query"]);
         document.grant_types_supported = texts(&GRANT_TYPES);

@@ -638,6 +638,7 @@ pub struct AllRevoked {
 impl RevokeAll {
     /// Ends all grants of the target: for the operator, the person's own page, or the removal of an account.
     pub fn of(target: RevocationTarget) -> Self {
+        // OAUTH21-4.3.3-3
         Self { target }
     }
 

@@ -82,13 +82,13 @@ impl Ready {
     /// metadata, else none (MCP scope selection).
     pub fn scopes(&self) -> ScopeSet {
         let prepared = &self.0;
-        // MCP-AUTH-016, MCP-AUTH-017, D16: the challenge is authoritative; the metadata speaks only where it is silent.
+        // MCP-AUTH-016, MCP-AUTH-017, MCP-AUTH-020, MCP-AUTH-021, MCP-AUTH-022, MCP-AUTH-023, D16: the challenge is authoritative; the metadata speaks only where it is silent.
         let mut scopes = if prepared.wanted.is_empty() {
             prepared.server.target.resource_scopes.clone().unwrap_or_default()
         } else {
             prepared.wanted.clone()
         };
-        // MCP-AUTH-083, D15: a refresh token is asked for only where the server lists the scope for it.
+        // MCP-AUTH-082, MCP-AUTH-083, D15: a refresh token is asked for only where the server lists the scope for it.
         let offline = prepared.server.metadata.scopes_supported.as_ref();
         let offline =
             offline.and_then(|listed| listed.iter().find(|scope| scope.as_str() == "offline_access"));
@@ -132,7 +132,7 @@ impl Ready {
         entropy: &mut dyn Entropy,
     ) -> Result<(OpenUserAgent, Request), Error> {
         let Prepared { server, identity, .. } = &*self.0;
-        // OAUTH21-7.5.2-1, I-L5: fresh for every attempt.
+        // OAUTH21-7.5.2-1, OAUTH21-4.1.1-9, RFC7636-7.2-1, I-L5: random, fresh for every attempt, and S256 in each.
         let verifier = pkce::new_verifier(entropy)?;
         let state = secret::fresh(entropy, State::new)?;
         let wanted = self.scopes().union(scopes);
@@ -140,7 +140,7 @@ impl Ready {
             Some(pinned) => wanted.intersection(pinned),
             None => wanted,
         };
-        // MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
+        // MCP-AUTH-050, MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
         let resource = (!self.0.omits_resource()).then(|| server.target.resource.resource().clone());
         let digest = state.digest();
         let request = CodeRequest {
@@ -302,7 +302,8 @@ impl AwaitingCallback {
         let Some(matched) = matched else {
             return CallbackOutcome::Unsolicited(Self(Box::new(Waiting { prepared, request })));
         };
-        // MCP-AUTH-033, MCP-AUTH-039, MCP-AUTH-040: before the code, and before anything of an error is read.
+        // MCP-AUTH-030, MCP-AUTH-033, MCP-AUTH-039, MCP-AUTH-040, RFC9207-2.4-4: as recorded when the request was sent;
+        // before the code, and before anything of an error is read.
         let announced = prepared.server.metadata.authorization_response_iss_parameter_supported;
         let issuer = match IssuerMatched::by_callback(&prepared.server.issuer, announced, callback.iss()) {
             Ok(issuer) => issuer,

@@ -163,7 +163,7 @@ impl Prepared {
         let addresses = self.server.target.addresses(endpoint.as_str(), what)?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
         let unsent = Unsent { purpose, url: endpoint.as_str().to_string(), policy, body };
-        // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8
+        // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8, OAUTH21-2.4.1-2: in the body or the field, never in the URL.
         let client_id = self.identity.client_id.clone();
         Ok(match &self.identity.authentication {
             ClientAuthentication::None => Call::Fetch(unsent.send(ClientParameters::public(client_id), None)),

@@ -71,6 +71,7 @@ impl Envelope {
             agent: agent.copied(),
             sealed: Vec::new(),
         };
+        // MCP-SEC-001: what is secret leaves sealed.
         named(client, sealer)?;
         let plaintext = zeroize::Zeroizing::new(content.finish());
         envelope.sealed = sealer.seal(&envelope.associated(client), &plaintext)?;

@@ -195,7 +195,7 @@ impl Session {
     /// [`HostMisuse::OtherResource`] unless the URL is the resource's or lies below it: scheme, host and port equal, path
     /// a whole-segment continuation.
     pub fn authorization_for(&self, request_url: &str) -> Result<AuthorizationHeader, Error> {
-        // MCP-AUTH-053, MCP-AUTH-070, OAUTH21-7.1.3-1, I-L7
+        // MCP-AUTH-053, MCP-AUTH-070, MCP-AUTH-072, OAUTH21-7.1.3-1, I-L7: a header field, for its own resource.
         if !self.resource().covers(request_url) {
             return Err(HostMisuse::OtherResource.into());
         }
@@ -221,9 +221,10 @@ impl Session {
             Err(error) => return Err(Failed::new(error, self)),
         };
         match reply.status() {
-            // OAUTH21-3.2.3-5: an early 401 is no fault; refresh, or authorize anew.
+            // OAUTH21-3.2.3-5, OAUTH21-5.3.2-3: an early 401 is no fault; refresh, or authorize anew.
             401 if self.can_refresh() => Ok(StepUp::Refresh(self)),
             401 => Ok(StepUp::Authorize(self.into_ready())),
+            // MCP-AUTH-110, MCP-AUTH-113
             403 => {
                 let insufficient = challenge.filter(|it| it.error.as_deref() == Some("insufficient_scope"));
                 let Some(scope) = insufficient.and_then(|challenge| challenge.scope) else {
@@ -244,7 +245,7 @@ impl Session {
         if adds_nothing || !self.0.prepared.ledger.attempt(operation, &asked, now) {
             return Err(Failed::new(PeerMisbehaved::StepUpLoop, self));
         }
-        // The union: nothing that was granted is lost by asking for more (MCP-AUTH-017).
+        // MCP-AUTH-017, MCP-AUTH-114: the union; nothing that was granted is lost by asking for more.
         let wanted = self.0.prepared.wanted.union(&self.0.tokens.scope).union(&asked);
         self.0.prepared.wanted = wanted;
         Ok(StepUp::Authorize(self.into_ready()))
@@ -305,7 +306,7 @@ impl StepUpLedger {
 
     /// Counts an attempt; `false` when it must not be made.
     fn attempt(&mut self, operation: &str, asked: &ScopeSet, now: OffsetDateTime) -> bool {
-        // D33: a remembered denial ends after a day.
+        // MCP-AUTH-115, MCP-AUTH-117, D33: counted by operation; a remembered denial ends after a day.
         self.attempts.retain(|_, attempt| now < time::after(attempt.since, Duration::days(1)));
         if !self.attempts.contains_key(operation) && self.attempts.len() >= Self::OPERATIONS {
             let oldest = self.attempts.iter().min_by_key(|(_, attempt)| attempt.since);

@@ -287,7 +287,7 @@ impl Connection {
         let mut headers = request.headers.clone();
         headers.remove(http::header::AUTHORIZATION);
         if let Access::Session(session) = &self.access {
-            // MCP-AUTH-053: the core hands the token out for its own resource only.
+            // MCP-AUTH-053, MCP-AUTH-071: with every request; the core hands the token out for its own resource only.
             let field = self.driver.core_time().measure(|| session.authorization_for(&self.url));
             let field = field.map_err(SendError::Denied)?;
             let field = secret_header(field.expose()).ok_or(SendError::Fetch(FetchFailure::Unreachable))?;
