@@ -85,11 +85,7 @@ impl IssuerMatched {
     /// The document's `issuer` is the expected one without its lone slash, or with one: the relaxation
     /// `IssuerRootSlash`, which the caller has found named. The document's spelling is kept.
     pub(crate) fn but_for_root_slash(expected: &Issuer, document: &Issuer) -> Option<Self> {
-        let longer = |short: &Issuer, long: &Issuer| {
-            long.as_str().strip_suffix('/') == Some(short.as_str())
-                && short.as_str().matches('/').count() == 2
-        };
-        (longer(expected, document) || longer(document, expected)).then(|| Self(document.clone()))
+        expected.differs_by_root_slash(document).then(|| Self(document.clone()))
     }
 
     /// The `iss` of a token, or of the answer about one, is the issuer it was verified for, character for character.

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
-use super::{Client, addresses_for};
+use super::{Client, PreRegistered, addresses_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
 use crate::identifier::{Endpoint, Issuer, MetadataLocation, ResourceId, ScopeSet};
@@ -311,8 +311,9 @@ impl ChoosingIssuer {
     /// resource, which may be a hostile one that wants another's tokens (D36).
     pub fn needs_assertion(&self, issuer: &Issuer) -> bool {
         let resource = self.0.resource.resource();
-        let mut configured =
-            self.0.client.configuration().pre_registered.iter().filter(|it| it.issuer == *issuer);
+        // The document may name the other spelling, and the identity is looked up by both.
+        let is_here = |it: &&PreRegistered| it.issuer == *issuer || it.issuer.differs_by_root_slash(issuer);
+        let mut configured = self.0.client.configuration().pre_registered.iter().filter(is_here);
         configured.any(|identity| !identity.resources.contains(resource))
     }
 

@@ -263,6 +263,29 @@ fn a_document_of_another_issuer_ends_the_search() {
     assert!(awaiting_server(&client, ISSUER).receive(Ok(other)).is_err());
 }
 
+// D36: a spelling that the relaxation takes for the same issuer is no way around the host's word.
+#[test]
+fn the_other_spelling_of_an_issuer_needs_the_same_assertion() {
+    const SLASH: &str = "https://as.example/";
+    for (configured, listed) in [(ISSUER, SLASH), (SLASH, ISSUER)] {
+        let identity = PreRegistered::new(
+            issuer(configured),
+            ClientId::new("pre").unwrap(),
+            RedirectUri::new(REDIRECT).unwrap(),
+            [ResourceId::new("https://mcp.example/other").unwrap()],
+        );
+        let policy = Policy::strict().relax(Relaxation::IssuerRootSlash(issuer(listed)));
+        let client = Client::new(configuration().policy(policy).pre_registered(identity));
+        let listed = issuer(listed);
+        let state = choosing_issuer(&client, listed.as_str());
+        assert!(state.needs_assertion(&listed));
+        let failed = state.choose(&listed, None).unwrap_err();
+        assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
+        let word = IssuerForResource::assertion(server(), listed.clone());
+        assert!(failed.state.choose(&listed, Some(word)).is_ok());
+    }
+}
+
 // MCP-SEC-010, MCP-SEC-012, MCP-SEC-013, I-L5
 #[test]
 fn s256_is_listed_or_the_flow_ends() {
