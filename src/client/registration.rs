@@ -16,7 +16,7 @@ use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
 };
 use crate::evidence::IssuerMatched;
-use crate::identifier::{ClientId, RedirectUri, ScopeSet};
+use crate::identifier::{ClientId, Issuer, RedirectUri, ScopeSet};
 use crate::jose::SigningKeyId;
 use crate::limits;
 use crate::message::client_metadata::{
@@ -128,7 +128,8 @@ impl ChoosingIdentity {
         let Some(identity) = self.pre_registered_identity() else {
             return Err(Failed::new(HostMisuse::NoIdentity, self));
         };
-        let shared = self.other_redirect_users(&identity);
+        let registers = self.0.target.client.configuration().dynamic_registration;
+        let shared = self.serves_others(&identity.redirect_uri, &identity.issuer, registers);
         if let Err(error) = self.own_redirect(shared) {
             return Err(Failed { error, state: self });
         }
@@ -156,15 +157,17 @@ impl ChoosingIdentity {
         Ok(Ready::new(*self.0, identity))
     }
 
-    fn other_redirect_users(&self, identity: &PreRegistered) -> bool {
+    /// Whether other servers answer to that redirect URI as well as `issuer`: those this client `registers` with, those
+    /// that read its metadata document, or those where it was registered by hand.
+    fn serves_others(&self, redirect_uri: &RedirectUri, issuer: &Issuer, registers: bool) -> bool {
         let configuration = self.0.target.client.configuration();
-        let path = identity.redirect_uri.without_query();
+        let path = redirect_uri.without_query();
         configuration.redirect_uri.without_query() == path
-            && (configuration.dynamic_registration || configuration.metadata_url.is_some())
+            && (registers || configuration.metadata_url.is_some())
             || configuration
                 .pre_registered
                 .iter()
-                .any(|other| other.issuer != identity.issuer && other.redirect_uri.without_query() == path)
+                .any(|other| other.issuer != *issuer && other.redirect_uri.without_query() == path)
     }
 
     /// D29: where no `iss` will tell servers apart, the redirect URI must.
@@ -210,7 +213,8 @@ impl ChoosingIdentity {
     /// Goes on as the client an earlier registration at this issuer made.
     ///
     /// # Errors
-    /// [`Failed`] with this state when the record is of another issuer, client or version, or its secret has expired.
+    /// [`Failed`] with this state when the record is of another issuer, client or version, its secret has expired, or
+    /// its redirect URI serves other servers too and this one no longer sends `iss`: register anew.
     pub fn registered(
         self,
         record: &RegistrationRecord,
@@ -218,13 +222,18 @@ impl ChoosingIdentity {
         now: OffsetDateTime,
     ) -> Result<Ready, Failed<Self>> {
         // MCP-DISC-003: a registration of another issuer does not open here.
-        match record.open(&self.0.target.client, self.0.issuer.issuer(), sealer) {
-            Ok(identity) if identity.secret_expires.is_none_or(|expires| now < expires) => {
-                Ok(Ready::new(*self.0, identity))
-            }
-            Ok(_) => {
-                Err(Failed::new(PeerIncompatible::RegistrationRefused(KnownCode::of("invalid_client")), self))
-            }
+        let identity = match record.open(&self.0.target.client, self.0.issuer.issuer(), sealer) {
+            Ok(identity) => identity,
+            Err(error) => return Err(Failed { error, state: self }),
+        };
+        if identity.secret_expires.is_some_and(|expires| now >= expires) {
+            let refused = PeerIncompatible::RegistrationRefused(KnownCode::of("invalid_client"));
+            return Err(Failed::new(refused, self));
+        }
+        // What the server announces today counts, not what it did when it registered this client.
+        let shared = self.serves_others(&identity.redirect_uri, self.0.issuer.issuer(), true);
+        match self.own_redirect(shared) {
+            Ok(()) => Ok(Ready::new(*self.0, identity)),
             Err(error) => Err(Failed { error, state: self }),
         }
     }

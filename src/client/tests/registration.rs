@@ -194,6 +194,25 @@ fn a_server_without_iss_gets_a_redirect_uri_of_its_own() {
     assert!(choosing_identity(&client, &[SILENT]).pre_registered().is_ok());
 }
 
+// D29: a registration from before the server stopped to send `iss`, whose redirect URI serves other servers too.
+#[test]
+fn an_earlier_registration_has_its_own_redirect_uri_or_the_server_sends_iss() {
+    const SILENT: (&str, &str) = ("authorization_response_iss_parameter_supported", "");
+    let recorded = |ready: Ready| ready.registration_record(&PlaintextRecords).unwrap().unwrap();
+    let again = |client: &Client, changes: &[(&str, &str)], record| {
+        choosing_identity(client, changes).registered(record, &PlaintextRecords, now())
+    };
+    let shared = recorded(ready(&strict()));
+    assert!(again(&strict(), &[], &shared).is_ok());
+    let failed = again(&strict(), &[SILENT], &shared).unwrap_err();
+    assert_eq!(names(&failed.error.remedy()), Some("SharedRedirect"));
+    let own = recorded(ready_with(&strict(), &[SILENT]));
+    assert!(again(&strict(), &[SILENT], &own).is_ok());
+    let client = relaxed(Relaxation::SharedRedirect(issuer(ISSUER)));
+    let shared = recorded(ready(&client));
+    assert!(again(&client, &[SILENT], &shared).is_ok());
+}
+
 // MCP-REG-012, MCP-REG-013
 #[test]
 fn the_metadata_document_names_its_own_url() {
