@@ -147,6 +147,9 @@ pub enum PeerIncompatible {
     /// The token is of a type this client cannot use.
     #[error("the token is of a type that this client cannot present")]
     TokenType,
+    /// The resource asks only for scopes beyond those the client's identity is pinned to (D36).
+    #[error("the resource asks only for scopes that this client's identity must not ask for")]
+    ScopesNotPinned,
     /// The 401 or 403 asks for nothing that more authorization could give.
     #[error("the server refused the request without saying what authorization would help")]
     NothingToGain,
@@ -335,6 +338,7 @@ impl Error {
                 | PeerIncompatible::RegistrationRefused(_)
                 | PeerIncompatible::RevocationRefused(_)
                 | PeerIncompatible::TokenType
+                | PeerIncompatible::ScopesNotPinned
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
             Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)

@@ -79,8 +79,13 @@ impl Ready {
     }
 
     /// What [`Ready::begin`] will ask for if nothing is added: the challenge's scopes, else those of the resource's
-    /// metadata, else none (MCP scope selection).
+    /// metadata, else none (MCP scope selection); for a pinned identity, what of them it may ask for.
     pub fn scopes(&self) -> ScopeSet {
+        self.within_pins(self.named_scopes())
+    }
+
+    /// What challenges and metadata name.
+    fn named_scopes(&self) -> ScopeSet {
         let prepared = &self.0;
         // MCP-AUTH-016, MCP-AUTH-017, MCP-AUTH-020, MCP-AUTH-021, MCP-AUTH-022, MCP-AUTH-023, D16: the challenge is authoritative; the metadata speaks only where it is silent.
         let mut scopes = if prepared.wanted.is_empty() {
@@ -97,9 +102,16 @@ impl Ready {
         } else if offline.is_none() {
             scopes = scopes.iter().filter(|scope| scope.as_str() != "offline_access").cloned().collect();
         }
-        match &prepared.identity.pinned_scopes {
-            Some(pinned) => scopes.intersection(pinned),
-            None => scopes,
+        scopes
+    }
+
+    /// What of them the identity may ask for (D36). Where nobody names a scope, that is all it is pinned to: a request
+    /// without the parameter would leave it to the server.
+    fn within_pins(&self, named: ScopeSet) -> ScopeSet {
+        match &self.0.identity.pinned_scopes {
+            Some(pinned) if named.is_empty() => pinned.clone(),
+            Some(pinned) => named.intersection(pinned),
+            None => named,
         }
     }
 
@@ -108,7 +120,8 @@ impl Ready {
     /// `scopes` are asked for beside those of [`Ready::scopes`]; `agent` is the browser the answer must come from.
     ///
     /// # Errors
-    /// [`Failed`] with this state when there is no randomness, or the authorization endpoint's own query is in the way.
+    /// [`Failed`] with this state when there is no randomness, when the authorization endpoint's own query is in the
+    /// way, or when the identity is pinned to scopes of which none is asked for.
     pub fn begin(
         self,
         scopes: &ScopeSet,
@@ -135,11 +148,10 @@ impl Ready {
         // OAUTH21-7.5.2-1, OAUTH21-4.1.1-9, RFC7636-7.2-1, I-L5: random, fresh for every attempt, and S256 in each.
         let verifier = pkce::new_verifier(entropy)?;
         let state = secret::fresh(entropy, State::new)?;
-        let wanted = self.scopes().union(scopes);
-        let scope = match &identity.pinned_scopes {
-            Some(pinned) => wanted.intersection(pinned),
-            None => wanted,
-        };
+        let scope = self.within_pins(self.named_scopes().union(scopes));
+        if identity.pinned_scopes.is_some() && scope.is_empty() {
+            return Err(PeerIncompatible::ScopesNotPinned.into());
+        }
         // MCP-AUTH-050, MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
         let resource = (!self.0.omits_resource()).then(|| server.target.resource.resource().clone());
         let digest = state.digest();

@@ -247,3 +247,38 @@ fn records_are_written_and_read_in_the_clear_only_where_the_policy_says_so() {
     assert!(parked.resume(&strict(), &PlaintextRecords, now()).is_ok());
     refused(session(&client).record(&PlaintextRecords).unwrap_err());
 }
+
+// D36, I-G8: without the parameter the server grants what it likes, so that nothing asked for would be everything.
+#[test]
+fn a_pinned_identity_always_names_its_scopes() {
+    let pinned = |pins| {
+        let client = Client::new(configuration().pre_registered(pre_registered().scopes(pins)));
+        choosing_identity(&client, &[]).pre_registered().unwrap()
+    };
+    let begun = |ready: Ready, wanted: &ScopeSet| ready.begin(wanted, HERE, now(), &mut Counter(0));
+    let none = ScopeSet::new();
+    // The challenge asks for `read`.
+    let (open, _) = begun(pinned(scopes("read list")), &none).unwrap().into_parts();
+    assert_eq!(parameters(open.url()).get("scope"), Some("read"));
+    for (pins, wanted) in [(scopes("list"), &none), (scopes("list"), &scopes("admin")), (none.clone(), &none)]
+    {
+        let failed = begun(pinned(pins), wanted).unwrap_err();
+        assert_eq!(incompatible(&failed.error), &PeerIncompatible::ScopesNotPinned);
+    }
+    // Nobody says what is needed: what may be asked for is asked for.
+    let client = Client::new(configuration().pre_registered(pre_registered().scopes(scopes("list read"))));
+    let (_, state) = challenged(&client, &challenge("Bearer")).into_parts();
+    let silent =
+        "{\"resource\":\"https://mcp.example/notes\",\"authorization_servers\":[\"https://as.example\"]}";
+    let Ok(ResourceMetadataOutcome::Found(state)) = state.receive(Ok(json(silent))) else {
+        panic!("refused")
+    };
+    let (_, state) = state.choose(&issuer(ISSUER), None).unwrap().into_parts();
+    let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&[]))) else {
+        panic!("refused")
+    };
+    let ready = state.pre_registered().unwrap();
+    assert_eq!(ready.scopes(), scopes("list read"));
+    let (open, _) = begun(ready, &none).unwrap().into_parts();
+    assert_eq!(parameters(open.url()).get("scope"), Some("list read"));
+}
