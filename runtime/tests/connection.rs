@@ -1,6 +1,7 @@
 //! A connection against servers that do what the test says: tokens that stop working, an authorization server that is
 //! replaced by another, and replies that come as event streams.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use mcp_authz::identifier::Issuer;
 use mcp_authz::message::exchange::FetchFailure;
 use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::syntax::form::{self, Form};
+use mcp_authz::time::{self, OffsetDateTime};
 use mcp_authz_tokio::BoxFuture;
 use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
@@ -22,6 +24,7 @@ use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
 use mcp_authz_tokio::client::driver::Driver;
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
+use mcp_authz_tokio::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
@@ -57,6 +60,14 @@ struct Script {
     /// The stream does not end behind its events.
     stays_open: bool,
     tokens: u32,
+    /// Tokens are said to live so many seconds.
+    expires_in: Option<u64>,
+    /// The token endpoint answers with this status instead.
+    token_status: Option<u16>,
+    /// So long the token endpoint takes.
+    token_takes: Duration,
+    /// Requests to the resource, and whether each had a token that was taken.
+    requests: Vec<bool>,
     /// Each request to an authorization server: its name, the endpoint, the parameters.
     seen: Vec<(&'static str, &'static str, String)>,
 }
@@ -125,15 +136,23 @@ async fn authorization_server(name: &'static str, script: Shared) -> String {
                 "/token",
                 post(move |body: Bytes| async move {
                     let form = Form::parse(&body).unwrap();
+                    let takes = spending.lock().unwrap().token_takes;
+                    tokio::time::sleep(takes).await;
                     let mut script = spending.lock().unwrap();
                     script.seen.push((name, "token", String::from_utf8(body.to_vec()).unwrap()));
                     if form.get("grant_type") == Some("refresh_token") && script.refuses_refresh {
                         return answer(StatusCode::BAD_REQUEST, &json!({"error": "invalid_grant"}));
                     }
+                    if let Some(status) = script.token_status {
+                        return answer(StatusCode::from_u16(status).unwrap(), &json!({"error": "invalid_request"}));
+                    }
                     script.tokens += 1;
                     let number = script.tokens;
                     let mut tokens =
                         json!({"access_token": format!("{name}-token-{number}"), "token_type": "Bearer"});
+                    if let Some(seconds) = script.expires_in {
+                        tokens["expires_in"] = seconds.into();
+                    }
                     if script.gives_refresh_tokens {
                         tokens["refresh_token"] = format!("{name}-refresh-{number}").into();
                     }
@@ -144,8 +163,19 @@ async fn authorization_server(name: &'static str, script: Shared) -> String {
     .await
 }
 
+/// The system's clock, so many seconds later.
+#[derive(Debug, Clone, Default)]
+struct Later(Arc<AtomicI64>);
+
+impl Clock for Later {
+    fn now(&self) -> OffsetDateTime {
+        SystemClock.now() + time::Duration::seconds(self.0.load(Ordering::SeqCst))
+    }
+}
+
 struct World {
     connection: Connection,
+    clock: Later,
     script: Shared,
     first: String,
     second: String,
@@ -176,10 +206,12 @@ async fn world() -> World {
             .route(
                 "/mcp",
                 post(move |headers: HeaderMap| async move {
-                    let script = taking.lock().unwrap();
+                    let mut script = taking.lock().unwrap();
                     let token = headers.get(AUTHORIZATION).and_then(|field| field.to_str().ok());
                     let token = token.and_then(|field| field.strip_prefix("Bearer "));
-                    if !token.is_some_and(|token| token.starts_with(&script.takes)) {
+                    let taken = token.is_some_and(|token| token.starts_with(&script.takes));
+                    script.requests.push(taken);
+                    if !taken {
                         let refused = Response::builder().status(401).header(WWW_AUTHENTICATE, "Bearer");
                         return refused.body(Body::empty()).unwrap();
                     }
@@ -207,9 +239,12 @@ async fn world() -> World {
     let client = Client::new(configuration.policy(Policy::strict().relax(slash)));
     let browser =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
-    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, Consenting(browser)).build();
+    let clock = Later::default();
+    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, Consenting(browser))
+        .clock(Arc::new(clock.clone()))
+        .build();
     let connection = Connection::new(driver, format!("{origin}/mcp")).unwrap();
-    World { connection, script, first, second }
+    World { connection, clock, script, first, second }
 }
 
 impl World {
@@ -217,8 +252,12 @@ impl World {
         McpRequest::json_rpc("tools/list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#)
     }
 
-    async fn call(&mut self) -> Result<u16, SendError> {
+    async fn call(&self) -> Result<u16, SendError> {
         self.connection.send(&Self::request()).await.map(|reply| reply.status)
+    }
+
+    fn issuer(&self) -> String {
+        self.connection.session(|session| session.issuer().as_str().to_owned()).unwrap()
     }
 
     fn script(&self, change: impl FnOnce(&mut Script)) {
@@ -250,7 +289,7 @@ impl World {
 async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the_old_one() {
     // MCP-REG-051, MCP-REG-052: with and without a refresh token, which the old server goes on exchanging.
     for gives_refresh_tokens in [false, true] {
-        let mut world = world().await;
+        let world = world().await;
         world.script(|script| script.gives_refresh_tokens = gives_refresh_tokens);
         assert_eq!(world.call().await.unwrap(), 200);
         world.move_to_second();
@@ -258,7 +297,7 @@ async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the
         assert_eq!(world.reached("second"), ["register", "authorize", "token"]);
         assert!(world.was_sent("second", "second-client") && !world.was_sent("second", "first-"));
         assert!(!world.was_sent("first", "second-"));
-        assert_eq!(world.connection.session().unwrap().issuer().as_str(), world.second);
+        assert_eq!(world.issuer(), world.second);
         let first = ["register", "authorize", "token", "token"];
         assert_eq!(world.reached("first"), first[..3 + usize::from(gives_refresh_tokens)]);
     }
@@ -266,7 +305,7 @@ async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the
 
 #[tokio::test]
 async fn a_resource_that_names_others_besides_is_not_followed_to_them() {
-    let mut world = world().await;
+    let world = world().await;
     assert_eq!(world.call().await.unwrap(), 200);
     let second = world.second.clone();
     world.script(|script| {
@@ -279,7 +318,7 @@ async fn a_resource_that_names_others_besides_is_not_followed_to_them() {
 
 #[tokio::test]
 async fn an_issuer_under_another_spelling_that_was_accepted_is_still_the_same() {
-    let mut world = world().await;
+    let world = world().await;
     world.script(|script| script.named[0].push('/'));
     assert_eq!(world.call().await.unwrap(), 200);
     world.script(|script| script.takes = "first-token-2".into());
@@ -290,7 +329,7 @@ async fn an_issuer_under_another_spelling_that_was_accepted_is_still_the_same() 
 #[tokio::test]
 async fn a_grant_that_is_over_leads_to_another_login_with_the_same_registration() {
     for gives_refresh_tokens in [false, true] {
-        let mut world = world().await;
+        let world = world().await;
         world.script(|script| script.gives_refresh_tokens = gives_refresh_tokens);
         assert_eq!(world.call().await.unwrap(), 200);
         world.script(|script| {
@@ -303,13 +342,13 @@ async fn a_grant_that_is_over_leads_to_another_login_with_the_same_registration(
         assert_eq!(reached.len(), 5 + usize::from(gives_refresh_tokens));
         reached.retain(|endpoint| *endpoint == "register");
         assert_eq!(reached.len(), 1);
-        assert_eq!(world.connection.session().unwrap().issuer().as_str(), world.first);
+        assert_eq!(world.issuer(), world.first);
     }
 }
 
 #[tokio::test]
 async fn a_resource_that_cannot_say_where_to_authorize_costs_no_session() {
-    let mut world = world().await;
+    let world = world().await;
     world.script(|script| script.gives_refresh_tokens = true);
     assert_eq!(world.call().await.unwrap(), 200);
     world.script(|script| {
@@ -321,6 +360,117 @@ async fn a_resource_that_cannot_say_where_to_authorize_costs_no_session() {
     assert_eq!(world.call().await.unwrap(), 200);
 }
 
+/// Sends so many requests at the same time.
+async fn at_once(world: &World, count: usize) -> Vec<Result<u16, SendError>> {
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..count {
+        let connection = world.connection.clone();
+        calls.spawn(async move { connection.send(&World::request()).await.map(|reply| reply.status) });
+    }
+    calls.join_all().await
+}
+
+#[tokio::test]
+async fn requests_at_the_same_time_cost_one_login_and_later_one_refresh() {
+    let world = world().await;
+    world.script(|script| {
+        script.gives_refresh_tokens = true;
+        script.token_takes = Duration::from_millis(50);
+    });
+    assert!(at_once(&world, 12).await.into_iter().all(|status| status.unwrap() == 200));
+    assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
+    world.script(|script| script.takes = "first-token-2".into());
+    assert!(at_once(&world, 12).await.into_iter().all(|status| status.unwrap() == 200));
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "token"]);
+}
+
+#[tokio::test]
+async fn a_login_that_fails_is_not_asked_for_again_by_those_who_waited_for_it() {
+    let world = world().await;
+    world.script(|script| {
+        script.token_status = Some(400);
+        script.token_takes = Duration::from_millis(100);
+    });
+    let ended = at_once(&world, 6).await;
+    assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
+    let elsewhere = ended.iter().filter(|it| matches!(it, Err(SendError::Elsewhere(_)))).count();
+    let own = ended.iter().filter(|it| matches!(it, Err(SendError::Login(_)))).count();
+    assert_eq!((own, elsewhere), (1, 5), "{ended:?}");
+    // Whoever asks later is another matter.
+    world.script(|script| script.token_status = None);
+    assert_eq!(world.call().await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_takes_no_session_with_it() {
+    let world = world().await;
+    world.script(|script| {
+        script.gives_refresh_tokens = true;
+        script.token_takes = Duration::from_millis(200);
+    });
+    let given_up = tokio::time::timeout(Duration::from_millis(100), world.call()).await;
+    assert!(given_up.is_err());
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.script(|script| script.takes = "first-token-2".into());
+    let given_up = tokio::time::timeout(Duration::from_millis(100), world.call()).await;
+    assert!(given_up.is_err());
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.script(|script| script.takes = "first-".into());
+    let given_up = tokio::time::timeout(Duration::from_millis(100), world.connection.refresh()).await;
+    assert!(given_up.is_err());
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "token", "token"]);
+}
+
+#[tokio::test]
+async fn a_token_that_is_about_to_end_is_renewed_before_it_is_sent() {
+    let world = world().await;
+    world.script(|script| {
+        script.gives_refresh_tokens = true;
+        script.expires_in = Some(300);
+    });
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.clock.0.store(275, Ordering::SeqCst);
+    assert!(at_once(&world, 5).await.into_iter().all(|status| status.unwrap() == 200));
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "token"]);
+    // Only the very first request was refused.
+    let refused = world.script.lock().unwrap().requests.iter().filter(|taken| !**taken).count();
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn tokens_of_a_few_seconds_are_not_renewed_at_each_request() {
+    let world = world().await;
+    world.script(|script| {
+        script.gives_refresh_tokens = true;
+        script.expires_in = Some(5);
+    });
+    for _ in 0..4 {
+        assert_eq!(world.call().await.unwrap(), 200);
+    }
+    assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
+}
+
+#[tokio::test]
+async fn a_renewal_that_fails_costs_no_request_and_is_not_tried_at_each() {
+    let world = world().await;
+    world.script(|script| {
+        script.gives_refresh_tokens = true;
+        script.expires_in = Some(300);
+    });
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.clock.0.store(275, Ordering::SeqCst);
+    world.script(|script| {
+        script.token_status = Some(503);
+        script.seen.clear();
+    });
+    for _ in 0..3 {
+        assert_eq!(world.call().await.unwrap(), 200);
+    }
+    assert_eq!(world.reached("first"), ["token"]);
+}
+
 const PROGRESS: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}\n\n";
 const QUESTION: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\"}\n\n";
 const ANSWER: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
@@ -328,7 +478,7 @@ const ANSWER: &str = "data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}\n\n";
 #[tokio::test]
 async fn an_event_stream_is_read_to_the_answer_and_no_further() {
     for stays_open in [true, false] {
-        let mut world = world().await;
+        let world = world().await;
         world.script(|script| {
             script.events = vec![": hello\n\n", PROGRESS, QUESTION, ANSWER, PROGRESS];
             script.stays_open = stays_open;
@@ -344,7 +494,7 @@ async fn an_event_stream_is_read_to_the_answer_and_no_further() {
 
 #[tokio::test]
 async fn the_messages_of_an_open_reply_come_one_by_one_while_other_requests_are_sent() {
-    let mut world = world().await;
+    let world = world().await;
     world.script(|script| {
         script.events = vec![PROGRESS, ANSWER];
         script.stays_open = true;

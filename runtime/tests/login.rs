@@ -213,7 +213,7 @@ async fn world(person: Person, takes: usize, fails_from: usize) -> World {
 }
 
 impl World {
-    async fn call(&mut self) -> Result<u16, SendError> {
+    async fn call(&self) -> Result<u16, SendError> {
         let request = McpRequest::json_rpc("tools/list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
         self.connection.send(&request).await.map(|reply| reply.status)
     }
@@ -229,7 +229,7 @@ impl World {
 
 #[tokio::test]
 async fn a_request_without_a_token_becomes_one_with_a_token() {
-    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    let world = world(Person::Allows, usize::MAX, usize::MAX).await;
     assert_eq!(world.call().await.unwrap(), 200);
     assert_eq!(world.call().await.unwrap(), 200);
     assert_eq!(world.requests(), [false, true, true]);
@@ -238,7 +238,7 @@ async fn a_request_without_a_token_becomes_one_with_a_token() {
 
 #[tokio::test]
 async fn a_session_is_kept_before_it_is_used_and_again_at_each_rotation() {
-    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    let world = world(Person::Allows, usize::MAX, usize::MAX).await;
     world.call().await.unwrap();
     assert_eq!(world.kept.load(Ordering::SeqCst), 1);
     world.connection.refresh().await.unwrap();
@@ -250,15 +250,15 @@ async fn a_session_is_kept_before_it_is_used_and_again_at_each_rotation() {
 
 #[tokio::test]
 async fn a_session_that_cannot_be_kept_is_not_used() {
-    let mut world = world(Person::Allows, usize::MAX, 0).await;
+    let world = world(Person::Allows, usize::MAX, 0).await;
     assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Keep(_)))));
     assert_eq!(world.requests(), [false]);
-    assert!(world.connection.session().is_none());
+    assert!(world.connection.session(|_| ()).is_none());
 }
 
 #[tokio::test]
 async fn a_token_that_is_not_taken_any_more_is_refreshed_once_and_the_answer_then_stands() {
-    let mut world = world(Person::Allows, 1, usize::MAX).await;
+    let world = world(Person::Allows, 1, usize::MAX).await;
     assert_eq!(world.call().await.unwrap(), 200);
     assert_eq!(world.call().await.unwrap(), 401);
     assert_eq!(world.requests(), [false, true, true, true]);
@@ -267,14 +267,14 @@ async fn a_token_that_is_not_taken_any_more_is_refreshed_once_and_the_answer_the
 
 #[tokio::test]
 async fn a_server_that_never_takes_a_token_costs_one_login_and_one_refresh() {
-    let mut world = world(Person::Allows, 0, usize::MAX).await;
+    let world = world(Person::Allows, 0, usize::MAX).await;
     assert_eq!(world.call().await.unwrap(), 401);
     assert_eq!(world.requests(), [false, true, true]);
 }
 
 #[tokio::test]
 async fn a_person_who_denies_is_told_apart_and_asked_once() {
-    let mut world = world(Person::Denies, usize::MAX, usize::MAX).await;
+    let world = world(Person::Denies, usize::MAX, usize::MAX).await;
     match world.call().await {
         Err(SendError::Login(LoginError::Refused(response))) => {
             assert_eq!(response.code.as_str(), "access_denied");
@@ -287,7 +287,7 @@ async fn a_person_who_denies_is_told_apart_and_asked_once() {
 
 #[tokio::test]
 async fn a_visit_that_is_not_the_awaited_one_leaves_the_login_waiting() {
-    let mut world = world(Person::IsMisled, usize::MAX, usize::MAX).await;
+    let world = world(Person::IsMisled, usize::MAX, usize::MAX).await;
     assert_eq!(world.call().await.unwrap(), 200);
     assert_eq!(*world.strays.lock().unwrap(), [404]);
     assert!(world.saw("CallbackUnsolicited"));
@@ -295,7 +295,7 @@ async fn a_visit_that_is_not_the_awaited_one_leaves_the_login_waiting() {
 
 #[tokio::test]
 async fn a_person_who_never_comes_back_ends_the_login_and_can_be_asked_again() {
-    let mut world = world(Person::Leaves, usize::MAX, usize::MAX).await;
+    let world = world(Person::Leaves, usize::MAX, usize::MAX).await;
     for _ in 0..2 {
         assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Listener(_)))));
     }
@@ -307,7 +307,7 @@ async fn a_person_who_never_comes_back_ends_the_login_and_can_be_asked_again() {
 
 #[tokio::test]
 async fn nothing_an_observer_can_print_holds_a_secret() {
-    let mut world = world(Person::Allows, usize::MAX, usize::MAX).await;
+    let world = world(Person::Allows, usize::MAX, usize::MAX).await;
     world.call().await.unwrap();
     world.connection.refresh().await.unwrap();
     for event in world.events.lock().unwrap().iter() {

@@ -51,7 +51,7 @@ async fn client(
 }
 
 /// Whether a request goes through, over whatever logins it takes.
-async fn works(world: &World, connection: &mut Connection) -> bool {
+async fn works(world: &World, connection: &Connection) -> bool {
     match connection.send(&initialize()).await {
         Ok(reply) => reply.status == 200,
         Err(error) => {
@@ -92,8 +92,8 @@ async fn replayed_code(world: &World) -> Result<Outcome, Failure> {
         "4. Attack: a replayed code",
         "Somebody recorded the client's token request, code and verifier included, and sends it again.",
     );
-    let (mut connection, _answers) = client(world, Part::Honest, &world.notes_url).await?;
-    let control = works(world, &mut connection).await;
+    let (connection, _answers) = client(world, Part::Honest, &world.notes_url).await?;
+    let control = works(world, &connection).await;
     let (url, body) = witness.facts().exchange.take().ok_or("no code exchange was seen")?;
     let request =
         world.http.post(url).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body.to_vec());
@@ -127,15 +127,19 @@ async fn other_resource(world: &World) -> Result<Outcome, Failure> {
         "5. Attack: a token for another resource",
         "The calendar got a token from the client and presents it to the notes, which trust the same issuer.",
     );
-    let (mut connection, _answers) = client(world, Part::Honest, &world.calendar_url).await?;
-    let control = works(world, &mut connection).await;
-    let session = connection.session().ok_or("there is no session for the calendar")?;
+    let (connection, _answers) = client(world, Part::Honest, &world.calendar_url).await?;
+    let control = works(world, &connection).await;
     // The client itself does not let it out for another URL.
-    let kept = session.authorization_for(&world.notes_url).err();
+    let (kept, token) = connection
+        .session(|session| {
+            let kept = session.authorization_for(&world.notes_url).err();
+            (kept, session.authorization_for(&world.calendar_url))
+        })
+        .ok_or("there is no session for the calendar")?;
     if let Some(error) = &kept {
         witness.refusal(Party::Client, &error.to_string());
     }
-    let token = session.authorization_for(&world.calendar_url)?;
+    let token = token?;
     let request = world
         .http
         .post(&world.notes_url)
@@ -171,7 +175,7 @@ async fn mixed_up(world: &World) -> Result<Outcome, Failure> {
         "The callback has the right state and a real code, but says that another server issued it.",
     );
     let part = Part::MixedUp("https://evil.example");
-    let (mut connection, mut answers) = client(world, part, &world.notes_url).await?;
+    let (connection, mut answers) = client(world, part, &world.notes_url).await?;
     let (before, tokens) = {
         let facts = witness.facts();
         (facts.rejections.len(), facts.token_requests)
@@ -184,7 +188,7 @@ async fn mixed_up(world: &World) -> Result<Outcome, Failure> {
         (facts.rejections.get(before).cloned(), facts.token_requests.saturating_sub(tokens))
     };
     witness.recorder.fold(true);
-    let control = works(world, &mut connection).await;
+    let control = works(world, &connection).await;
     Ok(report(
         world,
         "A callback of another issuer is not used",
@@ -202,9 +206,9 @@ async fn other_redirect(world: &World) -> Result<Outcome, Failure> {
         "7. Attack: a redirect URI that differs by one byte",
         "Somebody changed the address the code is to be sent to, in its last letter.",
     );
-    let (mut connection, mut answers) = client(world, Part::OtherRedirect, &world.notes_url).await?;
+    let (connection, mut answers) = client(world, Part::OtherRedirect, &world.notes_url).await?;
     let before = witness.facts().refusals.len();
-    let control = works(world, &mut connection).await;
+    let control = works(world, &connection).await;
     let answered = answers.try_recv().ok();
     let reason = witness.facts().refusals.get(before).cloned();
     let refused = answered.is_some_and(|answered| answered.status == 400 && !answered.redirected);

@@ -41,9 +41,9 @@ async fn acts(world: &World, browsing: Browsing) -> Result<(), Failure> {
     };
     let person = Person { built_in, instead, own: browsing == Browsing::Person };
     let driver = world.client(person, PATIENCE).await?;
-    let (mut connection, login) = login(world, &driver).await?;
-    let step_up = step_up(world, &mut connection).await;
-    let rotation = rotation(world, &mut connection).await;
+    let (connection, login) = login(world, &driver).await?;
+    let step_up = step_up(world, &connection).await;
+    let rotation = rotation(world, &connection).await;
     drop(connection);
     driver.close().await;
     let outcomes = attacks::all(world).await?;
@@ -108,7 +108,7 @@ async fn login(world: &World, driver: &Driver) -> Result<(Connection, Proven), F
         "1. From a 401 to a tool call",
         "The client knows one URL. The 401 leads it to the authorization server, where alice allows reading.",
     );
-    let mut connection = Connection::new(driver.clone(), &world.notes_url)?;
+    let connection = Connection::new(driver.clone(), &world.notes_url)?;
     let mut held = true;
     for (request, text) in [
         (initialize(), "serverInfo"),
@@ -125,7 +125,7 @@ async fn login(world: &World, driver: &Driver) -> Result<(Connection, Proven), F
     Ok((connection, Proven { statement, seen: format!("session for {scopes}"), held }))
 }
 
-async fn step_up(world: &World, connection: &mut Connection) -> Proven {
+async fn step_up(world: &World, connection: &Connection) -> Proven {
     let witness = &world.witness;
     act(
         witness,
@@ -142,7 +142,7 @@ async fn step_up(world: &World, connection: &mut Connection) -> Proven {
     Proven { statement, seen: format!("{before} → {after}"), held }
 }
 
-async fn rotation(world: &World, connection: &mut Connection) -> Proven {
+async fn rotation(world: &World, connection: &Connection) -> Proven {
     let witness = &world.witness;
     act(
         witness,

@@ -3,17 +3,18 @@
 //!
 //! A reply is JSON or an event stream, as streamable HTTP has it; either way it is read as messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
-use mcp_authz::client::{Ready, Session, StepUp};
+use mcp_authz::client::Session;
 use mcp_authz::error::Error;
-use mcp_authz::identifier::{InvalidIdentifier, Issuer, ResourceId, ScopeSet};
+use mcp_authz::identifier::{InvalidIdentifier, ResourceId, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
-use mcp_authz::step::Failed;
 
-use super::driver::{Driver, LoginError, Refreshed};
+use super::access::{Shared, Tries, Verdict};
+use super::driver::{Driver, LoginError};
 use super::event::ClientEvent;
 use super::fetch::{Outgoing, reply_of, secret_header};
 pub use super::reply::{McpReply, OpenReply};
@@ -55,23 +56,20 @@ pub enum SendError {
     /// The server asks for authorization, but none would help.
     #[error("{0}")]
     Denied(Error),
+    /// Another request waited for the same authorization, and it failed.
+    #[error("another request asked for this authorization, and it failed: {0}")]
+    Elsewhere(Arc<str>),
+    /// The task that authorized was stopped: the program is ending.
+    #[error("the program ended while it was authorizing")]
+    Interrupted,
 }
 
-/// What is known of the authorization at this server.
-#[derive(Debug)]
-enum Access {
-    None,
-    Ready(Ready),
-    Session(Session),
-}
-
-/// One MCP server, and the authorization for it as far as there is one.
-#[derive(Debug)]
+/// One MCP server, and the authorization for it as far as there is one. Clones share it, and may send at the same time:
+/// one of them authorizes, the others wait for what comes of it.
+#[derive(Debug, Clone)]
 pub struct Connection {
-    driver: Driver,
-    server: ResourceId,
-    url: String,
-    access: Access,
+    shared: Arc<Shared>,
+    url: Arc<str>,
     max_bytes: usize,
     patience: Duration,
 }
@@ -84,14 +82,20 @@ impl Connection {
     pub fn new(driver: Driver, url: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let url = url.into();
         let server = ResourceId::from_server_url(&url)?;
-        let (access, max_bytes, patience) = (Access::None, limits::DOCUMENT_BYTES, Duration::from_secs(60));
-        Ok(Self { driver, server, url, access, max_bytes, patience })
+        let shared = Arc::new(Shared::new(driver, server));
+        Ok(Self {
+            shared,
+            url: url.into(),
+            max_bytes: limits::DOCUMENT_BYTES,
+            patience: Duration::from_secs(60),
+        })
     }
 
     /// Goes on with a session of an earlier process.
     #[must_use]
     pub fn with_session(self, session: Session) -> Self {
-        Self { access: Access::Session(session), ..self }
+        self.shared.begin_with(session);
+        self
     }
 
     /// Reads replies, or each message of an event stream, up to so many bytes; without this call 64 KiB.
@@ -100,29 +104,21 @@ impl Connection {
         Self { max_bytes, ..self }
     }
 
-    /// Waits so long for a reply, and for each further piece of an event stream; without this call a minute.
+    /// Waits so long for a reply, and for each further piece of an event stream that answers a POST; without this call a
+    /// minute. A stream that a GET opened may be silent for as long as it likes.
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
 
-    /// The session, if there is one.
-    pub fn session(&self) -> Option<&Session> {
-        match &self.access {
-            Access::Session(session) => Some(session),
-            Access::None | Access::Ready(_) => None,
-        }
+    /// Looks at the session; `None` where there is none, or somebody is authorizing.
+    pub fn session<T>(&self, look: impl FnOnce(&Session) -> T) -> Option<T> {
+        self.shared.session(look)
     }
 
-    /// Takes the session out; the connection begins anew.
-    pub fn take_session(&mut self) -> Option<Session> {
-        match std::mem::replace(&mut self.access, Access::None) {
-            Access::Session(session) => Some(session),
-            other => {
-                self.access = other;
-                None
-            }
-        }
+    /// Takes the session out, once nobody authorizes; the connection begins anew.
+    pub async fn take_session(&self) -> Option<Session> {
+        self.shared.take().await.into_session()
     }
 
     /// Sends a request with the token, answers a challenge as [`Connection::open`] does, and reads the reply: a body, or
@@ -130,7 +126,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`SendError`]
-    pub async fn send(&mut self, request: &McpRequest) -> Result<McpReply, SendError> {
+    pub async fn send(&self, request: &McpRequest) -> Result<McpReply, SendError> {
         let reply = self.open(request).await?;
         reply.finish(&request.body, self.max_bytes).await.map_err(SendError::Fetch)
     }
@@ -141,165 +137,61 @@ impl Connection {
     ///
     /// # Errors
     /// [`SendError`]
-    pub async fn open(&mut self, request: &McpRequest) -> Result<OpenReply, SendError> {
-        let mut may_refresh = true;
-        let mut may_login = true;
+    pub async fn open(&self, request: &McpRequest) -> Result<OpenReply, SendError> {
+        let mut tries = Tries::default();
         loop {
-            let (reply, opened) = self.send_once(request).await?;
-            if !self.is_challenge(&reply) {
+            let used = self.shared.attach(|session| self.authorization(session)).await?;
+            let (reply, opened) = self.send_once(request, used.with.as_ref()).await?;
+            // A 401 is a challenge always, a 403 only with a token: without one there is nothing to widen.
+            let challenged = match reply.status() {
+                401 => true,
+                403 => used.with.is_some(),
+                _ => false,
+            };
+            if !challenged
+                || self.shared.challenged(&used, &request.operation, &reply, &mut tries).await?
+                    == Verdict::Stands
+            {
                 return Ok(opened);
             }
-            match std::mem::replace(&mut self.access, Access::None) {
-                Access::None if may_login => {
-                    let ready = self.driver.prepare(&self.server, &reply).await?;
-                    self.login(ready).await?;
-                    may_login = false;
-                }
-                Access::Ready(ready) if may_login => {
-                    self.authorize_anew(ready, &reply).await?;
-                    may_login = false;
-                }
-                Access::Session(session) => match self.driver.challenged(session, &request.operation, &reply)
-                {
-                    Ok(StepUp::Refresh(session)) if may_refresh => {
-                        may_refresh = false;
-                        match self.driver.refresh(session).await {
-                            Refreshed::Ended(Failed { state, .. }) if may_login => {
-                                self.authorize_anew(state, &reply).await?;
-                                may_login = false;
-                            }
-                            refreshed => self.refreshed(refreshed)?,
-                        }
-                    }
-                    Ok(StepUp::Authorize(ready)) if may_login => {
-                        match reply.status() {
-                            401 => self.authorize_anew(ready, &reply).await?,
-                            _ => self.login(ready).await?,
-                        }
-                        may_login = false;
-                    }
-                    // A fresh token is not taken either: the server's answer stands, unless it is another
-                    // authorization server's tokens that it takes now.
-                    Ok(StepUp::Refresh(session)) => {
-                        let moved =
-                            if may_login { self.moved(session.issuer(), &reply).await } else { Ok(None) };
-                        match moved {
-                            Ok(Some(ready)) => self.login(ready.counting_on(&session.into_ready())).await?,
-                            Ok(None) => {
-                                self.access = Access::Session(session);
-                                return Ok(opened);
-                            }
-                            Err(error) => {
-                                self.access = Access::Session(session);
-                                return Err(error);
-                            }
-                        }
-                        may_login = false;
-                    }
-                    Ok(StepUp::Authorize(ready)) => {
-                        self.access = Access::Ready(ready);
-                        return Ok(opened);
-                    }
-                    Err(Failed { error, state }) => {
-                        self.access = Access::Session(state);
-                        return Err(SendError::Denied(error));
-                    }
-                },
-                access => {
-                    self.access = access;
-                    return Ok(opened);
-                }
-            }
         }
     }
 
-    /// A 401 is one always, a 403 only with a token: without one there is nothing to widen.
-    fn is_challenge(&self, reply: &Reply) -> bool {
-        match reply.status() {
-            401 => true,
-            403 => matches!(self.access, Access::Session(_)),
-            _ => false,
-        }
-    }
-
-    async fn moved(&self, issuer: &Issuer, reply: &Reply) -> Result<Option<Ready>, SendError> {
-        Ok(self.driver.moved(issuer, &self.server, reply).await?)
-    }
-
-    /// Logs in again after a grant came to nothing, at the server the resource names by now.
-    async fn authorize_anew(&mut self, ready: Ready, reply: &Reply) -> Result<(), SendError> {
-        match self.moved(ready.issuer(), reply).await {
-            Ok(Some(moved)) => self.login(moved.counting_on(&ready)).await,
-            Ok(None) => self.login(ready).await,
-            Err(error) => {
-                self.access = Access::Ready(ready);
-                Err(error)
-            }
-        }
-    }
-
-    async fn login(&mut self, ready: Ready) -> Result<(), SendError> {
-        match self.driver.login(ready).await {
-            Ok(session) => {
-                self.access = Access::Session(session);
-                Ok(())
-            }
-            Err(Failed { error, state }) => {
-                self.access = state.map_or(Access::None, Access::Ready);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Exchanges the refresh token now, not only when the access token is refused.
+    /// Exchanges the refresh token now, not only when the access token is refused or about to end.
     ///
     /// # Errors
     /// [`SendError`]; a grant that is over leaves the connection ready for another login.
-    pub async fn refresh(&mut self) -> Result<(), SendError> {
-        match self.take_session() {
-            Some(session) => {
-                let refreshed = self.driver.refresh(session).await;
-                self.refreshed(refreshed)
-            }
-            None => Ok(()),
-        }
+    pub async fn refresh(&self) -> Result<(), SendError> {
+        let mut taken = self.shared.take().await;
+        let refreshing = async move { taken.refresh().await.map(drop) };
+        tokio::spawn(refreshing).await.map_err(|_| SendError::Interrupted)?
     }
 
-    fn refreshed(&mut self, refreshed: Refreshed) -> Result<(), SendError> {
-        match refreshed {
-            Refreshed::Renewed(session) => {
-                self.access = Access::Session(session);
-                Ok(())
-            }
-            Refreshed::Kept(Failed { error, state }) => {
-                self.access = Access::Session(state);
-                Err(error.into())
-            }
-            Refreshed::Ended(Failed { error, state }) => {
-                self.access = Access::Ready(state);
-                Err(SendError::Denied(error))
-            }
-            Refreshed::Lost(error) => Err(error.into()),
-        }
+    fn authorization(&self, session: &Session) -> Result<HeaderValue, SendError> {
+        // MCP-AUTH-053, MCP-AUTH-071: with every request; the core hands the token out for its own resource only.
+        let field = self.shared.driver.core_time().measure(|| session.authorization_for(&self.url));
+        let field = field.map_err(SendError::Denied)?;
+        secret_header(field.expose()).ok_or(SendError::Fetch(FetchFailure::NotSent))
     }
 
-    async fn send_once(&self, request: &McpRequest) -> Result<(Reply, OpenReply), SendError> {
+    async fn send_once(
+        &self,
+        request: &McpRequest,
+        token: Option<&HeaderValue>,
+    ) -> Result<(Reply, OpenReply), SendError> {
+        let driver = &self.shared.driver;
         let mut headers = request.headers.clone();
         headers.remove(http::header::AUTHORIZATION);
-        if let Access::Session(session) = &self.access {
-            // MCP-AUTH-053, MCP-AUTH-071: with every request; the core hands the token out for its own resource only.
-            let field = self.driver.core_time().measure(|| session.authorization_for(&self.url));
-            let field = field.map_err(SendError::Denied)?;
-            let field = secret_header(field.expose()).ok_or(SendError::Fetch(FetchFailure::Unreachable))?;
-            headers.insert(http::header::AUTHORIZATION, field);
+        if let Some(token) = token {
+            headers.insert(http::header::AUTHORIZATION, token.clone());
         }
-        self.driver.observe(ClientEvent::Sending {
+        driver.observe(ClientEvent::Sending {
             operation: &request.operation,
             method: request.method.as_str(),
             url: &self.url,
-            with_token: self.session().is_some(),
+            with_token: token.is_some(),
         });
-        let loopback = self.server.is_loopback();
+        let loopback = self.shared.server.is_loopback();
         let outgoing = Outgoing {
             method: request.method.clone(),
             url: &self.url,
@@ -312,18 +204,18 @@ impl Connection {
                 AddressPolicy::PublicAndPrivateNetworks
             },
         };
-        let exchange = async {
-            OpenReply::read(self.driver.fetcher().open(outgoing).await?, self.max_bytes, self.patience).await
-        };
+        let silence = (request.method != Method::GET).then_some(self.patience);
+        let exchange =
+            async { OpenReply::read(driver.fetcher().open(outgoing).await?, self.max_bytes, silence).await };
         let exchange = tokio::time::timeout(self.patience, exchange).await;
         let opened = exchange.unwrap_or(Err(FetchFailure::TimedOut)).map_err(SendError::Fetch)?;
         let reply = reply_of(opened.status(), opened.headers(), opened.body());
-        self.driver.observe(ClientEvent::Answered(&reply));
+        driver.observe(ClientEvent::Answered(&reply));
         Ok((reply, opened))
     }
 
     /// The scopes the session has; none without one.
     pub fn scopes(&self) -> ScopeSet {
-        self.session().map(|session| session.scopes().clone()).unwrap_or_default()
+        self.session(|session| session.scopes().clone()).unwrap_or_default()
     }
 }

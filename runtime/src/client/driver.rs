@@ -24,6 +24,7 @@ use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::{Failed, Step};
+use mcp_authz::time::OffsetDateTime;
 use tokio::sync::Mutex;
 
 use super::browser::BrowserFailed;
@@ -238,6 +239,10 @@ impl Driver {
         &self.0.core
     }
 
+    pub(super) fn now(&self) -> OffsetDateTime {
+        self.0.clock.now()
+    }
+
     pub(super) fn fetcher(&self) -> &Fetcher {
         &self.0.fetcher
     }
@@ -288,7 +293,7 @@ impl Driver {
         let mut listener = self.0.listener.lock().await;
         let mut visits = listener.login(self.0.patience);
         let agent = AgentBinding::this_process();
-        let now = self.0.clock.now();
+        let now = self.now();
         let step = core.measure(|| ready.begin(&ScopeSet::new(), agent, now, &mut OsEntropy));
         let (open, waiting) = match step {
             Ok(step) => step.into_parts(),
@@ -302,7 +307,7 @@ impl Driver {
         self.evidence("CallbackMatched", call.state().callback_matched());
         self.evidence("IssuerMatched", call.state().issuer_matched());
         let (waiting, reply) = self.call(call).await;
-        let now = self.0.clock.now();
+        let now = self.now();
         let step = match core.measure(|| waiting.receive(reply, now)) {
             Ok(step) => step,
             Err(Failed { error, state }) => {
@@ -335,7 +340,7 @@ impl Driver {
             };
             let (callback, browser) = arrival.into_parts();
             self.observe(ClientEvent::CallbackArrived(&callback));
-            let now = self.0.clock.now();
+            let now = self.now();
             let agent = AgentBinding::this_process();
             match self.0.core.measure(|| waiting.receive(callback, &agent, now, &mut OsEntropy)) {
                 CallbackOutcome::Unsolicited(again) => {
@@ -394,7 +399,7 @@ impl Driver {
     pub async fn refresh(&self, mut session: Session) -> Refreshed {
         let core = &self.0.core;
         for _ in 0..CLAIM_ATTEMPTS {
-            let now = self.0.clock.now();
+            let now = self.now();
             let (claim, waiting) = match core.measure(|| session.refresh(now, &mut OsEntropy)) {
                 Ok(step) => step.into_parts(),
                 Err(Failed { error, state }) => return Refreshed::Kept(failed(error, state)),
@@ -404,7 +409,7 @@ impl Driver {
                 Ok(receipt) => receipt,
                 Err(error) => return Refreshed::Kept(failed(error, waiting.store_failed())),
             };
-            let now = self.0.clock.now();
+            let now = self.now();
             match core.measure(|| waiting.claimed(receipt, now, &mut OsEntropy)) {
                 Ok(ClaimOutcome::Claimed(call)) => {
                     let (waiting, reply) = self.call(call).await;
@@ -431,7 +436,7 @@ impl Driver {
     }
 
     async fn refreshed(&self, waiting: AwaitingRefresh, reply: Result<Reply, FetchFailure>) -> Refreshed {
-        let now = self.0.clock.now();
+        let now = self.now();
         match self.0.core.measure(|| waiting.receive(reply, now)) {
             RefreshOutcome::Kept(Failed { error, state }, release) => {
                 self.0.keeper.release(release).await;
@@ -501,7 +506,7 @@ impl Driver {
     /// # Errors
     /// [`Failed`] with the session, whose tokens may still be good.
     pub async fn revoke(&self, session: Session) -> Result<Ready, Failed<Session>> {
-        let now = self.0.clock.now();
+        let now = self.now();
         let call = self.0.core.measure(|| session.revoke(now, &mut OsEntropy))?;
         let (waiting, reply) = self.call(call).await;
         self.0.core.measure(|| waiting.receive(reply))
@@ -517,7 +522,7 @@ impl Driver {
         operation: &str,
         reply: &Reply,
     ) -> Result<StepUp, Failed<Session>> {
-        let now = self.0.clock.now();
+        let now = self.now();
         let asked = self.0.core.measure(|| session.challenged(operation, reply, now))?;
         if let StepUp::Authorize(ready) = &asked {
             self.observe(ClientEvent::SteppingUp(ready));

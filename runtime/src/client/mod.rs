@@ -1,5 +1,6 @@
 //! The client's side: fetches, the browser, the loopback listener, and the loop that drives a login.
 
+mod access;
 pub mod browser;
 pub mod callback;
 pub mod connection;

@@ -39,15 +39,15 @@ pub struct OpenReply {
 #[derive(Debug)]
 enum Content {
     Body(Vec<u8>),
-    Events { opened: Box<Opened>, stream: EventStream, patience: Duration },
+    Events { opened: Box<Opened>, stream: EventStream, silence: Option<Duration> },
 }
 
 impl OpenReply {
-    /// Reads the body, unless it is an event stream.
+    /// Reads the body, unless it is an event stream, whose pieces may be so far apart.
     pub(super) async fn read(
         opened: Opened,
         max_bytes: usize,
-        patience: Duration,
+        silence: Option<Duration>,
     ) -> Result<Self, FetchFailure> {
         if (200..300).contains(&opened.status) && is_event_stream(&opened.headers) {
             let (status, headers) = (opened.status, opened.headers.clone());
@@ -55,7 +55,7 @@ impl OpenReply {
             return Ok(Self {
                 status,
                 headers,
-                content: Content::Events { opened: opened.into(), stream, patience },
+                content: Content::Events { opened: opened.into(), stream, silence },
             });
         }
         let Incoming { status, headers, body } = opened.read(max_bytes).await?;
@@ -85,15 +85,18 @@ impl OpenReply {
     /// # Errors
     /// [`FetchFailure`] when the stream breaks, a message is too large, or nothing comes for too long.
     pub async fn message(&mut self) -> Result<Option<Vec<u8>>, FetchFailure> {
-        let (opened, stream, patience) = match &mut self.content {
+        let (opened, stream, silence) = match &mut self.content {
             Content::Body(body) => return Ok(Some(std::mem::take(body)).filter(|body| !body.is_empty())),
-            Content::Events { opened, stream, patience } => (opened, stream, *patience),
+            Content::Events { opened, stream, silence } => (opened, stream, *silence),
         };
         loop {
             if let Some(event) = stream.next_event() {
                 return Ok(Some(event));
             }
-            let piece = tokio::time::timeout(patience, opened.piece()).await;
+            let piece = match silence {
+                Some(limit) => tokio::time::timeout(limit, opened.piece()).await,
+                None => Ok(opened.piece().await),
+            };
             let Some(piece) = piece.unwrap_or(Err(FetchFailure::TimedOut))? else { return Ok(None) };
             stream.push(&piece).map_err(|_| FetchFailure::TooLarge)?;
         }

@@ -1,0 +1,441 @@
+//! What a program is allowed at one MCP server, shared by all its requests: one of them authorizes, the others wait.
+//!
+//! Nothing is locked while a peer, a person or a store is waited for. Whoever authorizes takes the access out, and a task
+//! of its own puts it back: a request that is given up in the meantime costs nobody the session.
+//!
+//! ```text
+//!   request ─▶ token ──▶ reply, 401 or 403 ──▶ taken ─▶ refresh, login ─▶ put back ─▶ the request once more
+//!                                  others wait ──┘                           └──▶ with the new token
+//! ```
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mcp_authz::client::{Ready, Session, StepUp};
+use mcp_authz::identifier::{Issuer, ResourceId};
+use mcp_authz::message::exchange::Reply;
+use mcp_authz::step::Failed;
+use mcp_authz::time::{Duration, OffsetDateTime};
+use tokio::sync::watch;
+
+use super::connection::SendError;
+use super::driver::{Driver, Refreshed};
+
+/// A token that ends so soon is renewed before it is sent.
+const MARGIN: Duration = Duration::seconds(30);
+
+/// So long no early renewal is tried after a new token, or after one that failed: the token is still good.
+const PAUSE: Duration = Duration::seconds(15);
+
+/// What is known of the authorization at this server.
+#[derive(Debug)]
+pub(super) enum Access {
+    None,
+    Ready(Ready),
+    Session(Session),
+}
+
+/// The access of one server.
+pub(super) struct Shared {
+    pub(super) driver: Driver,
+    pub(super) server: ResourceId,
+    state: Mutex<State>,
+    /// Tells those who wait that the access was put back.
+    put_back: watch::Sender<()>,
+}
+
+struct State {
+    /// Nothing while somebody authorizes.
+    access: Option<Access>,
+    /// How many sessions there were: a request that was refused with an older one is repeated with the newest.
+    grants: u64,
+    /// Why there was none, the last time.
+    failure: Option<Arc<str>>,
+    /// No early renewal before then.
+    renew_after: Option<OffsetDateTime>,
+}
+
+/// What one request may still cause: at most one refresh and one login (MCP scope challenge handling).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tries {
+    refresh: bool,
+    login: bool,
+    /// How often it may be repeated because others got a new token.
+    others: u8,
+}
+
+impl Default for Tries {
+    fn default() -> Self {
+        Self { refresh: true, login: true, others: 3 }
+    }
+}
+
+/// What a request was sent with.
+pub(super) struct Used<T> {
+    pub(super) with: Option<T>,
+    grants: u64,
+}
+
+/// What becomes of a request that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// There is another token: once more.
+    Repeat,
+    /// The answer stands.
+    Stands,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(driver: Driver, server: ResourceId) -> Self {
+        let state = State { access: Some(Access::None), grants: 0, failure: None, renew_after: None };
+        Self { driver, server, state: Mutex::new(state), put_back: watch::Sender::new(()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is replaced whole: a panic elsewhere leaves none half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the session, if there is one at rest.
+    pub(super) fn session<T>(&self, look: impl FnOnce(&Session) -> T) -> Option<T> {
+        match &self.state().access {
+            Some(Access::Session(session)) => Some(look(session)),
+            Some(Access::None | Access::Ready(_)) | None => None,
+        }
+    }
+
+    /// Puts a session of an earlier process there.
+    pub(super) fn begin_with(&self, session: Session) {
+        let mut state = self.state();
+        state.access = Some(Access::Session(session));
+        state.grants = state.grants.saturating_add(1);
+    }
+
+    /// Takes the access out, once nobody authorizes.
+    pub(super) async fn take(self: &Arc<Self>) -> Taken {
+        let mut put_back = self.put_back.subscribe();
+        loop {
+            if let Some(access) = self.state().access.take() {
+                return Taken { shared: Arc::clone(self), access, granted: false, failure: None };
+            }
+            // The sender lives as long as `self`.
+            let _ = put_back.changed().await;
+        }
+    }
+
+    /// What the next request goes with, made by `attach` from the session. Waits while somebody authorizes, and renews a
+    /// token that is about to end.
+    pub(super) async fn attach<T>(
+        self: &Arc<Self>,
+        attach: impl Fn(&Session) -> Result<T, SendError>,
+    ) -> Result<Used<T>, SendError> {
+        let mut put_back = self.put_back.subscribe();
+        let mut renewed = false;
+        loop {
+            let now = self.driver.now();
+            let found = {
+                let state = self.state();
+                match &state.access {
+                    None => None,
+                    Some(Access::Session(session)) if !renewed && state.renews(session, now) => Some(None),
+                    Some(Access::Session(session)) => {
+                        Some(Some(Used { with: Some(attach(session)?), grants: state.grants }))
+                    }
+                    Some(Access::None | Access::Ready(_)) => {
+                        Some(Some(Used { with: None, grants: state.grants }))
+                    }
+                }
+            };
+            match found {
+                Some(Some(used)) => return Ok(used),
+                Some(None) => {
+                    renewed = true;
+                    self.renew_early().await;
+                }
+                None => {
+                    let _ = put_back.changed().await;
+                }
+            }
+        }
+    }
+
+    /// Renews a token that is about to end. If that comes to nothing the request goes out with what there is.
+    async fn renew_early(self: &Arc<Self>) {
+        let mut taken = self.take().await;
+        let now = self.driver.now();
+        // Somebody may have renewed it in the meantime.
+        let due = matches!(&taken.access, Access::Session(session) if self.state().renews(session, now));
+        if due {
+            let renewing = async move {
+                let failed = taken.refresh().await.err();
+                if failed.is_some() {
+                    taken.shared.state().renew_after = Some(now.saturating_add(PAUSE));
+                }
+            };
+            let _ = tokio::spawn(renewing).await;
+        }
+    }
+
+    /// Answers a 401 or 403 to a request that was sent with `used`.
+    pub(super) async fn challenged<T>(
+        self: &Arc<Self>,
+        used: &Used<T>,
+        operation: &str,
+        reply: &Reply,
+        tries: &mut Tries,
+    ) -> Result<Verdict, SendError> {
+        let mut put_back = self.put_back.subscribe();
+        let mut waited = false;
+        loop {
+            match self.turn(used.grants, waited, tries) {
+                Some(Turn::Repeat) => return Ok(Verdict::Repeat),
+                Some(Turn::Failed(why)) => return Err(SendError::Elsewhere(why)),
+                Some(Turn::Ours(taken)) => {
+                    return taken.answer(operation.to_owned(), reply.clone(), tries).await;
+                }
+                None => {
+                    waited = true;
+                    let _ = put_back.changed().await;
+                }
+            }
+        }
+    }
+
+    /// Whose turn it is to answer a challenge to a request that was sent after so many grants; nothing while somebody
+    /// authorizes.
+    fn turn(self: &Arc<Self>, grants: u64, waited: bool, tries: &mut Tries) -> Option<Turn> {
+        let mut state = self.state();
+        // Another request got a new token since this one was sent.
+        let newer = state.grants != grants && matches!(state.access, Some(Access::Session(_)));
+        if newer && tries.others > 0 {
+            tries.others = tries.others.saturating_sub(1);
+            return Some(Turn::Repeat);
+        }
+        let access = state.access.take()?;
+        // Another was refused what this one would ask for: the person is not asked twice.
+        if let Some(why) = state.failure.clone().filter(|_| waited) {
+            state.access = Some(access);
+            return Some(Turn::Failed(why));
+        }
+        Some(Turn::Ours(Taken { shared: Arc::clone(self), access, granted: false, failure: None }))
+    }
+}
+
+enum Turn {
+    Repeat,
+    Failed(Arc<str>),
+    Ours(Taken),
+}
+
+impl State {
+    fn renews(&self, session: &Session, now: OffsetDateTime) -> bool {
+        session.can_refresh()
+            && session.is_expired(now, MARGIN)
+            && self.renew_after.is_none_or(|after| now >= after)
+    }
+}
+
+/// The access, taken out by the one who authorizes. Dropped, it goes back.
+pub(super) struct Taken {
+    shared: Arc<Shared>,
+    access: Access,
+    granted: bool,
+    failure: Option<Arc<str>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.access = Some(std::mem::replace(&mut self.access, Access::None));
+        state.failure = self.failure.take();
+        if self.granted {
+            state.grants = state.grants.saturating_add(1);
+            // A server whose tokens live for less than the margin is not asked for one at each request.
+            state.renew_after = Some(self.shared.driver.now().saturating_add(PAUSE));
+        }
+        drop(state);
+        self.shared.put_back.send_replace(());
+    }
+}
+
+impl Taken {
+    /// Leaves nothing behind; the session comes out, if there is one.
+    pub(super) fn into_session(mut self) -> Option<Session> {
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::Session(session) => Some(session),
+            other => {
+                self.access = other;
+                None
+            }
+        }
+    }
+
+    /// Authorizes in a task of its own: whoever asked for it may be gone before it ends.
+    async fn answer(
+        mut self,
+        operation: String,
+        reply: Reply,
+        tries: &mut Tries,
+    ) -> Result<Verdict, SendError> {
+        let mut left = *tries;
+        let authorizing = async move {
+            let ended = self.authorize(&operation, &reply, &mut left).await;
+            self.failure = ended.as_ref().err().map(|error| error.to_string().into());
+            drop(self);
+            (ended, left)
+        };
+        let (ended, left) = tokio::spawn(authorizing).await.map_err(|_| SendError::Interrupted)?;
+        *tries = left;
+        ended
+    }
+
+    async fn authorize(
+        &mut self,
+        operation: &str,
+        reply: &Reply,
+        tries: &mut Tries,
+    ) -> Result<Verdict, SendError> {
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::None if tries.login => {
+                tries.login = false;
+                let ready = self.shared.driver.prepare(&self.shared.server, reply).await?;
+                self.login(ready).await
+            }
+            Access::Ready(ready) if tries.login => {
+                tries.login = false;
+                self.authorize_anew(ready, reply).await
+            }
+            Access::Session(session) => self.widen(session, operation, reply, tries).await,
+            access => {
+                self.access = access;
+                Ok(Verdict::Stands)
+            }
+        }
+    }
+
+    /// What the core makes of a refusal of this session's token.
+    async fn widen(
+        &mut self,
+        session: Session,
+        operation: &str,
+        reply: &Reply,
+        tries: &mut Tries,
+    ) -> Result<Verdict, SendError> {
+        match self.shared.driver.challenged(session, operation, reply) {
+            Ok(StepUp::Refresh(session)) if tries.refresh => {
+                tries.refresh = false;
+                match self.shared.driver.refresh(session).await {
+                    Refreshed::Ended(Failed { state, .. }) if tries.login => {
+                        tries.login = false;
+                        self.authorize_anew(state, reply).await
+                    }
+                    refreshed => self.settle(refreshed),
+                }
+            }
+            Ok(StepUp::Authorize(ready)) if tries.login => {
+                tries.login = false;
+                match reply.status() {
+                    401 => self.authorize_anew(ready, reply).await,
+                    _ => self.login(ready).await,
+                }
+            }
+            // A fresh token is not taken either: the server's answer stands, unless it is another authorization server's
+            // tokens that it takes now.
+            Ok(StepUp::Refresh(session)) => {
+                let moved = match tries.login {
+                    true => self.moved(session.issuer(), reply).await,
+                    false => Ok(None),
+                };
+                match moved {
+                    Ok(Some(ready)) => {
+                        tries.login = false;
+                        self.login(ready.counting_on(&session.into_ready())).await
+                    }
+                    Ok(None) => {
+                        self.access = Access::Session(session);
+                        Ok(Verdict::Stands)
+                    }
+                    Err(error) => {
+                        self.access = Access::Session(session);
+                        Err(error)
+                    }
+                }
+            }
+            Ok(StepUp::Authorize(ready)) => {
+                self.access = Access::Ready(ready);
+                Ok(Verdict::Stands)
+            }
+            Err(Failed { error, state }) => {
+                self.access = Access::Session(state);
+                Err(SendError::Denied(error))
+            }
+        }
+    }
+
+    async fn moved(&self, issuer: &Issuer, reply: &Reply) -> Result<Option<Ready>, SendError> {
+        Ok(self.shared.driver.moved(issuer, &self.shared.server, reply).await?)
+    }
+
+    /// Logs in again after a grant came to nothing, at the server the resource names by now.
+    async fn authorize_anew(&mut self, ready: Ready, reply: &Reply) -> Result<Verdict, SendError> {
+        match self.moved(ready.issuer(), reply).await {
+            Ok(Some(moved)) => self.login(moved.counting_on(&ready)).await,
+            Ok(None) => self.login(ready).await,
+            Err(error) => {
+                self.access = Access::Ready(ready);
+                Err(error)
+            }
+        }
+    }
+
+    async fn login(&mut self, ready: Ready) -> Result<Verdict, SendError> {
+        match self.shared.driver.login(ready).await {
+            Ok(session) => Ok(self.hold(session)),
+            Err(Failed { error, state }) => {
+                self.access = state.map_or(Access::None, Access::Ready);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Exchanges the refresh token; without a session there is nothing to do.
+    pub(super) async fn refresh(&mut self) -> Result<Verdict, SendError> {
+        match std::mem::replace(&mut self.access, Access::None) {
+            Access::Session(session) => {
+                let refreshed = self.shared.driver.refresh(session).await;
+                self.settle(refreshed)
+            }
+            other => {
+                self.access = other;
+                Ok(Verdict::Stands)
+            }
+        }
+    }
+
+    fn settle(&mut self, refreshed: Refreshed) -> Result<Verdict, SendError> {
+        match refreshed {
+            Refreshed::Renewed(session) => Ok(self.hold(session)),
+            Refreshed::Kept(Failed { error, state }) => {
+                self.access = Access::Session(state);
+                Err(error.into())
+            }
+            Refreshed::Ended(Failed { error, state }) => {
+                self.access = Access::Ready(state);
+                Err(SendError::Denied(error))
+            }
+            Refreshed::Lost(error) => Err(error.into()),
+        }
+    }
+
+    fn hold(&mut self, session: Session) -> Verdict {
+        self.access = Access::Session(session);
+        self.granted = true;
+        Verdict::Repeat
+    }
+}
