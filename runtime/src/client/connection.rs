@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue, Method};
 use mcp_authz::client::Session;
 use mcp_authz::error::Error;
 use mcp_authz::identifier::{InvalidIdentifier, ResourceId, ScopeSet};
-use mcp_authz::limits;
 use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
 
 use super::access::{Shared, Tries, Verdict};
@@ -18,6 +17,9 @@ use super::driver::{Driver, LoginError};
 use super::event::ClientEvent;
 use super::fetch::{Outgoing, reply_of, secret_header};
 pub use super::reply::{McpReply, OpenReply};
+
+/// What a reply or a message of an event stream may have without [`Connection::max_bytes`]: tools return pictures.
+const MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// One request, to be sent once or, after an authorization, twice.
 #[derive(Debug, Clone)]
@@ -40,6 +42,21 @@ impl McpRequest {
         let accept = HeaderValue::from_static("application/json, text/event-stream");
         headers.insert(http::header::ACCEPT, accept);
         Self { operation: operation.into(), method: Method::POST, headers, body: message.into() }
+    }
+
+    /// A POST of one JSON-RPC message, named by its method and the tool, prompt or resource it is about.
+    pub fn of_message(message: impl Into<Vec<u8>>) -> Self {
+        let message = message.into();
+        let parsed: serde_json::Value = serde_json::from_slice(&message).unwrap_or_default();
+        let text = |value: Option<&serde_json::Value>| Some(value?.as_str()?.to_owned());
+        let params = parsed.get("params");
+        let about = ["name", "uri"].iter().find_map(|name| text(params?.get(name)));
+        let operation = match (text(parsed.get("method")), about) {
+            (Some(method), Some(about)) => format!("{method} {about}"),
+            (Some(method), None) => method,
+            (None, _) => "response".to_owned(),
+        };
+        Self::json_rpc(operation, message)
     }
 }
 
@@ -83,12 +100,7 @@ impl Connection {
         let url = url.into();
         let server = ResourceId::from_server_url(&url)?;
         let shared = Arc::new(Shared::new(driver, server));
-        Ok(Self {
-            shared,
-            url: url.into(),
-            max_bytes: limits::DOCUMENT_BYTES,
-            patience: Duration::from_secs(60),
-        })
+        Ok(Self { shared, url: url.into(), max_bytes: MESSAGE_BYTES, patience: Duration::from_secs(60) })
     }
 
     /// Goes on with a session of an earlier process.
@@ -98,7 +110,7 @@ impl Connection {
         self
     }
 
-    /// Reads replies, or each message of an event stream, up to so many bytes; without this call 64 KiB.
+    /// Reads replies, or each message of an event stream, up to so many bytes; without this call 16 MiB.
     #[must_use]
     pub fn max_bytes(self, max_bytes: usize) -> Self {
         Self { max_bytes, ..self }
@@ -109,6 +121,11 @@ impl Connection {
     #[must_use]
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The URL the person gave.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Looks at the session; `None` where there is none, or somebody is authorizing.

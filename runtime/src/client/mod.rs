@@ -12,4 +12,6 @@ pub mod fetch;
 pub mod keeper;
 mod reply;
 pub mod resolver;
+#[cfg(feature = "rmcp")]
+pub mod rmcp;
 pub mod user_agent;

@@ -72,6 +72,11 @@ impl OpenReply {
         &self.headers
     }
 
+    /// Whether the messages come as an event stream.
+    pub fn is_event_stream(&self) -> bool {
+        matches!(self.content, Content::Events { .. })
+    }
+
     /// The body, as far as there is one that is no event stream.
     pub(super) fn body(&self) -> &[u8] {
         match &self.content {
