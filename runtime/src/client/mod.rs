@@ -3,12 +3,12 @@
 pub mod browser;
 pub mod callback;
 pub mod connection;
+pub mod credentials;
 mod discovery;
 pub mod driver;
 pub mod event;
 pub mod event_stream;
 pub mod fetch;
-pub mod keeper;
 mod reply;
 pub mod resolver;
 pub mod user_agent;
