@@ -15,11 +15,12 @@ use mcp_authz::authorization_server::{
 };
 use mcp_authz::client::{
     ClaimRefresh, Client, CommitRefresh, Configuration as ClientConfiguration, DiscardSession, OpenUserAgent,
-    PersistSession, RecordVersion, RefreshClaim, RefreshCommitted, ReleaseClaim, SessionDiscarded,
+    PersistSession, RefreshClaim, RefreshCommitted, RegistrationRecord, ReleaseClaim, SessionDiscarded,
     SessionPersisted,
 };
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
 use mcp_authz::jose::Algorithm;
+use mcp_authz::sealer::Sealer;
 use mcp_authz::syntax::form;
 use mcp_authz_tokio::BoxFuture;
 use mcp_authz_tokio::authorization_server::AuthorizationServerHost;
@@ -27,10 +28,12 @@ use mcp_authz_tokio::authorization_server::people::LocalUser;
 use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
+use mcp_authz_tokio::client::credentials::{
+    CredentialStore, Joining, KeptSession, MemoryStore as CredentialsInMemory, StoreFailed, Stored,
+};
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
-use mcp_authz_tokio::client::keeper::{KeepFailed, SessionKeeper};
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::store::memory::MemoryStore;
@@ -105,42 +108,74 @@ impl UserAgent for Browser {
 
 /// Counts the sessions it is given to keep, and fails from the given one on.
 #[derive(Debug, Clone)]
-struct Keeper {
+struct Failing {
+    store: CredentialsInMemory,
     kept: Arc<AtomicUsize>,
     fails_from: usize,
 }
 
-impl Keeper {
-    fn keeps<'a, T: Send + 'a>(&self, receipt: T) -> BoxFuture<'a, Result<T, KeepFailed>> {
-        let number = self.kept.fetch_add(1, Ordering::SeqCst);
-        let failed = number >= self.fails_from;
-        Box::pin(std::future::ready(if failed {
-            Err(KeepFailed("the disk is full".into()))
+impl Failing {
+    fn keeps<'a, T: Send + 'a>(&self, kept: Stored<'a, T>) -> Stored<'a, T> {
+        let failed = self.kept.fetch_add(1, Ordering::SeqCst) >= self.fails_from;
+        if failed {
+            Box::pin(std::future::ready(Err(StoreFailed::Place("the disk is full".into()))))
         } else {
-            Ok(receipt)
-        }))
+            kept
+        }
     }
 }
 
-impl SessionKeeper for Keeper {
-    fn keep(&self, action: PersistSession) -> BoxFuture<'_, Result<SessionPersisted, KeepFailed>> {
-        self.keeps(action.persisted(RecordVersion::new(1)))
+impl CredentialStore for Failing {
+    fn sealer(&self) -> &(dyn Sealer + Send + Sync) {
+        self.store.sealer()
     }
 
-    fn claim(&self, action: ClaimRefresh) -> BoxFuture<'_, Result<RefreshClaim, KeepFailed>> {
-        Box::pin(std::future::ready(Ok(action.claimed(1))))
+    fn keep(&self, action: PersistSession) -> Stored<'_, SessionPersisted> {
+        self.keeps(self.store.keep(action))
     }
 
-    fn commit(&self, action: CommitRefresh) -> BoxFuture<'_, Result<RefreshCommitted, KeepFailed>> {
-        self.keeps(action.committed(RecordVersion::new(2)))
+    fn claim(&self, action: ClaimRefresh) -> Stored<'_, RefreshClaim> {
+        self.store.claim(action)
     }
 
-    fn discard(&self, action: DiscardSession) -> BoxFuture<'_, Result<SessionDiscarded, KeepFailed>> {
-        Box::pin(std::future::ready(Ok(action.discarded())))
+    fn commit(&self, action: CommitRefresh) -> Stored<'_, RefreshCommitted> {
+        self.keeps(self.store.commit(action))
     }
 
-    fn release(&self, _: ReleaseClaim) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
+    fn discard(&self, action: DiscardSession) -> Stored<'_, SessionDiscarded> {
+        self.store.discard(action)
+    }
+
+    fn release(&self, action: ReleaseClaim) -> BoxFuture<'_, ()> {
+        self.store.release(action)
+    }
+
+    fn sessions(&self) -> Stored<'_, Vec<KeptSession>> {
+        self.store.sessions()
+    }
+
+    fn remove(&self, issuer: &Issuer, resource: &ResourceId) -> Stored<'_, bool> {
+        self.store.remove(issuer, resource)
+    }
+
+    fn registration(&self, issuer: &Issuer) -> Stored<'_, Option<RegistrationRecord>> {
+        self.store.registration(issuer)
+    }
+
+    fn keep_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {
+        self.store.keep_registration(record)
+    }
+
+    fn forget_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {
+        self.store.forget_registration(record)
+    }
+
+    fn step_ups(&self, server: &ResourceId) -> Stored<'_, Option<Vec<u8>>> {
+        self.store.step_ups(server)
+    }
+
+    fn join_step_ups(&self, server: &ResourceId, join: Joining) -> Stored<'_, ()> {
+        self.store.join_step_ups(server, join)
     }
 }
 
@@ -199,12 +234,11 @@ async fn world(person: Person, takes: usize, fails_from: usize) -> World {
     let redirect_uri = listener.redirect_uri("/callback").unwrap();
     let client = Client::new(ClientConfiguration::new("A client", redirect_uri));
     let browser = Browser { person, strays: Arc::default() };
-    let keeper = Keeper { kept: Arc::default(), fails_from };
-    let (strays, kept) = (Arc::clone(&browser.strays), Arc::clone(&keeper.kept));
+    let store = Failing { store: CredentialsInMemory::new(), kept: Arc::default(), fails_from };
+    let (strays, kept) = (Arc::clone(&browser.strays), Arc::clone(&store.kept));
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
-    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, browser)
-        .keeper(keeper)
+    let driver = Driver::builder_over(Arc::new(store), client, Fetcher::new().unwrap(), listener, browser)
         .patience(Duration::from_millis(if person == Person::Leaves { 200 } else { 10_000 }))
         .observer(move |event: ClientEvent<'_>| seen.lock().unwrap().push(format!("{event:?}")))
         .build();
@@ -251,7 +285,7 @@ async fn a_session_is_kept_before_it_is_used_and_again_at_each_rotation() {
 #[tokio::test]
 async fn a_session_that_cannot_be_kept_is_not_used() {
     let world = world(Person::Allows, usize::MAX, 0).await;
-    assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Keep(_)))));
+    assert!(matches!(world.call().await, Err(SendError::Login(LoginError::Store(_)))));
     assert_eq!(world.requests(), [false]);
     assert!(world.connection.session(|_| ()).is_none());
 }

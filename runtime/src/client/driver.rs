@@ -29,9 +29,11 @@ use tokio::sync::Mutex;
 
 use super::browser::BrowserFailed;
 use super::callback::{CallbackListener, ListenError, WaitingBrowser, WaitingLogin};
+#[cfg(feature = "aws-lc-rs")]
+use super::credentials::MemoryStore;
+use super::credentials::{CredentialStore, StoreFailed};
 use super::event::{ClientEvent, EvidenceValue};
 use super::fetch::Fetcher;
-use super::keeper::{InMemory, KeepFailed, SessionKeeper};
 use super::user_agent::UserAgent;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
@@ -71,9 +73,9 @@ pub enum LoginError {
     /// The browser did not come back.
     #[error("{0}")]
     Listener(#[from] ListenError),
-    /// The session could not be kept.
+    /// The store of the credentials failed.
     #[error("{0}")]
-    Keep(#[from] KeepFailed),
+    Store(#[from] StoreFailed),
     /// Another process is refreshing the session, and did not come to an end.
     #[error("another program of this person is refreshing the session; try again")]
     Busy,
@@ -108,7 +110,7 @@ struct Parts {
     fetcher: Fetcher,
     listener: Mutex<CallbackListener>,
     user_agent: Box<dyn UserAgent>,
-    keeper: Box<dyn SessionKeeper>,
+    store: Arc<dyn CredentialStore>,
     signer: Option<Arc<dyn Signer>>,
     clock: Arc<dyn Clock>,
     core: CoreTime,
@@ -134,13 +136,6 @@ impl fmt::Debug for DriverBuilder {
 }
 
 impl DriverBuilder {
-    /// Keeps sessions there.
-    #[must_use]
-    pub fn keeper(mut self, keeper: impl SessionKeeper) -> Self {
-        self.0.keeper = Box::new(keeper);
-        self
-    }
-
     /// Signs client assertions there: for an identity that authenticates with `private_key_jwt`.
     #[must_use]
     pub fn signer(mut self, signer: Arc<dyn Signer>) -> Self {
@@ -201,8 +196,20 @@ impl DriverBuilder {
 }
 
 impl Driver {
-    /// A driver for `client`, whose redirect URI is one of `listener`'s.
+    /// A driver for `client`, whose redirect URI is one of `listener`'s, with credentials that end with the process.
+    #[cfg(feature = "aws-lc-rs")]
     pub fn builder(
+        client: Client,
+        fetcher: Fetcher,
+        listener: CallbackListener,
+        user_agent: impl UserAgent,
+    ) -> DriverBuilder {
+        Self::builder_over(Arc::new(MemoryStore::new()), client, fetcher, listener, user_agent)
+    }
+
+    /// A driver for `client`, whose redirect URI is one of `listener`'s, with credentials in `store`.
+    pub fn builder_over(
+        store: Arc<dyn CredentialStore>,
         client: Client,
         fetcher: Fetcher,
         listener: CallbackListener,
@@ -213,7 +220,7 @@ impl Driver {
             fetcher,
             listener: Mutex::new(listener),
             user_agent: Box::new(user_agent),
-            keeper: Box::new(InMemory),
+            store,
             signer: None,
             clock: Arc::new(SystemClock),
             core: CoreTime::default(),
@@ -232,6 +239,11 @@ impl Driver {
     /// The client.
     pub fn client(&self) -> &Client {
         &self.0.client
+    }
+
+    /// Where the credentials lie.
+    pub fn store(&self) -> &dyn CredentialStore {
+        &*self.0.store
     }
 
     /// The time spent in the core.
@@ -366,7 +378,7 @@ impl Driver {
     async fn keep(&self, step: Step<PersistSession, AwaitingPersisted>) -> Result<Session, LoginError> {
         let (action, waiting) = step.into_parts();
         self.observe(ClientEvent::Keeping(&action));
-        let receipt = self.0.keeper.keep(action).await?;
+        let receipt = self.0.store.keep(action).await?;
         let session = self.0.core.measure(|| waiting.persisted(receipt)).map_err(|failed| failed.error)?;
         self.observe(ClientEvent::Established(&session));
         Ok(session)
@@ -405,7 +417,7 @@ impl Driver {
                 Err(Failed { error, state }) => return Refreshed::Kept(failed(error, state)),
             };
             self.observe(ClientEvent::Claiming(&claim));
-            let receipt = match self.0.keeper.claim(claim).await {
+            let receipt = match self.0.store.claim(claim).await {
                 Ok(receipt) => receipt,
                 Err(error) => return Refreshed::Kept(failed(error, waiting.store_failed())),
             };
@@ -426,7 +438,7 @@ impl Driver {
                 }
                 Ok(ClaimOutcome::Ended(failed)) => return self.ended(failed),
                 Ok(ClaimOutcome::Kept(Failed { error, state }, release)) => {
-                    self.0.keeper.release(release).await;
+                    self.0.store.release(release).await;
                     return Refreshed::Kept(failed(error, state));
                 }
                 Err(foreign) => return Refreshed::Kept(failed(foreign.error, foreign.state.store_failed())),
@@ -439,7 +451,7 @@ impl Driver {
         let now = self.now();
         match self.0.core.measure(|| waiting.receive(reply, now)) {
             RefreshOutcome::Kept(Failed { error, state }, release) => {
-                self.0.keeper.release(release).await;
+                self.0.store.release(release).await;
                 Refreshed::Kept(failed(error, state))
             }
             RefreshOutcome::Ended(step) => self.discard(step).await,
@@ -452,7 +464,7 @@ impl Driver {
         loop {
             let (action, waiting) = step.into_parts();
             self.observe(ClientEvent::Committing(&action));
-            match self.0.keeper.commit(action).await {
+            match self.0.store.commit(action).await {
                 Ok(receipt) => match self.0.core.measure(|| waiting.committed(receipt)) {
                     Ok(settled) => return self.settled(settled),
                     Err(failed) => return Refreshed::Lost(failed.error.into()),
@@ -471,7 +483,7 @@ impl Driver {
         let mut attempts = 0_u32;
         loop {
             let (action, waiting) = step.into_parts();
-            match self.0.keeper.discard(action).await {
+            match self.0.store.discard(action).await {
                 Ok(receipt) => match self.0.core.measure(|| waiting.discarded(receipt)) {
                     Ok(settled) => return self.settled(settled),
                     Err(failed) => return Refreshed::Lost(failed.error.into()),

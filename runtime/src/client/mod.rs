@@ -4,12 +4,12 @@ mod access;
 pub mod browser;
 pub mod callback;
 pub mod connection;
+pub mod credentials;
 mod discovery;
 pub mod driver;
 pub mod event;
 pub mod event_stream;
 pub mod fetch;
-pub mod keeper;
 mod reply;
 pub mod resolver;
 #[cfg(feature = "rmcp")]
