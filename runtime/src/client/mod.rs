@@ -9,6 +9,7 @@ pub mod driver;
 pub mod event;
 pub mod event_stream;
 pub mod fetch;
+pub mod logout;
 mod reply;
 pub mod resolver;
 pub mod user_agent;
