@@ -8,9 +8,10 @@ use alloc::string::String;
 use core::fmt;
 
 use super::RegistrationRecord;
+use super::discovery::Target;
 use super::endpoint::{Body, EndpointCall};
 use super::record::CallbackRecord;
-use super::registration::{Identity, IdentityKind, Server};
+use super::registration::{ChoosingIdentity, Identity, IdentityKind, Server};
 use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
 use crate::entropy::Entropy;
 use crate::error::{
@@ -47,7 +48,19 @@ pub(crate) struct Prepared {
 impl Ready {
     pub(crate) fn new(server: Server, identity: Identity) -> Self {
         let wanted = server.target.challenge_scope.clone().unwrap_or_default();
-        Self(Box::new(Prepared { server, identity, wanted, ledger: StepUpLedger::default() }))
+        let ledger = server.target.ledger.clone();
+        Self(Box::new(Prepared { server, identity, wanted, ledger }))
+    }
+
+    /// Goes back to the choice of an identity: the authorization server does not know this one any more
+    /// ([`Remedy::Reregister`](crate::error::Remedy::Reregister)). The scopes asked for and the step-ups counted so far
+    /// go along.
+    pub fn choose_identity(self) -> ChoosingIdentity {
+        let Prepared { server, wanted, ledger, .. } = *self.0;
+        let challenge_scope = (!wanted.is_empty()).then_some(wanted);
+        // D33: a server that forgets its clients does not begin to count anew by that.
+        let target = Target { challenge_scope, ledger, ..server.target };
+        ChoosingIdentity::new(target, server.issuer, server.metadata)
     }
 
     /// Counts step-ups on from an earlier authorization for the same server: one that names another authorization

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
+use super::session::StepUpLedger;
 use super::{Client, PreRegistered, addresses_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
@@ -355,6 +356,7 @@ impl ChoosingIssuer {
                     listed_issuer: issuer.clone(),
                     challenge_scope,
                     resource_scopes: metadata.scopes_supported.clone(),
+                    ledger: StepUpLedger::default(),
                 };
                 let search = ServerSearch { target, metadata, asserted, current, remaining: urls, fetches };
                 Ok(Step::new(fetch, AwaitingServerMetadata(Box::new(search))))
@@ -383,6 +385,8 @@ pub(crate) struct Target {
     pub(crate) listed_issuer: Issuer,
     pub(crate) challenge_scope: Option<ScopeSet>,
     pub(crate) resource_scopes: Option<ScopeSet>,
+    /// The step-ups counted before the identity was chosen.
+    pub(crate) ledger: StepUpLedger,
 }
 
 impl Target {

@@ -432,6 +432,7 @@ fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
         listed_issuer: Issuer::new(required(object, "listed_issuer")?).map_err(|_| foreign())?,
         challenge_scope: None,
         resource_scopes,
+        ledger: StepUpLedger::default(),
     };
     let issuer = issuer_of(&target, &metadata)?;
     check_recorded(&target, &metadata)?;

@@ -4,7 +4,7 @@ use mcp_authz::client::{
     AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIdentity, ChoosingIssuer, IdentityKind, Ready,
     ResourceMetadataOutcome, ServerMetadataOutcome,
 };
-use mcp_authz::identifier::{Issuer, ResourceId};
+use mcp_authz::identifier::{ClientId, Issuer, ResourceId};
 use mcp_authz::message::exchange::{Fetch, Reply};
 use mcp_authz::step::Step;
 
@@ -101,13 +101,50 @@ impl Driver {
             IdentityKind::MetadataDocument => {
                 Ok(core.measure(|| choosing.metadata_document()).map_err(|failed| failed.error)?)
             }
-            IdentityKind::Registered => {
-                let step = core.measure(|| choosing.register()).map_err(|failed| failed.error)?;
-                let (fetch, waiting) = step.into_parts();
-                let reply = self.fetch(fetch).await;
-                Ok(core.measure(|| waiting.receive(reply)).map_err(|failed| failed.error)?)
-            }
+            IdentityKind::Registered => self.registered(choosing, None).await,
             _ => Err(LoginError::NoIdentity),
         }
+    }
+
+    /// Registers anew at a server that does not know this client's registration any more
+    /// ([`Remedy::Reregister`](mcp_authz::error::Remedy::Reregister)), unless another program has done so already. What
+    /// was asked for and counted so far goes along.
+    ///
+    /// # Errors
+    /// [`LoginError`]
+    pub async fn register_anew(&self, ready: Ready) -> Result<Ready, LoginError> {
+        let dead = ready.client_id().clone();
+        self.registered(ready.choose_identity(), Some(&dead)).await
+    }
+
+    /// The registration that is kept for the server, unless it is the one that is `dead`; else a new one, which is kept
+    /// from then on. Every server behind this authorization server uses the same.
+    async fn registered(
+        &self,
+        choosing: ChoosingIdentity,
+        dead: Option<&ClientId>,
+    ) -> Result<Ready, LoginError> {
+        let store = self.store();
+        let mut choosing = choosing;
+        // MCP-DISC-003, MCP-REG-001: looked up by the matched issuer.
+        if let Some(record) = store.registration(choosing.issuer_matched().issuer()).await? {
+            let now = self.now();
+            let kept = self.core_time().measure(|| choosing.registered(&record, store.sealer(), now));
+            choosing = match kept {
+                Ok(ready) if Some(ready.client_id()) != dead => return Ok(ready),
+                Ok(ready) => ready.choose_identity(),
+                // Of another configuration of this client, or expired.
+                Err(failed) => failed.state,
+            };
+            store.forget_registration(record).await?;
+        }
+        let step = self.core_time().measure(|| choosing.register()).map_err(|failed| failed.error)?;
+        let (fetch, waiting) = step.into_parts();
+        let reply = self.fetch(fetch).await;
+        let ready = self.core_time().measure(|| waiting.receive(reply)).map_err(|failed| failed.error)?;
+        if let Some(record) = ready.registration_record(store.sealer())? {
+            store.keep_registration(record).await?;
+        }
+        Ok(ready)
     }
 }

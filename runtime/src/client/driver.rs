@@ -18,7 +18,7 @@ use mcp_authz::client::{
     CallbackOutcome, ChoosingIssuer, ClaimOutcome, Client, CommitRefresh, DiscardSession, EndpointCall,
     ErrorResponse, IdentityKind, PersistSession, Ready, RefreshOutcome, Session, Settled, StepUp,
 };
-use mcp_authz::error::Error;
+use mcp_authz::error::{Error, PeerIncompatible, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
@@ -91,7 +91,7 @@ pub enum Refreshed {
     Kept(Failed<Session, LoginError>),
     /// The grant is over: authorize anew.
     Ended(Failed<Ready>),
-    /// The new tokens could not be kept and are gone.
+    /// The new tokens could not be kept and are gone, or the grant is over and who this client is with it: begin at a 401.
     Lost(LoginError),
 }
 
@@ -295,11 +295,24 @@ impl Driver {
         self.login(ready).await.map_err(|failed| failed.error)
     }
 
-    /// Asks the person, and waits for the browser to come back.
+    /// Asks the person, and waits for the browser to come back. Where the server turns out to have forgotten this
+    /// client's registration, it is told anew who this client is, and the person is asked once more.
     ///
     /// # Errors
     /// [`Failed`] with the state to begin again from, as far as there is one.
     pub async fn login(&self, ready: Ready) -> Result<Session, Failed<Option<Ready>, LoginError>> {
+        match self.login_once(ready).await {
+            Err(Failed { error: LoginError::Core(error), state: Some(ready) })
+                if is_forgotten(&error, &ready) =>
+            {
+                let ready = self.register_anew(ready).await.map_err(|error| failed(error, None))?;
+                self.login_once(ready).await
+            }
+            done => done,
+        }
+    }
+
+    async fn login_once(&self, ready: Ready) -> Result<Session, Failed<Option<Ready>, LoginError>> {
         let core = &self.0.core;
         // One login at a time: the listener is one, and so is the person.
         let mut listener = self.0.listener.lock().await;
@@ -385,7 +398,7 @@ impl Driver {
     }
 
     /// Sends a request to the issuer, signed first where the identity authenticates so.
-    async fn call<S>(&self, call: EndpointCall<S>) -> (S, Result<Reply, FetchFailure>) {
+    pub(super) async fn call<S>(&self, call: EndpointCall<S>) -> (S, Result<Reply, FetchFailure>) {
         let (fetch, waiting) = match call {
             EndpointCall::Fetch(step) => step.into_parts(),
             EndpointCall::Sign(step) => {
@@ -436,7 +449,7 @@ impl Driver {
                     session = same;
                     tokio::time::sleep(CLAIM_PAUSE).await;
                 }
-                Ok(ClaimOutcome::Ended(failed)) => return self.ended(failed),
+                Ok(ClaimOutcome::Ended(failed)) => return self.ended(failed).await,
                 Ok(ClaimOutcome::Kept(Failed { error, state }, release)) => {
                     self.0.store.release(release).await;
                     return Refreshed::Kept(failed(error, state));
@@ -466,7 +479,7 @@ impl Driver {
             self.observe(ClientEvent::Committing(&action));
             match self.0.store.commit(action).await {
                 Ok(receipt) => match self.0.core.measure(|| waiting.committed(receipt)) {
-                    Ok(settled) => return self.settled(settled),
+                    Ok(settled) => return self.settled(settled).await,
                     Err(failed) => return Refreshed::Lost(failed.error.into()),
                 },
                 Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
@@ -485,7 +498,7 @@ impl Driver {
             let (action, waiting) = step.into_parts();
             match self.0.store.discard(action).await {
                 Ok(receipt) => match self.0.core.measure(|| waiting.discarded(receipt)) {
-                    Ok(settled) => return self.settled(settled),
+                    Ok(settled) => return self.settled(settled).await,
                     Err(failed) => return Refreshed::Lost(failed.error.into()),
                 },
                 Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
@@ -498,30 +511,26 @@ impl Driver {
         }
     }
 
-    fn settled(&self, settled: Settled) -> Refreshed {
+    async fn settled(&self, settled: Settled) -> Refreshed {
         match settled {
             Settled::Session(session) => {
                 self.observe(ClientEvent::Established(&session));
                 Refreshed::Renewed(session)
             }
-            Settled::Ended(failed) => self.ended(failed),
+            Settled::Ended(failed) => self.ended(failed).await,
         }
     }
 
-    fn ended(&self, failed: Failed<Ready>) -> Refreshed {
+    async fn ended(&self, failed: Failed<Ready>) -> Refreshed {
         self.observe(ClientEvent::Ended(&failed.error));
-        Refreshed::Ended(failed)
-    }
-
-    /// Revokes the session's tokens at their issuer. Remove it from its store besides, whatever comes of this.
-    ///
-    /// # Errors
-    /// [`Failed`] with the session, whose tokens may still be good.
-    pub async fn revoke(&self, session: Session) -> Result<Ready, Failed<Session>> {
-        let now = self.now();
-        let call = self.0.core.measure(|| session.revoke(now, &mut OsEntropy))?;
-        let (waiting, reply) = self.call(call).await;
-        self.0.core.measure(|| waiting.receive(reply))
+        let Failed { error, state } = failed;
+        if !is_forgotten(&error, &state) {
+            return Refreshed::Ended(Failed { error, state });
+        }
+        match self.register_anew(state).await {
+            Ok(state) => Refreshed::Ended(Failed { error, state }),
+            Err(error) => Refreshed::Lost(error),
+        }
     }
 
     /// Hears what the core makes of a 401 or 403 to a request with this session's token.
@@ -548,6 +557,12 @@ impl Driver {
             parts.listener.into_inner().close().await;
         }
     }
+}
+
+/// Whether the token endpoint does not know the client that registered there (D40).
+fn is_forgotten(error: &Error, ready: &Ready) -> bool {
+    let refused = matches!(error, Error::Incompatible(PeerIncompatible::TokenRefused(_)));
+    refused && error.remedy() == Remedy::Reregister && ready.identity_kind() == IdentityKind::Registered
 }
 
 fn failed<S>(error: impl Into<LoginError>, state: S) -> Failed<S, LoginError> {

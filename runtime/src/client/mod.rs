@@ -10,6 +10,7 @@ pub mod driver;
 pub mod event;
 pub mod event_stream;
 pub mod fetch;
+pub mod logout;
 mod reply;
 pub mod resolver;
 #[cfg(feature = "rmcp")]

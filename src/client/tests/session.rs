@@ -150,6 +150,22 @@ fn another_authorization_server_does_not_begin_the_count_anew() {
     assert_eq!(after_step_up(moved, "d").unwrap_err(), Error::Peer(PeerMisbehaved::StepUpLoop));
 }
 
+// D33, D40
+#[test]
+fn a_server_that_forgets_its_clients_does_not_begin_the_count_anew() {
+    let mut session = session(&strict());
+    for scope in ["a", "b", "c"] {
+        session = after_step_up(session, scope).unwrap();
+    }
+    let forgotten = session.into_ready();
+    let asked = forgotten.scopes();
+    let (_, state) = forgotten.choose_identity().register().unwrap().into_parts();
+    let ready = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c2\"}"))).unwrap();
+    assert_eq!(ready.client_id().as_str(), "c2");
+    assert_eq!(ready.scopes(), asked);
+    assert_eq!(after_step_up(granted(ready).unwrap(), "d").unwrap_err(), PeerMisbehaved::StepUpLoop.into());
+}
+
 #[test]
 fn a_session_record_belongs_to_its_client_and_place() {
     let record = session(&strict()).record(&PlaintextRecords).unwrap();
