@@ -21,6 +21,7 @@ use mcp_authz_tokio::BoxFuture;
 use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
+use mcp_authz_tokio::client::credentials::{CredentialStore, MemoryStore};
 use mcp_authz_tokio::client::driver::Driver;
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
@@ -175,6 +176,8 @@ impl Clock for Later {
 
 struct World {
     connection: Connection,
+    /// The same server in another program that shares the store.
+    other: Connection,
     clock: Later,
     script: Shared,
     first: String,
@@ -240,11 +243,16 @@ async fn world() -> World {
     let browser =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
     let clock = Later::default();
-    let driver = Driver::builder(client, Fetcher::new().unwrap(), listener, Consenting(browser))
-        .clock(Arc::new(clock.clone()))
-        .build();
-    let connection = Connection::new(driver, format!("{origin}/mcp")).unwrap();
-    World { connection, clock, script, first, second }
+    let store: Arc<dyn CredentialStore> = Arc::new(MemoryStore::new());
+    let url = format!("{origin}/mcp");
+    let listeners = [listener, CallbackListener::bind().await.unwrap()];
+    let [connection, other] = listeners.map(|listener| {
+        let agent = Consenting(browser.clone());
+        let (store, fetcher) = (Arc::clone(&store), Fetcher::new().unwrap());
+        let driver = Driver::builder_over(store, client.clone(), fetcher, listener, agent);
+        Connection::new(driver.clock(Arc::new(clock.clone())).build(), url.as_str()).unwrap()
+    });
+    World { connection, other, clock, script, first, second }
 }
 
 impl World {
@@ -381,6 +389,25 @@ async fn requests_at_the_same_time_cost_one_login_and_later_one_refresh() {
     assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
     world.script(|script| script.takes = "first-token-2".into());
     assert!(at_once(&world, 12).await.into_iter().all(|status| status.unwrap() == 200));
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "token"]);
+}
+
+#[tokio::test]
+async fn a_session_of_another_program_is_taken_up_before_the_person_is_asked() {
+    let world = world().await;
+    world.script(|script| script.gives_refresh_tokens = true);
+    assert_eq!(world.call().await.unwrap(), 200);
+    let elsewhere = world.other.send(&World::request()).await.unwrap();
+    assert_eq!(elsewhere.status, 200);
+    assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
+    // Begun before there was a session, and asked again when there is one.
+    drop(world.connection.take_session().await.unwrap());
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.reached("first"), ["register", "authorize", "token"]);
+    // What one renews is the other's as well: the token that was retired is not sent.
+    world.script(|script| script.takes = "first-token-2".into());
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.other.send(&World::request()).await.unwrap().status, 200);
     assert_eq!(world.reached("first"), ["register", "authorize", "token", "token"]);
 }
 

@@ -19,7 +19,7 @@ use mcp_authz::time::{Duration, OffsetDateTime};
 use tokio::sync::watch;
 
 use super::connection::SendError;
-use super::driver::{Driver, Refreshed};
+use super::driver::{Driver, LoginError, Refreshed};
 
 /// A token that ends so soon is renewed before it is sent.
 const MARGIN: Duration = Duration::seconds(30);
@@ -51,13 +51,17 @@ struct State {
     grants: u64,
     /// Why there was none, the last time.
     failure: Option<Arc<str>>,
+    /// Whether the store was asked for a session of an earlier process.
+    resumed: bool,
     /// No early renewal before then.
     renew_after: Option<OffsetDateTime>,
 }
 
-/// What one request may still cause: at most one refresh and one login (MCP scope challenge handling).
+/// What one request may still cause: at most one look into the store, one refresh and one login (MCP scope challenge
+/// handling).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tries {
+    resume: bool,
     refresh: bool,
     login: bool,
     /// How often it may be repeated because others got a new token.
@@ -66,7 +70,7 @@ pub(super) struct Tries {
 
 impl Default for Tries {
     fn default() -> Self {
-        Self { refresh: true, login: true, others: 3 }
+        Self { resume: true, refresh: true, login: true, others: 3 }
     }
 }
 
@@ -93,7 +97,13 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(driver: Driver, server: ResourceId) -> Self {
-        let state = State { access: Some(Access::None), grants: 0, failure: None, renew_after: None };
+        let state = State {
+            access: Some(Access::None),
+            grants: 0,
+            failure: None,
+            resumed: false,
+            renew_after: None,
+        };
         Self { driver, server, state: Mutex::new(state), put_back: watch::Sender::new(()) }
     }
 
@@ -114,6 +124,7 @@ impl Shared {
     pub(super) fn begin_with(&self, session: Session) {
         let mut state = self.state();
         state.access = Some(Access::Session(session));
+        state.resumed = true;
         state.grants = state.grants.saturating_add(1);
     }
 
@@ -122,7 +133,7 @@ impl Shared {
         let mut put_back = self.put_back.subscribe();
         loop {
             if let Some(access) = self.state().access.take() {
-                return Taken { shared: Arc::clone(self), access, granted: false, failure: None };
+                return Taken::new(self, access);
             }
             // The sender lives as long as `self`.
             let _ = put_back.changed().await;
@@ -138,31 +149,46 @@ impl Shared {
         let mut put_back = self.put_back.subscribe();
         let mut renewed = false;
         loop {
-            let now = self.driver.now();
-            let found = {
-                let state = self.state();
-                match &state.access {
-                    None => None,
-                    Some(Access::Session(session)) if !renewed && state.renews(session, now) => Some(None),
-                    Some(Access::Session(session)) => {
-                        Some(Some(Used { with: Some(attach(session)?), grants: state.grants }))
-                    }
-                    Some(Access::None | Access::Ready(_)) => {
-                        Some(Some(Used { with: None, grants: state.grants }))
-                    }
-                }
-            };
-            match found {
-                Some(Some(used)) => return Ok(used),
-                Some(None) => {
+            match self.next(&attach, renewed)? {
+                Next::Send(used) => return Ok(used),
+                Next::Resume => self.resume().await?,
+                Next::Renew => {
                     renewed = true;
                     self.renew_early().await;
                 }
-                None => {
+                Next::Wait => {
                     let _ = put_back.changed().await;
                 }
             }
         }
+    }
+
+    fn next<T>(
+        &self,
+        attach: impl FnOnce(&Session) -> Result<T, SendError>,
+        renewed: bool,
+    ) -> Result<Next<T>, SendError> {
+        let now = self.driver.now();
+        let state = self.state();
+        Ok(match &state.access {
+            None => Next::Wait,
+            Some(Access::None) if !state.resumed => Next::Resume,
+            Some(Access::Session(session)) if !renewed && state.renews(session, now) => Next::Renew,
+            Some(Access::Session(session)) => {
+                Next::Send(Used { with: Some(attach(session)?), grants: state.grants })
+            }
+            Some(Access::None | Access::Ready(_)) => Next::Send(Used { with: None, grants: state.grants }),
+        })
+    }
+
+    /// Brings a session of an earlier process back, the first time.
+    async fn resume(self: &Arc<Self>) -> Result<(), SendError> {
+        let mut taken = self.take().await;
+        if !matches!(taken.access, Access::None) || std::mem::replace(&mut self.state().resumed, true) {
+            return Ok(());
+        }
+        let resuming = async move { taken.resume().await.map(drop) };
+        tokio::spawn(resuming).await.map_err(|_| SendError::Interrupted)?
     }
 
     /// Renews a token that is about to end. If that comes to nothing the request goes out with what there is.
@@ -173,9 +199,8 @@ impl Shared {
         let due = matches!(&taken.access, Access::Session(session) if self.state().renews(session, now));
         if due {
             let renewing = async move {
-                let failed = taken.refresh().await.err();
-                if failed.is_some() {
-                    taken.shared.state().renew_after = Some(now.saturating_add(PAUSE));
+                if taken.refresh().await.is_err() {
+                    taken.pause();
                 }
             };
             let _ = tokio::spawn(renewing).await;
@@ -223,8 +248,16 @@ impl Shared {
             state.access = Some(access);
             return Some(Turn::Failed(why));
         }
-        Some(Turn::Ours(Taken { shared: Arc::clone(self), access, granted: false, failure: None }))
+        Some(Turn::Ours(Taken::new(self, access)))
     }
+}
+
+/// What stands between a request and being sent.
+enum Next<T> {
+    Send(Used<T>),
+    Resume,
+    Renew,
+    Wait,
 }
 
 enum Turn {
@@ -246,6 +279,7 @@ pub(super) struct Taken {
     shared: Arc<Shared>,
     access: Access,
     granted: bool,
+    renew_after: Option<OffsetDateTime>,
     failure: Option<Arc<str>>,
 }
 
@@ -256,8 +290,9 @@ impl Drop for Taken {
         state.failure = self.failure.take();
         if self.granted {
             state.grants = state.grants.saturating_add(1);
-            // A server whose tokens live for less than the margin is not asked for one at each request.
-            state.renew_after = Some(self.shared.driver.now().saturating_add(PAUSE));
+        }
+        if self.renew_after.is_some() {
+            state.renew_after = self.renew_after;
         }
         drop(state);
         self.shared.put_back.send_replace(());
@@ -265,6 +300,11 @@ impl Drop for Taken {
 }
 
 impl Taken {
+    fn new(shared: &Arc<Shared>, access: Access) -> Self {
+        let shared = Arc::clone(shared);
+        Self { shared, access, granted: false, renew_after: None, failure: None }
+    }
+
     /// Leaves nothing behind; the session comes out, if there is one.
     pub(super) fn into_session(mut self) -> Option<Session> {
         match std::mem::replace(&mut self.access, Access::None) {
@@ -301,6 +341,12 @@ impl Taken {
         reply: &Reply,
         tries: &mut Tries,
     ) -> Result<Verdict, SendError> {
+        if matches!(self.access, Access::None) && std::mem::take(&mut tries.resume) {
+            // D39: another program may have logged in since.
+            if self.resume().await? == Verdict::Repeat {
+                return Ok(Verdict::Repeat);
+            }
+        }
         match std::mem::replace(&mut self.access, Access::None) {
             Access::None if tries.login => {
                 tries.login = false;
@@ -316,6 +362,19 @@ impl Taken {
                 self.access = access;
                 Ok(Verdict::Stands)
             }
+        }
+    }
+
+    /// Takes the session that the store has for this server. One that does not open here is as good as none.
+    async fn resume(&mut self) -> Result<Verdict, SendError> {
+        match self.shared.driver.resume(&self.shared.server).await {
+            Ok(Some(session)) => {
+                self.access = Access::Session(session);
+                self.granted = true;
+                Ok(Verdict::Repeat)
+            }
+            Ok(None) | Err(LoginError::Core(_)) => Ok(Verdict::Stands),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -436,6 +495,12 @@ impl Taken {
     fn hold(&mut self, session: Session) -> Verdict {
         self.access = Access::Session(session);
         self.granted = true;
+        // A server whose tokens live for less than the margin is not asked for one at each request.
+        self.pause();
         Verdict::Repeat
+    }
+
+    fn pause(&mut self) {
+        self.renew_after = Some(self.shared.driver.now().saturating_add(PAUSE));
     }
 }
