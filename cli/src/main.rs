@@ -15,6 +15,7 @@
 )]
 
 mod demo;
+mod probe;
 
 use std::process::ExitCode;
 
@@ -32,10 +33,13 @@ struct Arguments {
 enum Command {
     /// Run one person's authorization over real sockets, from a 401 to a tool call, and four attacks that fail.
     Demo(demo::Options),
+    /// Look at an MCP server's authorization setup from outside, and hold it against the requirements.
+    Probe(probe::Options),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Probe(options) => probe::run(&options),
     }
 }

@@ -257,6 +257,15 @@ impl Client {
         self.0.revisions.get(server).copied().unwrap_or(self.0.revision)
     }
 
+    /// Where a URL that the server, or its metadata, names may lead: the address policy of every fetch of a flow. For a
+    /// host that sends requests of its own to such a URL.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::ForbiddenAddress`] for a URL that no fetch may go to.
+    pub fn addresses(&self, server: &ResourceId, url: &str) -> Result<AddressPolicy, Error> {
+        addresses_for(self, server, url, "URL")
+    }
+
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.0
     }

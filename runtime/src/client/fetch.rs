@@ -4,6 +4,7 @@
 //! address is checked before connecting, the body is counted while it arrives and the whole has a time limit.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,8 +81,11 @@ impl Fetcher {
         Ok(reply_of(exchange.status, &exchange.headers, exchange.body))
     }
 
-    /// Sends one request under a policy, and reads the whole reply.
-    pub(crate) async fn send(
+    /// Sends one request of the host's own under a policy, and reads the whole reply within the time.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]
+    pub async fn send(
         &self,
         outgoing: Outgoing<'_>,
         max_bytes: usize,
@@ -92,8 +96,12 @@ impl Fetcher {
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
     }
 
-    /// Sends one request under a policy, and reads the head of the reply. The caller limits the time and the body.
-    pub(crate) async fn open(&self, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
+    /// Sends one request of the host's own under a policy, and reads the head of the reply. The caller limits the time
+    /// and the body.
+    ///
+    /// # Errors
+    /// [`FetchFailure`]
+    pub async fn open(&self, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
         let addresses = outgoing.addresses;
         // I-L8: literal addresses are checked here, names where they are resolved.
         let url = self.checked_url(addresses, outgoing.url)?;
@@ -190,21 +198,40 @@ impl FetcherBuilder {
     }
 }
 
-/// One request as it goes out.
-pub(crate) struct Outgoing<'a> {
-    pub(crate) method: Method,
-    pub(crate) url: &'a str,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: &'a [u8],
-    pub(crate) addresses: AddressPolicy,
+/// One request of the host's own as it goes out: to the MCP server, or to look at a server. Those of a flow are the
+/// core's ([`Fetcher::fetch`]).
+pub struct Outgoing<'a> {
+    /// The method.
+    pub method: Method,
+    /// The absolute URL.
+    pub url: &'a str,
+    /// The header fields.
+    pub headers: HeaderMap,
+    /// The body; none if it is empty.
+    pub body: &'a [u8],
+    /// Where it may connect to.
+    pub addresses: AddressPolicy,
+}
+
+impl fmt::Debug for Outgoing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Fields and body may hold secrets.
+        f.debug_struct("Outgoing")
+            .field("method", &self.method)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One reply as it came in.
 #[derive(Debug)]
-pub(crate) struct Incoming {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) body: Vec<u8>,
+pub struct Incoming {
+    /// The status code.
+    pub status: u16,
+    /// The header fields, in their order.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 /// Body bytes that are erased once they are sent.
@@ -225,9 +252,11 @@ pub(crate) fn secret_header(value: &str) -> Option<HeaderValue> {
 
 /// One reply whose body has not been read.
 #[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+pub struct Opened {
+    /// The status code.
+    pub status: u16,
+    /// The header fields, in their order.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     body: reqwest::Response,
 }
 
@@ -238,7 +267,10 @@ impl Opened {
     }
 
     /// Reads the body up to the limit.
-    pub(crate) async fn read(mut self, max_bytes: usize) -> Result<Incoming, FetchFailure> {
+    ///
+    /// # Errors
+    /// [`FetchFailure::TooLarge`] as soon as it is longer.
+    pub async fn read(mut self, max_bytes: usize) -> Result<Incoming, FetchFailure> {
         let mut body = Vec::new();
         while let Some(piece) = self.piece().await? {
             // CIMD-6.6-1
@@ -252,11 +284,7 @@ impl Opened {
 }
 
 /// The reply as the core reads it.
-pub(crate) fn reply_of(
-    status: u16,
-    headers: &[(HeaderName, HeaderValue)],
-    body: impl Into<Vec<u8>>,
-) -> Reply {
+pub fn reply_of(status: u16, headers: &[(HeaderName, HeaderValue)], body: impl Into<Vec<u8>>) -> Reply {
     let reply = Reply::new(status, body);
     headers.iter().fold(reply, |reply, (name, value)| reply.with_header(name.as_str(), value.as_bytes()))
 }
