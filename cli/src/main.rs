@@ -14,6 +14,8 @@
     )
 )]
 
+mod account;
+mod bridge;
 mod demo;
 mod probe;
 
@@ -33,6 +35,14 @@ struct Arguments {
 enum Command {
     /// Run one person's authorization over real sockets, from a 401 to a tool call, and four attacks that fail.
     Demo(demo::Options),
+    /// Log in at an MCP server, and keep the tokens for the commands below and for other programs of yours.
+    Login(account::login::Options),
+    /// Print a fresh access token for an MCP server.
+    Token(account::token::Options),
+    /// Revoke the tokens for an MCP server, and forget them.
+    Logout(account::logout::Options),
+    /// Be an MCP server over standard input and output, for a program that cannot log in at the one at this URL.
+    Bridge(bridge::Options),
     /// Look at an MCP server's authorization setup from outside, and hold it against the requirements.
     Probe(probe::Options),
 }
@@ -40,6 +50,10 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Login(options) => account::login::run(&options),
+        Command::Token(options) => account::token::run(&options),
+        Command::Logout(options) => account::logout::run(&options),
+        Command::Bridge(options) => bridge::run(&options),
         Command::Probe(options) => probe::run(&options),
     }
 }

@@ -21,6 +21,9 @@ use super::message::{self, Message};
 /// A line may be as long as a message over HTTP.
 const LINE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// How long a server may take over one request, and be silent in a stream that answers one.
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+
 /// Answers on their way to the client; a client that does not read makes the server wait.
 const LINES: usize = 64;
 

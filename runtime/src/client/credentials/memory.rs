@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::shelf::{Blobs, Shelf, Work};
 use super::{SharedSealer, StoreFailed, Stored};
-use crate::clock::Clock;
+use crate::clock::{Clock, SystemClock};
 #[cfg(feature = "aws-lc-rs")]
 use crate::sealer::AeadSealer;
 
@@ -27,13 +27,18 @@ impl MemoryStore {
     /// An empty store, whose records are sealed under a key that nobody else has.
     #[cfg(feature = "aws-lc-rs")]
     pub fn new() -> Self {
-        let sealer = Arc::new(Ephemeral::default());
-        Self::with(sealer, Arc::new(crate::clock::SystemClock))
+        Self::with(Arc::new(Ephemeral::default()))
     }
 
-    /// An empty store with this sealer and this clock, which says when a claim has ended.
-    pub fn with(sealer: SharedSealer, clock: Arc<dyn Clock>) -> Self {
-        Self { sealer, clock, blobs: Arc::default() }
+    /// An empty store with records under that sealer.
+    pub fn with(sealer: SharedSealer) -> Self {
+        Self { sealer, clock: Arc::new(SystemClock), blobs: Arc::default() }
+    }
+
+    /// Reads the time there: it says when a claim has ended.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 }
 

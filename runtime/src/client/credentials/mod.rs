@@ -1,7 +1,8 @@
 //! Where sessions and registrations are kept, and how programs that share a place agree on who refreshes
 //! (decision D39).
 //!
-//! [`MemoryStore`] ends with the process.
+//! [`FileStore`] is a directory of sealed records, whose key lies in the operating system's keychain or in a file beside
+//! it; [`MemoryStore`] ends with the process. Both carry out the same operations (`shelf`).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,10 +19,19 @@ use mcp_authz::sealer::Sealer;
 
 use crate::BoxFuture;
 
+mod directory;
 mod entry;
+#[cfg(feature = "aws-lc-rs")]
+mod key;
+pub mod keychain;
+#[cfg(any(test, feature = "test-kit"))]
+pub mod kit;
 mod memory;
 mod shelf;
 
+pub use directory::{DirectoryFailed, FileStore, default_directory};
+#[cfg(feature = "aws-lc-rs")]
+pub use key::{KeyFailed, KeyFault, KeyPlace, KeySource};
 pub use memory::MemoryStore;
 
 /// What a method of a [`CredentialStore`] returns: what came of it, or that it cannot say.
@@ -184,3 +194,6 @@ pub enum StoreFailed {
     #[error("{0}")]
     Place(#[source] Box<dyn StdError + Send + Sync>),
 }
+
+#[cfg(all(test, feature = "aws-lc-rs"))]
+mod tests;

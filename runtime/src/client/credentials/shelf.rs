@@ -47,6 +47,7 @@ pub(super) trait Shelf: Send + Sync + fmt::Debug + 'static {
 const SESSION: &str = "session";
 const REGISTRATION: &str = "registration";
 const STEP_UPS: &str = "step-ups";
+const KINDS: [&str; 3] = [SESSION, REGISTRATION, STEP_UPS];
 
 /// The name for what is kept under these words.
 fn name(kind: &str, words: [&str; 2]) -> String {
@@ -76,6 +77,12 @@ fn names(blobs: &dyn Blobs, kinds: &[&str]) -> Result<Vec<String>, StoreFailed> 
     Ok(blobs.names()?.into_iter().filter(of_kind).collect())
 }
 
+/// Whether nothing is kept.
+#[cfg(feature = "aws-lc-rs")]
+pub(super) fn is_empty(blobs: &dyn Blobs) -> Result<bool, StoreFailed> {
+    Ok(names(blobs, &KINDS)?.is_empty())
+}
+
 /// The next number of the store's sequence.
 fn next(blobs: &mut dyn Blobs) -> Result<u64, StoreFailed> {
     let damaged = |blobs: &dyn Blobs| StoreFailed::Damaged(blobs.place(SEQUENCE));
@@ -87,7 +94,7 @@ fn next(blobs: &mut dyn Blobs) -> Result<u64, StoreFailed> {
         // A new store, or one whose sequence was lost: begin above everything that is there.
         None => {
             let mut highest = 0;
-            for name in names(blobs, &[SESSION, REGISTRATION, STEP_UPS])? {
+            for name in names(blobs, &KINDS)? {
                 if let Some(entry) = read(blobs, &name)? {
                     let fence = entry.claim.map_or(0, |claim| claim.fence);
                     highest = highest.max(entry.number).max(fence);
