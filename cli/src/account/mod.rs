@@ -109,9 +109,9 @@ impl ServerOptions {
             policy = policy.relax(relaxation);
         }
         let fetcher = Fetcher::builder().private_networks(policy.networks()).build()?;
-        let listener = CallbackListener::bind_port(self.callback_port)
-            .await
-            .map_err(|error| format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port))?;
+        let listener = CallbackListener::bind_port(self.callback_port).await.map_err(|error| {
+            format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port)
+        })?;
         let mut configuration = Configuration::new(APPLICATION, listener.redirect_uri("/callback")?)
             .policy(policy)
             .revision(self.revision);
@@ -159,8 +159,7 @@ impl ServerOptions {
         let client_id = ClientId::new(client_id.as_str()).map_err(|error| format!("--client-id: {error}"))?;
         // A path of its own: a hand-made registration shares its redirect URI with no other server (D29).
         let redirect_uri = listener.redirect_uri("/registered")?;
-        let mut identity =
-            PreRegistered::new(issuer.clone(), client_id, redirect_uri, [server.clone()]);
+        let mut identity = PreRegistered::new(issuer.clone(), client_id, redirect_uri, [server.clone()]);
         if let Some(file) = &self.client_secret_file {
             let text = std::fs::read_to_string(file)
                 .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
@@ -256,12 +255,12 @@ fn code_of(failure: &Failure) -> u8 {
 fn advice(failure: &Failure) -> Option<String> {
     let error = core_error(failure)?;
     if matches!(error, Error::Host(HostMisuse::IssuerNotAsserted)) {
-        return Some("If this authorization server is this MCP server's, say so with --issuer URL.".to_owned());
+        return Some(
+            "If this authorization server is this MCP server's, say so with --issuer URL.".to_owned(),
+        );
     }
     match error.remedy() {
-        Remedy::RetryAfter(wait) => {
-            Some(format!("Try again in {} s.", wait.as_secs().max(1)))
-        }
+        Remedy::RetryAfter(wait) => Some(format!("Try again in {} s.", wait.as_secs().max(1))),
         Remedy::Reauthorize => Some("Log in again with `mcp-authz login`.".to_owned()),
         Remedy::Reregister => {
             Some("Log out with `mcp-authz logout --forget-client`, then log in again.".to_owned())

@@ -38,7 +38,9 @@ impl UserAgent for Person {
             let back = redirect_uri(action.url());
             match back.filter(|_| self.paste) {
                 Some(back) => {
-                    eprintln!("On another machine the browser ends at an address that it cannot open, and that");
+                    eprintln!(
+                        "On another machine the browser ends at an address that it cannot open, and that"
+                    );
                     eprintln!("begins with {back}. Paste it here:");
                     let _ = std::io::stderr().flush();
                     tokio::spawn(take_pasted(back));

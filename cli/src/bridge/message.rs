@@ -21,8 +21,8 @@ pub(super) struct Message {
 impl Message {
     /// Reads a line; what is no JSON-RPC message gets the answer that JSON-RPC has for it.
     pub(super) fn read(line: &[u8]) -> Result<Self, Vec<u8>> {
-        let parsed: Value = serde_json::from_slice(line)
-            .map_err(|_| error(&Value::Null, -32700, "the line is not JSON"))?;
+        let parsed: Value =
+            serde_json::from_slice(line).map_err(|_| error(&Value::Null, -32700, "the line is not JSON"))?;
         let text = |value: Option<&Value>| Some(value?.as_str()?.to_owned());
         let elements = parsed.as_array().map_or(std::slice::from_ref(&parsed), Vec::as_slice);
         if elements.is_empty() || !elements.iter().all(Value::is_object) {
@@ -48,7 +48,6 @@ impl Message {
     pub(super) fn is_stateless(&self) -> bool {
         self.revision.as_deref().is_some_and(|revision| revision >= STATELESS)
     }
-
 }
 
 /// The answer to a request when there is none from the server.

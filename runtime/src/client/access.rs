@@ -97,13 +97,8 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(driver: Driver, server: ResourceId) -> Self {
-        let state = State {
-            access: Some(Access::None),
-            grants: 0,
-            failure: None,
-            resumed: false,
-            renew_after: None,
-        };
+        let state =
+            State { access: Some(Access::None), grants: 0, failure: None, resumed: false, renew_after: None };
         Self { driver, server, state: Mutex::new(state), put_back: watch::Sender::new(()) }
     }
 

@@ -59,6 +59,13 @@ impl Allowing {
 
     /// Goes through the consent page and back to the client.
     pub(crate) async fn visit(self, url: String) {
+        let http = self.0.clone();
+        let callback = self.consent(url).await;
+        http.get(callback).send().await.unwrap();
+    }
+
+    /// Goes through the consent page; where the browser is sent then.
+    pub(crate) async fn consent(self, url: String) -> String {
         let asked = reqwest::Url::parse(&url).unwrap();
         let page = self.0.get(asked.clone()).send().await.unwrap();
         let cookie = page.headers()[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
@@ -81,8 +88,7 @@ impl Allowing {
             .send()
             .await
             .unwrap();
-        let callback = answer.headers()[LOCATION].to_str().unwrap().to_owned();
-        self.0.get(callback).send().await.unwrap();
+        answer.headers()[LOCATION].to_str().unwrap().to_owned()
     }
 }
 
