@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -144,8 +144,90 @@ fn our_own_servers_pass_every_check() {
     assert!(shown.contains("MCP-AUTH-076") && !shown.contains('\u{1b}'), "{shown}");
     let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
     assert!(widest <= 100, "{widest}");
-    if std::env::var_os("SHOW").is_some() {
-        println!("URL {url}");
-        std::thread::sleep(Duration::from_secs(90));
+}
+
+#[test]
+fn the_exit_code_tells_a_failure_from_a_walk_that_could_not_be_done() {
+    let servers = Servers::new();
+    let open = servers.answering(StatusCode::OK);
+    let output = probe(&[&open, "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let seen = report(&output);
+    assert_eq!((&seen["verdict"], &seen["exit_code"]), (&"fail".into(), &1.into()));
+    assert!(of_status(&seen, "fail").contains(&"no-token.stateless"));
+    let failed = findings(&seen).into_iter().find(|finding| finding["status"] == "fail").unwrap();
+    for member in ["check", "title", "seen", "fix"] {
+        assert!(!failed[member].as_str().unwrap().is_empty(), "{member}");
     }
+    assert_eq!(failed["requirements"], serde_json::json!(["MCP-AUTH-076"]));
+
+    let missing = servers.answering(StatusCode::NOT_FOUND);
+    let (free, address) = servers.listen();
+    drop(free);
+    let nobody = format!("http://{address}/mcp");
+    for url in [missing.as_str(), nobody.as_str(), "no url"] {
+        let output = probe(&[url, "--json"]);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        let seen = report(&output);
+        assert_eq!(seen["verdict"], "incomplete", "{url}");
+        assert!(!seen["cut_short"].as_str().unwrap().is_empty(), "{url}");
+        let shown = probe(&[url]);
+        assert_eq!(shown.status.code(), Some(2));
+        assert!(text(&shown.stdout).contains("The walk stopped: "), "{}", text(&shown.stdout));
+        assert!(text(&shown.stdout).lines().last().unwrap().starts_with("NOT DONE: "));
+    }
+    // Plain http beyond this machine is a failure, and nothing is sent.
+    let plain = probe(&["http://server.invalid/mcp", "--json"]);
+    assert_eq!((plain.status.code(), &report(&plain)["requests"]), (Some(1), &0.into()));
+}
+
+#[test]
+fn warnings_fail_when_they_are_to() {
+    let servers = Servers::new();
+    let url = servers.own();
+    // Nothing is wrong with the server but that it is looked at as one of another revision than it says.
+    let relaxed = format!("AssumeS256={}", url.trim_end_matches("/mcp"));
+    let output = probe(&[&url, "--json", "--relax", &relaxed, "--revision", "2025-11-25"]);
+    let seen = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{seen:#}");
+    assert_eq!(seen["revision"], "2025-11-25");
+    assert_eq!(seen["relaxations"].as_array().unwrap().len(), 1);
+    assert!(findings(&seen).iter().all(|finding| finding["check"] != "no-token.stateless"));
+}
+
+#[test]
+fn options_that_cannot_be_read_are_refused() {
+    for arguments in [
+        &["https://server.invalid/mcp", "--relax", "AssumeS256"][..],
+        &["https://server.invalid/mcp", "--relax", "Everything=https://as.invalid"],
+        &["https://server.invalid/mcp", "--revision", "latest"],
+        &["https://server.invalid/mcp", "--timeout", "0"],
+        &[],
+    ] {
+        let output = probe(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{arguments:?}");
+    }
+    let proxy = "EgressProxy=http://proxy.invalid:3128 enforces-address-policy";
+    let output = probe(&["https://server.invalid/mcp", "--relax", proxy]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stdout).contains("EgressProxy is not for probe"));
+    let help = probe(&["--help"]);
+    for option in
+        ["--json", "--warnings-fail", "--register", "--relax", "--revision", "--timeout", "Exit code: 0"]
+    {
+        assert!(text(&help.stdout).contains(option), "{option}");
+    }
+}
+
+#[test]
+fn a_silent_server_does_not_hold_the_probe_up() {
+    let servers = Servers::new();
+    let (listener, address) = servers.listen();
+    // Connections are taken by the system, and never answered.
+    let started = Instant::now();
+    let output = probe(&[&format!("http://{address}/mcp"), "--timeout", "1"]);
+    drop(listener);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(started.elapsed() < Duration::from_secs(10));
 }

@@ -85,7 +85,7 @@ pub(crate) fn judge(section: &mut Section, against: Against<'_>, seen: &Seen) ->
             return None;
         }
     };
-    issuer(section, against, seen, &metadata.issuer);
+    let usable = issuer(section, against, seen, &metadata.issuer);
     endpoints(section, against, &metadata);
     grants(section, &metadata);
     pkce(section, against, seen, &metadata);
@@ -95,7 +95,8 @@ pub(crate) fn judge(section: &mut Section, against: Against<'_>, seen: &Seen) ->
     scopes(section, against, &metadata);
     resources(section, against, &metadata);
     other_document(section, seen, url, &metadata);
-    Some(metadata)
+    // MCP-DISC-016: what another issuer names is not asked for anything.
+    usable.then_some(metadata)
 }
 
 /// The document a client takes: the first that is one.
@@ -187,11 +188,13 @@ fn check_of(fault: &Malformed) -> &'static Check {
     }
 }
 
-fn issuer(section: &mut Section, against: Against<'_>, seen: &Seen, found: &Issuer) {
+/// Whether the document is the issuer's, but for what a relaxation would take.
+fn issuer(section: &mut Section, against: Against<'_>, seen: &Seen, found: &Issuer) -> bool {
     let check = &checks::SERVER_ISSUER;
     let words = line![Peer(found)];
     if *found == seen.issuer {
-        return section.pass(check, words);
+        section.pass(check, words);
+        return true;
     }
     let fix = line![
         "write the issuer as the resource metadata lists it, or list it as it is written here: ",
@@ -208,6 +211,7 @@ fn issuer(section: &mut Section, against: Against<'_>, seen: &Seen, found: &Issu
     } else {
         section.fail(check, words.and(": another issuer, whose metadata no client may use"), fix);
     }
+    relaxed
 }
 
 fn named(metadata: &ServerMetadata) -> [(&'static str, Option<&Endpoint>); 6] {

@@ -32,13 +32,13 @@ checks! {
     NO_TOKEN_GET: "no-token.get", ["MCP-AUTH-076"], "nothing by GET without a token";
 
     CHALLENGE_PRESENT: "challenge.present", ["OAUTH21-5.3.1-1"], "each 401 has WWW-Authenticate";
-    CHALLENGE_GRAMMAR: "challenge.grammar", ["RFC9110-11.6.1-1"], "it is a list of challenges";
-    CHALLENGE_REPEATS: "challenge.repeats", ["OAUTH21-5.3.1-3", "RFC9110-11.2-2"], "no parameter stands twice";
-    CHALLENGE_BEARER: "challenge.bearer", ["OAUTH21-5.3.1-2"], "Bearer, with one parameter or more";
-    CHALLENGE_CHARACTERS: "challenge.characters", ["OAUTH21-5.3.1-4"], "values stay in their character sets";
+    CHALLENGE_GRAMMAR: "challenge.grammar", ["RFC9110-11.6.1-1"], "WWW-Authenticate is a list of challenges";
+    CHALLENGE_REPEATS: "challenge.repeats", ["OAUTH21-5.3.1-3", "RFC9110-11.2-2"], "no parameter of a challenge stands twice";
+    CHALLENGE_BEARER: "challenge.bearer", ["OAUTH21-5.3.1-2"], "the scheme is Bearer, with one parameter or more";
+    CHALLENGE_CHARACTERS: "challenge.characters", ["OAUTH21-5.3.1-4"], "its values stay in their character sets";
     CHALLENGE_QUIET: "challenge.quiet", ["OAUTH21-5.3.2-2"], "no error where no token was sent";
     CHALLENGE_METADATA: "challenge.resource-metadata", ["MCP-DISC-005", "MCP-L0618-001"], "it says where the metadata is";
-    CHALLENGE_ORIGIN: "challenge.metadata-url", ["MCP-SBP-020"], "on the server's own origin";
+    CHALLENGE_ORIGIN: "challenge.metadata-url", ["MCP-SBP-020"], "the metadata is on the server's own origin";
     CHALLENGE_SCOPE: "challenge.scope", ["MCP-AUTH-014"], "it names the scopes needed";
     CHALLENGE_SCOPE_GRAMMAR: "challenge.scope-grammar", ["OAUTH21-A-1"], "scopes, with single spaces between";
     CHALLENGE_OFFLINE: "challenge.offline-access", ["MCP-AUTH-085"], "offline_access is not one of them";
@@ -90,27 +90,27 @@ checks! {
     SERVER_OPENID: "server-metadata.openid", ["OIDCD-3-1", "MCP-SEC-014"], "the OpenID document has what it must have";
     SERVER_AGREE: "server-metadata.agreement", ["RFC9207-2.3-1"], "both documents say the same";
     SERVER_KEYS: "server-metadata.keys", ["RFC8414-2-12"], "jwks_uri has public keys, and nothing else";
-    SERVER_CORS: "server-metadata.cors", [], "pages of other origins may read it";
+    SERVER_CORS: "server-metadata.cors", [], "pages of other origins may read the metadata";
 
-    AUTHORIZE_REDIRECT: "authorize.open-redirect", ["OAUTH21-2.3.5-1"], "an unknown client gets no redirect";
-    AUTHORIZE_CORS: "authorize.cors", ["OAUTH21-3.1-9"], "no CORS on the page";
-    TOKEN_ERROR: "token.error", ["OAUTH21-3.2.4-1"], "a made-up code gets a JSON error";
-    TOKEN_TEXT: "token.error-text", ["OAUTH21-3.2.4-7"], "which tells nothing of the insides";
-    TOKEN_STORE: "token.no-store", ["OAUTH21-3.2.3-8"], "Cache-Control: no-store";
-    TOKEN_GET: "token.get", ["OAUTH21-3.2-2"], "nothing for GET";
-    REVOCATION: "revocation", ["RFC7009-2.1-2"], "tokens can be revoked, and not by anybody";
-    INTROSPECTION: "introspection", ["RFC7662-2.1-2"], "introspection is not for anybody";
+    AUTHORIZE_REDIRECT: "authorize.open-redirect", ["OAUTH21-2.3.5-1"], "authorization endpoint: no redirect for an unknown client";
+    AUTHORIZE_CORS: "authorize.cors", ["OAUTH21-3.1-9"], "authorization endpoint: no CORS";
+    TOKEN_ERROR: "token.error", ["OAUTH21-3.2.4-1"], "token endpoint: a JSON error for a made-up code";
+    TOKEN_TEXT: "token.error-text", ["OAUTH21-3.2.4-7"], "token endpoint: errors tell nothing of its insides";
+    TOKEN_STORE: "token.no-store", ["OAUTH21-3.2.3-8"], "token endpoint: Cache-Control is no-store";
+    TOKEN_GET: "token.get", ["OAUTH21-3.2-2"], "token endpoint: nothing for GET";
+    REVOCATION: "revocation", ["RFC7009-2.1-2"], "revocation endpoint: not for anybody";
+    INTROSPECTION: "introspection", ["RFC7662-2.1-2"], "introspection endpoint: not for anybody";
 
-    REGISTER_CREATED: "register.created", ["RFC7591-3.2.1-1"], "201 with a client_id";
-    REGISTER_ECHO: "register.redirect-uri", ["RFC7591-3.2.1-1", "MCP-SEC-015"], "the redirect URI comes back";
-    REGISTER_SECRET: "register.secret", ["OAUTH21-2.1-1", "RFC7591-3.2.1-2"], "no secret where none was asked for";
-    REGISTER_CLIENT_ID: "register.client-id", ["CIMD-6.9-1"], "the client_id is no https URL";
-    REGISTER_SCHEME: "register.script-redirect", ["MCP-SEC-008"], "javascript: is refused as a redirect URI";
-    REGISTER_HTTP: "register.http-redirect", ["MCP-SEC-008"], "http on another host is refused";
-    KNOWN_REDIRECT: "registered.open-redirect", ["OAUTH21-2.3.5-1"], "another redirect URI gets no redirect";
-    KNOWN_NO_PKCE: "registered.no-pkce", ["OAUTH21-4.1.2.1-1"], "a request without a code challenge fails";
-    KNOWN_PLAIN: "registered.plain-pkce", ["OAUTH21-4.1.2.1-2"], "a request with plain fails";
-    KNOWN_RESPONSE: "registered.error-response", ["OAUTH21-4.1.2-3", "RFC9207-2-1"], "error responses have state and iss";
+    REGISTER_CREATED: "register.created", ["RFC7591-3.2.1-1"], "registration: 201 with a client_id";
+    REGISTER_ECHO: "register.redirect-uri", ["RFC7591-3.2.1-1", "MCP-SEC-015"], "registration: the redirect URI comes back";
+    REGISTER_SECRET: "register.secret", ["OAUTH21-2.1-1", "RFC7591-3.2.1-2"], "registration: no secret where none was asked for";
+    REGISTER_CLIENT_ID: "register.client-id", ["CIMD-6.9-1"], "registration: the client_id is no https URL";
+    REGISTER_SCHEME: "register.script-redirect", ["MCP-SEC-008"], "registration: no javascript: redirect URI";
+    REGISTER_HTTP: "register.http-redirect", ["MCP-SEC-008"], "registration: no http redirect URI on another host";
+    KNOWN_REDIRECT: "registered.open-redirect", ["OAUTH21-2.3.5-1"], "registered client: no redirect to another's URI";
+    KNOWN_NO_PKCE: "registered.no-pkce", ["OAUTH21-4.1.2.1-1"], "registered client: no code without a code challenge";
+    KNOWN_PLAIN: "registered.plain-pkce", ["OAUTH21-4.1.2.1-2"], "registered client: no code for plain";
+    KNOWN_RESPONSE: "registered.error-response", ["OAUTH21-4.1.2-3", "RFC9207-2-1"], "registered client: errors have state and iss";
 
     CLIENT: "client.discovery", ["MCP-AUTH-010"], "a strict client finds its way";
 }

@@ -10,11 +10,30 @@ use super::finding::Section;
 use super::line::{Count, Line, Peer, Peers, line};
 use super::mcp_server::shown;
 use super::observation::{Answer, Observed};
+use super::registration;
 
 /// Where the probe's requests ask to be redirected to: a name that cannot exist (RFC 2606).
 pub(crate) const FOREIGN_REDIRECT: &str = "https://mcp-authz-probe.invalid/callback";
 /// The host of it.
 const FOREIGN_HOST: &str = "mcp-authz-probe.invalid";
+
+/// Every check of an endpoint, and of a registration.
+pub(crate) fn skip_all(section: &mut Section, why: &'static str) {
+    let of_endpoints = [
+        &checks::SERVER_KEYS,
+        &checks::SERVER_CORS,
+        &checks::AUTHORIZE_REDIRECT,
+        &checks::AUTHORIZE_CORS,
+        &checks::TOKEN_ERROR,
+        &checks::TOKEN_TEXT,
+        &checks::TOKEN_STORE,
+        &checks::TOKEN_GET,
+        &checks::REVOCATION,
+        &checks::INTROSPECTION,
+    ];
+    section.skip_all(&of_endpoints, why);
+    registration::skip_all(section, why);
+}
 
 /// Whether an answer sends the browser to the foreign redirect URI, in any of the ways a browser follows by itself.
 fn sends_away(answer: &Answer) -> bool {

@@ -149,7 +149,7 @@ pub(crate) use line;
 
 #[cfg(test)]
 mod tests {
-    use super::{Peer, Peers, line};
+    use super::{Peer, Peers};
 
     // I-P8
     #[test]

@@ -82,13 +82,24 @@ const OF_CHALLENGE: [&Check; 10] = [
     &checks::CHALLENGE_OFFLINE,
 ];
 
-/// The challenges of the 401 answers; `well_known` says whether the metadata is found without them.
+/// Where a client finds the resource's metadata when no challenge says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Otherwise {
+    /// At a well-known place.
+    WellKnown,
+    /// Nowhere.
+    Nowhere,
+    /// It needs none: the server is of revision 2025-03-26.
+    NotNeeded,
+}
+
+/// The challenges of the 401 answers.
 pub(crate) fn judge_challenge(
     section: &mut Section,
     policy: &Policy,
     server: &ResourceId,
     refused: &[&Answer],
-    well_known: bool,
+    otherwise: Otherwise,
 ) {
     let rest = || OF_CHALLENGE.iter();
     let Some(first) = refused.first() else {
@@ -104,7 +115,7 @@ pub(crate) fn judge_challenge(
     );
     let with = refused.iter().find(|answer| answer.has_header("www-authenticate"));
     let Some(answer) = with else {
-        missing_metadata(section, well_known);
+        missing_metadata(section, otherwise);
         let rest = rest().filter(|check| check.name != checks::CHALLENGE_METADATA.name);
         return section.skip_all(rest, "there is no challenge");
     };
@@ -143,7 +154,7 @@ pub(crate) fn judge_challenge(
             metadata_url(section, policy, server, url);
         }
         None => {
-            missing_metadata(section, well_known);
+            missing_metadata(section, otherwise);
             section.skip(&checks::CHALLENGE_ORIGIN, "the challenge names no metadata");
         }
     }
@@ -151,18 +162,20 @@ pub(crate) fn judge_challenge(
 }
 
 /// Without the parameter the well-known places have to do.
-fn missing_metadata(section: &mut Section, well_known: bool) {
+fn missing_metadata(section: &mut Section, otherwise: Otherwise) {
     let fix =
         "add resource_metadata=\"https://.../.well-known/oauth-protected-resource/...\" to the challenge";
-    if well_known {
-        let seen = "no resource_metadata; the well-known place has the document, but 2025-06-18 clients do not look there";
-        section.warn(&checks::CHALLENGE_METADATA, seen, fix);
-    } else {
-        section.fail(
-            &checks::CHALLENGE_METADATA,
-            "no resource_metadata, and no document at a well-known place",
-            fix,
-        );
+    let check = &checks::CHALLENGE_METADATA;
+    match otherwise {
+        Otherwise::WellKnown => {
+            let seen = "no resource_metadata; the well-known place has the document, but 2025-06-18 clients do not look \
+                        there";
+            section.warn(check, seen, fix);
+        }
+        Otherwise::Nowhere => {
+            section.fail(check, "no resource_metadata, and no document at a well-known place", fix);
+        }
+        Otherwise::NotNeeded => section.skip(check, "2025-03-26 has no resource metadata"),
     }
 }
 

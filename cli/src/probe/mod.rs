@@ -14,6 +14,7 @@ use std::time::Duration;
 use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::revision::Revision;
 
+use mcp_authz_tokio::client::fetch::Fetcher;
 use walk::{Limits, Plan};
 
 mod authorization_server;
@@ -85,12 +86,14 @@ fn shown(options: &Options) -> io::Result<u8> {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         && io::stdout().is_terminal();
     let policy = options.relax.iter().cloned().fold(Policy::strict(), Policy::relax);
+    let fetcher = Fetcher::builder().private_networks(policy.networks()).build().map_err(io::Error::other)?;
     let plan = Plan {
         url: options.url.clone(),
         policy,
         revision: options.revision,
         register: options.register,
         limits: Limits::within(Duration::from_secs(options.timeout.into())),
+        fetcher,
     };
     let context = output::Context::of(&plan, options.warnings_fail);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

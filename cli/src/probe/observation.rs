@@ -79,14 +79,3 @@ fn is_event_stream(opened: &Opened) -> bool {
         |value: &HeaderValue| value.as_bytes().to_ascii_lowercase().starts_with(b"text/event-stream");
     opened.headers.iter().any(|(name, value)| *name == http::header::CONTENT_TYPE && essence(value))
 }
-
-#[cfg(test)]
-impl Answer {
-    /// An answer that nobody gave, for tests of judgments.
-    pub(crate) fn made_up(status: u16, headers: &[(&'static str, &str)], body: &str) -> Self {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap())
-        });
-        Self { status, headers: headers.collect(), body: Ok(body.as_bytes().to_vec()) }
-    }
-}
