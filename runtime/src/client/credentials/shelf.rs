@@ -118,8 +118,6 @@ fn write(blobs: &mut dyn Blobs, name: &str, entry: &Entry) -> Result<(), StoreFa
 
 /// Keeps a record under a number of its own, without a claim.
 fn put(blobs: &mut dyn Blobs, name: &str, record: Vec<u8>) -> Result<RecordVersion, StoreFailed> {
-    // What cannot be read is not written over.
-    read(blobs, name)?;
     let number = next(blobs)?;
     write(blobs, name, &Entry { number, claim: None, record })?;
     Ok(RecordVersion::new(number))
@@ -157,7 +155,10 @@ impl<P: Shelf> CredentialStore for P {
         Box::pin(async move {
             let record = action.record(CredentialStore::sealer(self))?.to_bytes();
             self.locked(Box::new(move |blobs| {
-                let version = put(blobs, &session_name(action.issuer(), action.resource()), record)?;
+                let name = session_name(action.issuer(), action.resource());
+                // What cannot be read is not written over.
+                session(blobs, &name)?;
+                let version = put(blobs, &name, record)?;
                 Ok(action.persisted(version))
             }))
             .await
@@ -270,6 +271,8 @@ impl<P: Shelf> CredentialStore for P {
 
     fn keep_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {
         self.locked(Box::new(move |blobs| {
+            // What cannot be read is not written over.
+            registration(blobs, record.issuer())?;
             put(blobs, &registration_name(record.issuer()), record.to_bytes()).map(drop)
         }))
     }
