@@ -351,6 +351,8 @@ impl Error {
             Self::Outside(
                 OutsideFailed::Fetch(FetchFailure::AddressForbidden) | OutsideFailed::TooManyFetches,
             ) => Remedy::Refused,
+            // The same key and the same place are what would help, not another attempt.
+            Self::Outside(OutsideFailed::Sealer(_)) => Remedy::FixConfiguration,
             Self::Outside(_) => Remedy::RetryAfter(SOON),
         }
     }

@@ -140,6 +140,11 @@ async fn a_login_is_kept_for_scripts_and_ended_by_a_logout() {
     assert_eq!(code, Some(0), "{err}");
     assert_ne!(renewed, token);
     assert_eq!(asked(renewed.clone()).await.unwrap().status(), 200);
+    // What was kept under other options is not used under these.
+    let relaxed = ["token", &url, "--relax", "AssumeS256=https://as.example"];
+    let (code, out, err) = run(&store, &relaxed).await;
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("options you logged in with"), "{err}");
     // A second login finds the first.
     let (code, out, _) = run(&store, &["login", &url]).await;
     assert_eq!(code, Some(0));

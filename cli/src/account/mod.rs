@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_authz::client::{ChoosingIssuer, Client, Configuration, PreRegistered};
-use mcp_authz::error::{Error, HostMisuse, Remedy};
+use mcp_authz::error::{Error, HostMisuse, OutsideFailed, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{ClientId, ClientMetadataUrl, Issuer, ResourceId, ScopeSet};
 use mcp_authz::policy::{Policy, Relaxation};
@@ -258,6 +258,9 @@ fn advice(failure: &Failure) -> Option<String> {
         return Some(
             "If this authorization server is this MCP server's, say so with --issuer URL.".to_owned(),
         );
+    }
+    if matches!(error, Error::Host(HostMisuse::ForeignRecord) | Error::Outside(OutsideFailed::Sealer(_))) {
+        return Some("Give the options you logged in with, or log in again with these.".to_owned());
     }
     match error.remedy() {
         Remedy::RetryAfter(wait) => Some(format!("Try again in {} s.", wait.as_secs().max(1))),

@@ -22,7 +22,8 @@ pub(super) struct Person {
 
 impl Person {
     pub(super) fn new(no_browser: bool, paste: bool) -> Self {
-        Self { no_browser, paste: paste && std::io::stdin().is_terminal() || paste && no_browser }
+        // Without a terminal nobody pastes, unless a program was told to take the browser's part.
+        Self { no_browser, paste: paste && (no_browser || std::io::stdin().is_terminal()) }
     }
 }
 
