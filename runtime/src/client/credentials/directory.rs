@@ -317,7 +317,7 @@ mod permissions {
 
     /// The mode, where it gives others anything.
     pub(super) fn of_others(metadata: &Metadata) -> Option<u32> {
-        // VULN-23: what another user can read is not kept there.
+        // What another user can read or write is not kept there.
         Some(metadata.mode() & 0o7777).filter(|mode| mode & 0o077 != 0)
     }
 

@@ -24,8 +24,9 @@ pub(super) struct Claim {
 impl Claim {
     /// Whether others have to wait for it.
     pub(super) fn holds(&self, now: OffsetDateTime) -> bool {
-        // One that reaches further than a claim can was made before the clock was set back: nobody waits that long.
-        let longest = Duration::seconds(limits::REFRESH_CLAIM_SECONDS);
+        // One that reaches far further than a claim can was made before the clock was set back: nobody waits that long.
+        // A clock that is put right by a little ends no claim.
+        let longest = Duration::seconds(limits::REFRESH_CLAIM_SECONDS.saturating_mul(2));
         now < self.until && self.until <= now.checked_add(longest).unwrap_or(self.until)
     }
 }
@@ -42,6 +43,8 @@ impl Entry {
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, StoreFailed> {
         let damaged = || StoreFailed::Damaged("the record to be kept".into());
         let number = |number: u64| i64::try_from(number).map_err(|_| damaged());
+        let nanoseconds =
+            |at: OffsetDateTime| i64::try_from(at.unix_timestamp_nanos()).map_err(|_| damaged());
         let record = String::from_utf8(self.record.clone()).map_err(|_| damaged())?;
         let writer = ObjectWriter::new()
             .integer("format", FORMAT)
@@ -49,12 +52,9 @@ impl Entry {
             .string("record", record);
         let writer = match &self.claim {
             None => writer,
-            Some(claim) => {
-                // Rounded up: a claim is never seen to end before it does.
-                let whole = claim.until.unix_timestamp();
-                let until = if claim.until.nanosecond() == 0 { whole } else { whole.saturating_add(1) };
-                writer.integer("fence", number(claim.fence)?).integer("claimed_until", until)
-            }
+            Some(claim) => writer
+                .integer("fence", number(claim.fence)?)
+                .integer("claimed_until_ns", nanoseconds(claim.until)?),
         };
         Ok(writer.finish())
     }
@@ -70,11 +70,11 @@ impl Entry {
         }
         let integer = |name| object.integer(name).map_err(|_| damaged());
         let positive = |number: i64| u64::try_from(number).map_err(|_| damaged());
-        let claim = match (integer("fence")?, integer("claimed_until")?) {
+        let claim = match (integer("fence")?, integer("claimed_until_ns")?) {
             (None, None) => None,
             (Some(fence), Some(until)) => Some(Claim {
                 fence: positive(fence)?,
-                until: OffsetDateTime::from_unix_timestamp(until).map_err(|_| damaged())?,
+                until: OffsetDateTime::from_unix_timestamp_nanos(until.into()).map_err(|_| damaged())?,
             }),
             _ => return Err(damaged()),
         };

@@ -172,7 +172,7 @@ impl<P: Shelf> CredentialStore for P {
             let Some(version) = action.version() else { return Ok(action.alone()) };
             let name = session_name(action.issuer(), action.resource());
             let Some((entry, kept)) = session(blobs, &name)? else { return Ok(action.absent()) };
-            // D39, I-L6: whoever knows an older version sends nothing.
+            // D39: whoever knows an older version sends nothing.
             if kept.version() != version {
                 return action.superseded(kept.record, kept.version, &*sealer).map_err(not_taken);
             }

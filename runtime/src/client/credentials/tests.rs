@@ -131,7 +131,6 @@ mod permissions {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    // VULN-23
     #[tokio::test]
     async fn what_the_store_makes_is_for_its_owner_only() {
         let (folder, path) = a_directory();
@@ -144,7 +143,6 @@ mod permissions {
         }
     }
 
-    // VULN-23
     #[tokio::test]
     async fn what_others_can_read_or_write_is_not_used() {
         let (_folder, path) = a_directory();
