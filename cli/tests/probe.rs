@@ -49,16 +49,18 @@ impl Servers {
         format!("http://{address}/mcp")
     }
 
-    /// Our own authorization server and resource server; the URL of the latter.
-    fn own(&self) -> String {
+    /// Our own authorization server, with or without client metadata documents, and resource server; the URL of the
+    /// latter.
+    fn own(&self, metadata_documents: bool) -> String {
         let ((issuing, issuer), (serving, server)) = (self.listen(), self.listen());
         let issuer = Issuer::new(format!("http://{issuer}")).unwrap();
         let resource = ResourceId::new(format!("http://{server}/mcp")).unwrap();
         let scope = Scope::new("notes:read").unwrap();
         let known = KnownResource::new(resource.clone(), [(scope, "Read your notes".to_owned())]);
         let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
-        let configuration =
-            Configuration::new(issuer.clone(), vec![known], key.id()).registration(RegistrationPolicy::Open);
+        let configuration = Configuration::new(issuer.clone(), vec![known], key.id())
+            .registration(RegistrationPolicy::Open)
+            .metadata_documents(metadata_documents);
         let fetcher = Fetcher::new().unwrap();
         let host = AuthorizationServerHost::new(
             AuthorizationServer::new(configuration).unwrap(),
@@ -112,7 +114,7 @@ fn of_status<'a>(report: &'a Value, status: &str) -> Vec<&'a str> {
 #[test]
 fn our_own_servers_pass_every_check() {
     let servers = Servers::new();
-    let url = servers.own();
+    let url = servers.own(true);
     let output = probe(&[&url, "--json", "--register", "--warnings-fail"]);
     let report = report(&output);
     assert_eq!(of_status(&report, "fail"), [""; 0], "{report:#}");
@@ -184,14 +186,27 @@ fn the_exit_code_tells_a_failure_from_a_walk_that_could_not_be_done() {
 #[test]
 fn warnings_fail_when_they_are_to() {
     let servers = Servers::new();
-    let url = servers.own();
-    // Nothing is wrong with the server but that it is looked at as one of another revision than it says.
-    let relaxed = format!("AssumeS256={}", url.trim_end_matches("/mcp"));
-    let output = probe(&[&url, "--json", "--relax", &relaxed, "--revision", "2025-11-25"]);
+    let url = servers.own(false);
+    for (arguments, code) in [(&["--json"][..], 0), (&["--json", "--warnings-fail"], 1)] {
+        let output = probe(&[&[url.as_str()], arguments].concat());
+        assert_eq!(output.status.code(), Some(code));
+        let seen = report(&output);
+        assert_eq!((&seen["verdict"], &seen["exit_code"]), (&"warn".into(), &code.into()));
+        assert_eq!(of_status(&seen, "warn"), ["server-metadata.registration"]);
+    }
+}
+
+#[test]
+fn revision_and_relaxations_are_in_the_report() {
+    let servers = Servers::new();
+    let url = servers.own(true);
+    let relaxation = format!("AssumeS256={}", url.trim_end_matches("/mcp"));
+    let output = probe(&[&url, "--json", "--relax", &relaxation, "--revision", "2025-11-25"]);
     let seen = report(&output);
     assert_eq!(output.status.code(), Some(0), "{seen:#}");
     assert_eq!(seen["revision"], "2025-11-25");
-    assert_eq!(seen["relaxations"].as_array().unwrap().len(), 1);
+    assert_eq!(seen["relaxations"], serde_json::json!([relaxation]));
+    // Revisions with sessions begin with initialize.
     assert!(findings(&seen).iter().all(|finding| finding["check"] != "no-token.stateless"));
 }
 

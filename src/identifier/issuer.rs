@@ -43,7 +43,7 @@ impl Issuer {
 
     /// Whether the two differ in the lone slash behind the host and in nothing else: what the relaxation
     /// `IssuerRootSlash` takes for one issuer.
-    pub(crate) fn differs_by_root_slash(&self, other: &Self) -> bool {
+    pub fn differs_by_root_slash(&self, other: &Self) -> bool {
         let longer = |short: &Self, long: &Self| {
             long.0.strip_suffix('/') == Some(short.0.as_str()) && short.0.matches('/').count() == 2
         };

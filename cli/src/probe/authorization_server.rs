@@ -2,7 +2,7 @@
 //! authorization.
 
 use mcp_authz::client::Client;
-use mcp_authz::error::{Error, PeerMisbehaved, Remedy};
+use mcp_authz::error::{Error, Remedy};
 use mcp_authz::identifier::{Endpoint, Issuer, ResourceId, Scope, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::Malformed;
@@ -196,16 +196,9 @@ fn issuer(section: &mut Section, against: Against<'_>, seen: &Seen, found: &Issu
         section.pass(check, words);
         return true;
     }
-    let fix = line![
-        "write the issuer as the resource metadata lists it, or list it as it is written here: ",
-        Peer(&seen.issuer)
-    ];
+    let fix = line!["make them one: the resource metadata lists it as ", Peer(&seen.issuer)];
     let relaxation = Relaxation::IssuerRootSlash(seen.issuer.clone());
-    let relaxed = match &seen.client {
-        Ok(_) => true,
-        Err(Error::Peer(PeerMisbehaved::IssuerMismatch { relaxation })) => relaxation.is_some(),
-        Err(_) => against.client.policy().allows(&relaxation),
-    };
+    let relaxed = found.differs_by_root_slash(&seen.issuer);
     if relaxed {
         section.fail_or_relax(check, against.client.policy(), &relaxation, words, fix);
     } else {

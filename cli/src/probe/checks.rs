@@ -132,4 +132,22 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_documentation_lists_every_check_as_it_is() {
+        let documentation = include_str!("../../../docs/probe.md");
+        let rows = documentation
+            .lines()
+            .skip_while(|line| *line != "## Checks")
+            .filter(|line| line.starts_with("| `"));
+        let expected: Vec<String> = ALL
+            .iter()
+            .map(|check| {
+                let ids = check.requirements.join(", ");
+                let ids = if ids.is_empty() { "practice" } else { ids.as_str() };
+                format!("| `{}` | {ids} | {} |", check.name, check.title)
+            })
+            .collect();
+        assert_eq!(rows.collect::<Vec<_>>(), expected);
+    }
 }

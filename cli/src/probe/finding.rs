@@ -1,7 +1,5 @@
 //! What a probe found, as values; the terminal and JSON draw them.
 
-use std::collections::BTreeSet;
-
 use mcp_authz::policy::{Policy, Relaxation};
 use serde::Serialize;
 
@@ -143,11 +141,18 @@ impl Section {
     }
 }
 
-/// The option that names this relaxation. Its scope is a peer's text.
-pub(crate) fn option(relaxation: &Relaxation) -> Line {
+/// A relaxation as it is written. Its scope is a peer's text.
+pub(crate) fn written(relaxation: &Relaxation) -> Line {
     let text = relaxation.to_string();
-    let scope = text.split_once('=').map_or("", |(_, scope)| scope);
-    line!["--relax '", relaxation.name(), "=", Peer(scope), "'"]
+    match text.split_once('=') {
+        Some((_, scope)) => line![relaxation.name(), "=", Peer(scope)],
+        None => relaxation.name().into(),
+    }
+}
+
+/// The option that names a relaxation.
+pub(crate) fn option(relaxation: &Relaxation) -> Line {
+    line!["--relax '", written(relaxation), "'"]
 }
 
 /// Everything that was found.
@@ -187,9 +192,15 @@ impl Report {
         self.findings().filter(|finding| finding.status == status).count()
     }
 
-    /// The names of the checks that came out so, each once.
-    pub(crate) fn names(&self, status: Status) -> BTreeSet<&'static str> {
-        self.findings().filter(|finding| finding.status == status).map(|finding| finding.check.name).collect()
+    /// The names of the checks that came out so, each once, in their order.
+    pub(crate) fn names(&self, status: Status) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for finding in self.findings().filter(|finding| finding.status == status) {
+            if !names.contains(&finding.check.name) {
+                names.push(finding.check.name);
+            }
+        }
+        names
     }
 
     pub(crate) fn verdict(&self) -> Verdict {

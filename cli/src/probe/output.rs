@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use mcp_authz::revision::Revision;
 use serde::Serialize;
 
-use super::finding::{Finding, Part, Report, Section, Status, Verdict, option};
+use super::finding::{Finding, Part, Report, Section, Status, Verdict, written};
 use super::line::Line;
 use super::walk::Plan;
 
@@ -33,7 +33,7 @@ pub(crate) struct Context {
 
 impl Context {
     pub(crate) fn of(plan: &Plan, warnings_fail: bool) -> Self {
-        let relaxations = plan.policy.relaxations().map(option).collect();
+        let relaxations = plan.policy.relaxations().map(written).collect();
         Self { revision: plan.revision, relaxations, warnings_fail }
     }
 }
@@ -111,7 +111,7 @@ impl<W: Write> Table<W> {
         let revision = context.revision;
         writeln!(self.out, "{} (MCP {revision})", self.paint(BOLD, report.server.as_str()))?;
         for relaxation in &context.relaxations {
-            writeln!(self.out, "{}", self.paint(DIM, relaxation.as_str()))?;
+            writeln!(self.out, "{}", self.paint(DIM, &format!("relaxed: {relaxation}")))?;
         }
         for section in &report.sections {
             writeln!(self.out, "\n{}  {}", self.paint(BOLD, title(section.part)), section.at)?;
@@ -187,7 +187,7 @@ impl<W: Write> Table<W> {
     fn end(&mut self, report: &Report, context: &Context) -> io::Result<()> {
         writeln!(self.out)?;
         for (status, word, style) in [(Status::Fail, "failed", RED), (Status::Warn, "warned", YELLOW)] {
-            let names: Vec<&str> = report.names(status).into_iter().collect();
+            let names = report.names(status);
             for (at, line) in
                 wrapped(&names.join(", ")).iter().enumerate().filter(|(_, line)| !line.is_empty())
             {

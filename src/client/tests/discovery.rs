@@ -369,3 +369,24 @@ fn a_server_on_this_machine_may_name_another_one_here() {
     let failed = state.choose(&issuer("http://127.0.0.1:9000"), None).unwrap_err();
     assert!(matches!(misbehaved(&failed.error), PeerMisbehaved::ForbiddenAddress { .. }));
 }
+
+// MCP-SBP-020, I-L8
+#[test]
+fn a_host_that_sends_requests_of_its_own_is_told_where_they_may_go() {
+    let addresses = |client: &Client, server: &str, url: &str| {
+        client.addresses(&ResourceId::from_server_url(server).unwrap(), url).ok()
+    };
+    let here = "http://127.0.0.1:8000/mcp";
+    assert_eq!(addresses(&strict(), SERVER, "https://as.example/token"), Some(AddressPolicy::Public));
+    assert_eq!(addresses(&strict(), here, "http://127.0.0.1:9000/token"), Some(AddressPolicy::Loopback));
+    for url in
+        ["http://127.0.0.1:9000/", "http://as.example/", "https://10.0.0.1/", "https://169.254.169.254/", "x"]
+    {
+        assert_eq!(addresses(&strict(), SERVER, url), None, "{url}");
+    }
+    let text = format!("PrivateNetworks={} 10.0.0.0/8", ResourceId::new(SERVER).unwrap().origin());
+    let relaxed = relaxed(text.parse().unwrap());
+    let private = Some(AddressPolicy::PublicAndPrivateNetworks);
+    assert_eq!(addresses(&relaxed, SERVER, "https://10.0.0.1/"), private);
+    assert_eq!(addresses(&relaxed, "https://other.example/", "https://10.0.0.1/"), None);
+}
