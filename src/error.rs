@@ -2,6 +2,7 @@
 //!
 //! The server roles answer instead: see `resource_server::denial` and `authorization_server::error`.
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::entropy::EntropyUnavailable;
 use crate::identifier::InvalidIdentifier;
 use crate::message::Malformed;
 use crate::message::challenge::ChallengeError;
+use crate::message::client_metadata::ApplicationType;
 use crate::message::exchange::FetchFailure;
 use crate::policy::Relaxation;
 use crate::revision::Revision;
@@ -133,8 +135,24 @@ pub enum PeerIncompatible {
         relaxation: Relaxation,
     },
     /// Registration was refused (RFC 7591 section 3.2.2).
-    #[error("the authorization server refused to register this client ({0})")]
-    RegistrationRefused(KnownCode),
+    #[error("the authorization server refused to register this client ({code})")]
+    RegistrationRefused {
+        /// Its code.
+        code: KnownCode,
+        /// What may be tried next.
+        remedy: Box<Remedy>,
+    },
+    /// The secret of a registration has ended (RFC 7591 section 3.2.1).
+    #[error("the client secret that the authorization server issued has expired")]
+    SecretExpired,
+    /// The token endpoint does not take who this client is configured to be there.
+    #[error("the authorization server does not accept this client's configured identity ({code})")]
+    IdentityRefused {
+        /// Its code.
+        code: KnownCode,
+        /// What may help, for a client that proves itself by an assertion.
+        relaxation: Option<Relaxation>,
+    },
     /// The token endpoint refused (OAuth 2.1 section 3.2.4).
     #[error("the authorization server refused the token request ({0})")]
     TokenRefused(KnownCode),
@@ -213,6 +231,11 @@ pub enum HostMisuse {
     /// There is no identity of that kind for this issuer.
     #[error("no identity of that kind is configured for this authorization server")]
     NoIdentity,
+    /// The issuer knows the client at other ports of this machine than the one it listens on.
+    #[error(
+        "the policy gives this authorization server fixed loopback ports, and the redirect URI has none of them"
+    )]
+    LoopbackPort,
     /// The redirect URI does not fit the identity.
     #[error("the redirect URI is not one that this identity registered")]
     RedirectUri,
@@ -225,6 +248,9 @@ pub enum HostMisuse {
     /// The metadata cannot be registered or published.
     #[error("the client's own metadata is not valid: {0}")]
     Metadata(Malformed),
+    /// What is published at the client's metadata URL is not the document it needs there.
+    #[error("the client metadata document as published does not do: {0}; publish the one this client writes")]
+    Published(Malformed),
     /// An endpoint already has a parameter the protocol adds.
     #[error("the authorization endpoint cannot take the request: {0}")]
     AuthorizationUrl(InvalidIdentifier),
@@ -257,6 +283,12 @@ pub enum OutsideFailed {
     /// The host's sealer failed.
     #[error("{0}")]
     Sealer(#[from] SealerFailed),
+    /// The person's browser did not come back in time.
+    #[error("the browser did not come back from the authorization server")]
+    NoCallback {
+        /// Whether the server may have forgotten the registration, which it tells the person and not this client (D40).
+        reregister: bool,
+    },
     /// Another process is refreshing the session.
     #[error("another program of this person is refreshing the session")]
     RefreshElsewhere,
@@ -286,6 +318,10 @@ pub enum Remedy {
     Reauthorize,
     /// Forget this client registration and register anew.
     Reregister,
+    /// Register once more, as this type of application.
+    RegisterAs(ApplicationType),
+    /// Have this client registered by hand at the authorization server, and configure that identity.
+    ConfigureIdentity,
     /// If the peer is known and trusted, name this relaxation in the policy.
     Relax(Relaxation),
     /// If the server is known to be of this revision of MCP, state that in the configuration.
@@ -327,7 +363,13 @@ impl Error {
                     "temporarily_unavailable" | "server_error" => Remedy::RetryAfter(SOON),
                     _ => Remedy::Reauthorize,
                 },
-                PeerIncompatible::AssertionAlgorithm => Remedy::FixConfiguration,
+                PeerIncompatible::RegistrationRefused { remedy, .. } => (**remedy).clone(),
+                PeerIncompatible::SecretExpired => Remedy::Reregister,
+                PeerIncompatible::IdentityRefused { relaxation: Some(relaxation), .. } => {
+                    Remedy::Relax(relaxation.clone())
+                }
+                PeerIncompatible::AssertionAlgorithm
+                | PeerIncompatible::IdentityRefused { relaxation: None, .. } => Remedy::FixConfiguration,
                 PeerIncompatible::NoResourceMetadata => Remedy::StateRevision(Revision::V2025_03_26),
                 PeerIncompatible::NoAuthorizationServer
                 | PeerIncompatible::NoHeaderMethod
@@ -335,7 +377,6 @@ impl Error {
                 | PeerIncompatible::NoEndpoint(_)
                 | PeerIncompatible::NoCodeGrant
                 | PeerIncompatible::NoS256 { relaxation: None }
-                | PeerIncompatible::RegistrationRefused(_)
                 | PeerIncompatible::RevocationRefused(_)
                 | PeerIncompatible::TokenType
                 | PeerIncompatible::ScopesNotPinned
@@ -344,7 +385,12 @@ impl Error {
             Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)
             | Self::Outside(OutsideFailed::SessionRemoved) => Remedy::Reauthorize,
             Self::Host(HostMisuse::Unnamed { relaxation }) => Remedy::Relax(relaxation.clone()),
+            // MCP-REG-004
+            Self::Host(HostMisuse::NoIdentity) => Remedy::ConfigureIdentity,
             Self::Host(_) => Remedy::FixConfiguration,
+            // D40
+            Self::Outside(OutsideFailed::NoCallback { reregister: true }) => Remedy::Reregister,
+            Self::Outside(OutsideFailed::NoCallback { reregister: false }) => Remedy::Reauthorize,
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)
             }

@@ -60,6 +60,9 @@ pub const SCOPE_BYTES: usize = 256;
 /// Most authorization servers read from one protected resource metadata document.
 pub const AUTHORIZATION_SERVERS: usize = 16;
 
+/// Longest URL that this client proposes as its identifier: it stands in every request, and people read it.
+pub const CLIENT_METADATA_URL_BYTES: usize = 256;
+
 /// Most redirect URIs in one registration.
 pub const REDIRECT_URIS: usize = 32;
 

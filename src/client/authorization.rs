@@ -5,13 +5,14 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::RegistrationRecord;
 use super::discovery::Target;
 use super::endpoint::{Body, EndpointCall};
 use super::record::CallbackRecord;
-use super::registration::{ChoosingIdentity, Identity, IdentityKind, Server};
+use super::registration::{ChoosingIdentity, ClientAuthentication, Identity, IdentityKind, Server};
 use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
 use crate::entropy::Entropy;
 use crate::error::{
@@ -165,6 +166,14 @@ impl Ready {
         if identity.pinned_scopes.is_some() && scope.is_empty() {
             return Err(PeerIncompatible::ScopesNotPinned.into());
         }
+        // RFC7591-3.2.1-4: the person is not asked for what could not be redeemed.
+        if identity.is_expired(now) {
+            return Err(PeerIncompatible::SecretExpired.into());
+        }
+        // Today's port and policy, and what the answer will be compared with.
+        if server.written(&identity.redirect_uri)? != identity.redirect_uri {
+            return Err(HostMisuse::RedirectUri.into());
+        }
         // MCP-AUTH-050, MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
         let resource = (!self.0.omits_resource()).then(|| server.target.resource.resource().clone());
         let digest = state.digest();
@@ -178,12 +187,12 @@ impl Ready {
         };
         let endpoint = server.metadata.authorization_endpoint.as_ref();
         let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("authorization endpoint"))?;
-        let pairs = request.pairs();
-        let url = endpoint
-            .with_parameters(
-                pairs.iter().map(|(name, value)| (*name, value.as_str())).collect::<alloc::vec::Vec<_>>(),
-            )
-            .map_err(HostMisuse::AuthorizationUrl)?;
+        let ours = request.pairs();
+        let mut pairs: Vec<(&str, &str)> = ours.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        // AuthorizationExtras: none of them has a name of ours (OAUTH21-3.1-6).
+        let extras = server.target.client.policy().authorization_extras(&server.target.listed_issuer);
+        pairs.extend(extras.iter().flat_map(|extras| extras.pairs()));
+        let url = endpoint.with_parameters(pairs).map_err(HostMisuse::AuthorizationUrl)?;
         if url.len() > limits::AUTHORIZATION_URL_BYTES {
             return Err(OutsideFailed::TooManyFetches.into());
         }
@@ -192,12 +201,27 @@ impl Ready {
         Ok((open, Request { verifier, state: digest, agent, scope, not_after }))
     }
 
+    /// Whether the identity is more than what was configured: a registration, or a callback path that this issuer has for
+    /// itself.
+    fn is_to_be_kept(&self) -> bool {
+        let Prepared { server, identity, .. } = &*self.0;
+        let configured = &server.target.client.configuration().redirect_uri;
+        match identity.kind {
+            IdentityKind::Registered => true,
+            // D29
+            IdentityKind::MetadataDocument => {
+                server.written(configured).is_ok_and(|configured| configured != identity.redirect_uri)
+            }
+            IdentityKind::PreRegistered => false,
+        }
+    }
+
     /// The registration, to use again at this issuer. `None` for an identity that was configured.
     ///
     /// # Errors
     /// [`Error`] when the sealer fails.
     pub fn registration_record(&self, sealer: &dyn Sealer) -> Result<Option<RegistrationRecord>, Error> {
-        if self.0.identity.kind != IdentityKind::Registered {
+        if !self.is_to_be_kept() {
             return Ok(None);
         }
         RegistrationRecord::seal(&self.0.server.target.client, self.issuer(), &self.0.identity, sealer)
@@ -213,8 +237,34 @@ impl Prepared {
     }
 }
 
-/// Reads a reply of the token endpoint.
-pub(crate) fn tokens_of(fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
+impl Prepared {
+    /// Reads a reply of the token endpoint.
+    pub(crate) fn tokens_of(&self, fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
+        tokens_of(fetched).map_err(|error| match error {
+            Error::Incompatible(PeerIncompatible::TokenRefused(code)) => self.refused(code),
+            error => error,
+        })
+    }
+
+    /// What a refusal of the token endpoint says about this identity: one that was registered can be registered anew, one
+    /// that was configured cannot.
+    fn refused(&self, code: KnownCode) -> Error {
+        let Identity { kind, authentication, .. } = &self.identity;
+        let about_identity = matches!(code.as_str(), "invalid_client" | "unauthorized_client");
+        if !about_identity || *kind == IdentityKind::Registered {
+            return PeerIncompatible::TokenRefused(code).into();
+        }
+        let target = &self.server.target;
+        let relaxation = Relaxation::AssertionAudience(target.listed_issuer.clone());
+        // D19
+        let signs = matches!(authentication, ClientAuthentication::PrivateKey(_));
+        let may_help =
+            signs && code.as_str() == "invalid_client" && !target.client.policy().allows(&relaxation);
+        PeerIncompatible::IdentityRefused { code, relaxation: may_help.then_some(relaxation) }.into()
+    }
+}
+
+fn tokens_of(fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
     let reply = fetched.map_err(OutsideFailed::from)?;
     if reply.status() >= 500 || reply.status() == 429 {
         return Err(
@@ -423,7 +473,7 @@ impl AwaitingTokens {
         now: OffsetDateTime,
     ) -> Result<Step<PersistSession, AwaitingPersisted>, Failed<Ready>> {
         let Exchanging { mut prepared, scope, .. } = *self.0;
-        let response = match tokens_of(fetched) {
+        let response = match prepared.tokens_of(fetched) {
             Ok(response) => response,
             Err(error) => return Err(Failed { error, state: Ready(Box::new(prepared)) }),
         };

@@ -13,10 +13,10 @@ use alloc::vec::Vec;
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
 use super::session::StepUpLedger;
-use super::{Client, PreRegistered, addresses_for};
+use super::{Client, PreRegistered, addresses_for, networks_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
-use crate::identifier::{Endpoint, Issuer, MetadataLocation, ResourceId, ScopeSet};
+use crate::identifier::{Endpoint, Issuer, MetadataLocation, Network, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::challenge::{BearerChallenge, parse_challenges};
 use crate::message::exchange::{AddressPolicy, Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
@@ -108,6 +108,7 @@ impl ResourceSearch {
         let policy = FetchPolicy::new(addresses, limits::DOCUMENT_BYTES);
         // RFC9728-3.1-1
         let fetch = Fetch::get(FetchPurpose::ProtectedResourceMetadata, self.current.url.as_str(), policy);
+        let fetch = fetch.within(networks_for(&self.client, &self.server));
         Ok(fetch.of_revision(announced(&self.client, &self.server)))
     }
 
@@ -369,7 +370,7 @@ fn server_metadata_fetch(client: &Client, server: &ResourceId, url: &str) -> Res
     let addresses = addresses_for(client, server, url, "issuer")?;
     let policy = FetchPolicy::new(addresses, limits::DOCUMENT_BYTES);
     let fetch = Fetch::get(FetchPurpose::AuthorizationServerMetadata, url, policy);
-    Ok(fetch.of_revision(announced(client, server)))
+    Ok(fetch.within(networks_for(client, server)).of_revision(announced(client, server)))
 }
 
 /// What a flow is for: frozen from here on.
@@ -393,6 +394,11 @@ impl Target {
     /// Where a URL that the authorization server named may lead.
     pub(crate) fn addresses(&self, url: &str, what: &'static str) -> Result<AddressPolicy, Error> {
         addresses_for(&self.client, &self.server, url, what)
+    }
+
+    /// The private networks that its fetches may reach.
+    pub(crate) fn networks(&self) -> &[Network] {
+        networks_for(&self.client, &self.server)
     }
 }
 

@@ -9,12 +9,13 @@ use super::authorization::Prepared;
 use super::registration::ClientAuthentication;
 use crate::entropy::{self, Entropy};
 use crate::error::{Error, HostMisuse, PeerIncompatible};
-use crate::identifier::ClientId;
+use crate::identifier::{ClientId, Network};
 use crate::jose::{AwaitedSignature, Sign, Signed, SigningKeyId};
 use crate::limits;
 use crate::message::exchange::{Fetch, FetchPolicy, FetchPurpose};
 use crate::message::revocation::{RevocationRequest, TokenTypeHint};
 use crate::message::token::{ClientParameters, Grant, TokenRequest};
+use crate::policy::Relaxation;
 use crate::secret::SubmittedToken;
 use crate::step::{Failed, Step};
 use crate::syntax::basic;
@@ -104,12 +105,14 @@ struct Unsent {
     purpose: FetchPurpose,
     url: String,
     policy: FetchPolicy,
+    networks: Vec<Network>,
     body: Body,
 }
 
 impl Unsent {
     fn send(self, client: ClientParameters, authorization: Option<zeroize::Zeroizing<String>>) -> Fetch {
-        Fetch::post_form(self.purpose, &self.url, self.body.render(client), authorization, self.policy)
+        let form = self.body.render(client);
+        Fetch::post_form(self.purpose, &self.url, form, authorization, self.policy).within(&self.networks)
     }
 }
 
@@ -162,7 +165,8 @@ impl Prepared {
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
         let addresses = self.server.target.addresses(endpoint.as_str(), what)?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
-        let unsent = Unsent { purpose, url: endpoint.as_str().to_string(), policy, body };
+        let networks = self.server.target.networks().to_vec();
+        let unsent = Unsent { purpose, url: endpoint.as_str().to_string(), policy, networks, body };
         // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8, OAUTH21-2.4.1-2: in the body or the field, never in the URL.
         let client_id = self.identity.client_id.clone();
         Ok(match &self.identity.authentication {
@@ -190,11 +194,18 @@ impl Prepared {
         let client_id = self.identity.client_id.as_str();
         let lifetime = Duration::seconds(limits::CLIENT_ASSERTION_SECONDS);
         let jti = entropy::draw_text(entropy)?;
-        // RFC7523-3-1, RFC7523BIS-1, D19
+        // RFC7523-3-1, RFC7523BIS-1, D19: the issuer alone, or what the host knows this issuer to ask for instead.
+        let target = &self.server.target;
+        let relaxation = Relaxation::AssertionAudience(target.listed_issuer.clone());
+        let token_endpoint = self.server.metadata.token_endpoint.as_ref();
+        let audience = match token_endpoint.filter(|_| target.client.policy().allows(&relaxation)) {
+            Some(endpoint) => endpoint.as_str(),
+            None => self.server.issuer.issuer().as_str(),
+        };
         Ok(ObjectWriter::new()
             .string("iss", client_id)
             .string("sub", client_id)
-            .string("aud", self.server.issuer.issuer().as_str())
+            .string("aud", audience)
             .integer("iat", now.unix_timestamp())
             .integer("exp", time::after(now, lifetime).unix_timestamp())
             .string("jti", jti.as_str())

@@ -53,20 +53,24 @@ use alloc::vec::Vec;
 
 use crate::error::{Error, PeerMisbehaved};
 use crate::identifier::{
-    ClientId, ClientMetadataUrl, Issuer, Network, RedirectUri, ResourceId, ScopeSet, address,
+    ClientId, ClientMetadataUrl, Endpoint, Issuer, Network, RedirectUri, ResourceId, ScopeSet, address,
 };
 use crate::jose::SigningKeyId;
+use crate::message::PageUri;
 use crate::message::exchange::AddressPolicy;
 use crate::policy::{Policy, PrivateNetworks, Relaxation};
 use crate::revision::Revision;
 use crate::secret::{ClientSecret, SecretDigest};
+use crate::syntax::json::JsonObject;
 use crate::syntax::uri::Uri;
 
 mod authorization;
+mod client_metadata;
 mod discovery;
 mod endpoint;
 mod legacy;
 mod record;
+mod redirect;
 mod refresh;
 mod registration;
 mod revocation;
@@ -83,6 +87,7 @@ pub use discovery::{
 };
 pub use endpoint::{AwaitingAssertion, EndpointCall};
 pub use record::{CallbackRecord, RecordVersion, RegistrationRecord, SessionRecord};
+pub use redirect::CallbackPaths;
 pub use refresh::{
     AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingRefresh, ClaimOutcome, ClaimRefresh,
     CommitRefresh, DiscardSession, RefreshClaim, RefreshCommitted, RefreshOutcome, ReleaseClaim,
@@ -143,14 +148,25 @@ impl PreRegistered {
     }
 }
 
+/// Where the public key of a client's metadata document is found.
+#[derive(Debug, Clone)]
+pub enum DocumentKeys {
+    /// In the document itself: a JSON Web Key Set, without anything private.
+    Inline(JsonObject),
+    /// At that URL (`jwks_uri`).
+    At(Endpoint),
+}
+
 /// What a client is told once.
 #[derive(Debug, Clone)]
 pub struct Configuration {
     pub(crate) client_name: String,
+    pub(crate) client_uri: Option<PageUri>,
     pub(crate) redirect_uri: RedirectUri,
     pub(crate) policy: Policy,
     pub(crate) pre_registered: Vec<PreRegistered>,
     pub(crate) metadata_url: Option<ClientMetadataUrl>,
+    pub(crate) document_key: Option<(SigningKeyId, DocumentKeys)>,
     pub(crate) dynamic_registration: bool,
     pub(crate) revision: Revision,
     pub(crate) revisions: BTreeMap<ResourceId, Revision>,
@@ -163,10 +179,12 @@ impl Configuration {
     pub fn new(client_name: impl Into<String>, redirect_uri: RedirectUri) -> Self {
         Self {
             client_name: client_name.into(),
+            client_uri: None,
             redirect_uri,
             policy: Policy::strict(),
             pre_registered: Vec::new(),
             metadata_url: None,
+            document_key: None,
             dynamic_registration: true,
             revision: Revision::default(),
             revisions: BTreeMap::new(),
@@ -186,10 +204,26 @@ impl Configuration {
         self
     }
 
-    /// Sets the URL at which this client publishes its metadata document; its redirect URIs must have this one.
+    /// Sets the client's home page, for a person who is asked to trust it.
+    #[must_use]
+    pub fn client_uri(self, client_uri: PageUri) -> Self {
+        Self { client_uri: Some(client_uri), ..self }
+    }
+
+    /// Sets the URL at which this client publishes its metadata document: the bytes of
+    /// [`Client::client_metadata_document`]. It has no query, and stays what it is for as long as the client is known by
+    /// it.
     #[must_use]
     pub fn metadata_document(self, url: ClientMetadataUrl) -> Self {
         Self { metadata_url: Some(url), ..self }
+    }
+
+    /// Authenticates as the client of the metadata document with assertions that this key signs (`private_key_jwt`); its
+    /// public part is found there.
+    #[must_use]
+    pub fn document_key(self, key: SigningKeyId, keys: DocumentKeys) -> Self {
+        // MCP-REG-014
+        Self { document_key: Some((key, keys)), ..self }
     }
 
     /// States the revision of MCP that servers keep to; the newest without this call.
@@ -275,6 +309,11 @@ impl Client {
         let policy = String::from(self.0.policy.clone());
         SecretDigest::of([self.0.client_name.as_str(), "\0", &policy].concat().as_bytes())
     }
+}
+
+/// The private networks that a flow for that server may reach.
+pub(crate) fn networks_for<'c>(client: &'c Client, server: &ResourceId) -> &'c [Network] {
+    client.policy().private_networks(&server.origin()).map_or(&[], PrivateNetworks::networks)
 }
 
 /// Where a URL that a peer named may lead. Loopback is reached only when the MCP URL that the *person* gave is loopback

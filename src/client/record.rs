@@ -356,6 +356,16 @@ impl RegistrationRecord {
         Envelope::seal("registration", client, (issuer, None, None), content, sealer).map(Self)
     }
 
+    /// How the identity came about, and its redirect URI.
+    pub(crate) fn redirect(
+        &self,
+        client: &Client,
+        sealer: &dyn Sealer,
+    ) -> Result<(IdentityKind, RedirectUri), Error> {
+        let identity = identity(client, &self.0.open(client, sealer)?)?;
+        Ok((identity.kind, identity.redirect_uri))
+    }
+
     /// The identity, for the client and the issuer it was made for only.
     pub(crate) fn open(
         &self,
@@ -509,7 +519,7 @@ fn identity(client: &Client, object: &JsonObject) -> Result<Identity, Error> {
         "registered" => IdentityKind::Registered,
         _ => return Err(foreign()),
     };
-    let redirect_uri = RedirectUri::new(required(object, "redirect_uri")?).map_err(|_| foreign())?;
+    let redirect_uri = redirect_uri(client, required(object, "redirect_uri")?)?;
     let pinned_scopes = match object.get("pinned_scopes") {
         None => None,
         Some(_) => Some(scope(object, "pinned_scopes")?),
@@ -523,6 +533,17 @@ fn identity(client: &Client, object: &JsonObject) -> Result<Identity, Error> {
         pinned_scopes,
         secret_expires: optional_time(object, "secret_expires")?,
     })
+}
+
+/// A redirect URI that an identity may have: of a private-use scheme only where the policy names it.
+fn redirect_uri(client: &Client, text: &str) -> Result<RedirectUri, Error> {
+    if let Ok(uri) = RedirectUri::new(text) {
+        return Ok(uri);
+    }
+    // D9
+    let uri = RedirectUri::private_scheme(text).map_err(|_| HostMisuse::ForeignRecord)?;
+    let named = client.policy().allows(&Relaxation::PrivateScheme(uri.clone()));
+    if named { Ok(uri) } else { Err(HostMisuse::ForeignRecord.into()) }
 }
 
 fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, Error> {

@@ -15,7 +15,7 @@ use alloc::boxed::Box;
 use core::fmt;
 
 use super::Client;
-use super::authorization::{Ready, tokens_of};
+use super::authorization::Ready;
 use super::endpoint::{Body, EndpointCall};
 use super::record::{RecordVersion, SessionInputs, SessionRecord};
 use super::session::{Held, Session, Tokens};
@@ -304,7 +304,7 @@ impl AwaitingRefresh {
     /// What the fetch brought.
     pub fn receive(self, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> RefreshOutcome {
         let Refreshing { held, fence, id } = *self.0;
-        let response = match tokens_of(fetched) {
+        let response = match held.prepared.tokens_of(fetched) {
             Ok(response) => response,
             Err(error) if !ends_the_grant(&error) => {
                 let release = ReleaseClaim { place: Place::of(&held), fence };

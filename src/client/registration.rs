@@ -4,32 +4,29 @@
 //! An identity is bound to the issuer it was made for and never leaves for another.
 
 use alloc::boxed::Box;
-use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::authorization::Ready;
+use super::client_metadata::{metadata_of, proposed};
 use super::discovery::Target;
 use super::record::RegistrationRecord;
+use super::redirect::CallbackPaths;
 use super::{Credential, PreRegistered};
 use crate::error::{
-    Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
+    Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, Remedy, malformed,
 };
 use crate::evidence::IssuerMatched;
-use crate::identifier::{ClientId, Issuer, RedirectUri, ScopeSet};
+use crate::identifier::{ClientId, RedirectUri, ScopeSet};
 use crate::jose::SigningKeyId;
 use crate::limits;
 use crate::message::client_metadata::{
-    ApplicationType, ClientMetadata, ClientMetadataDocument, RegistrationReply, RegistrationRequest,
-    RegistrationResponse,
+    ApplicationType, RegistrationReply, RegistrationRequest, RegistrationResponse,
 };
 use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
 use crate::message::server_metadata::ServerMetadata;
-use crate::policy::Relaxation;
 use crate::sealer::Sealer;
-use crate::secret::{ClientSecret, SecretDigest};
+use crate::secret::ClientSecret;
 use crate::step::{Failed, Step};
-use crate::syntax::base64url;
 use crate::time::OffsetDateTime;
 
 /// How an identity came about.
@@ -65,6 +62,14 @@ pub(crate) struct Identity {
     pub(crate) pinned_scopes: Option<ScopeSet>,
     /// When the secret ends.
     pub(crate) secret_expires: Option<OffsetDateTime>,
+}
+
+impl Identity {
+    /// Whether the secret has ended; an identity without one never ends by itself.
+    pub(crate) fn is_expired(&self, now: OffsetDateTime) -> bool {
+        // RFC7591-3.2.1-4
+        self.secret_expires.is_some_and(|expires| now >= expires)
+    }
 }
 
 /// A target with the authorization server found for it.
@@ -128,86 +133,73 @@ impl ChoosingIdentity {
         let Some(identity) = self.pre_registered_identity() else {
             return Err(Failed::new(HostMisuse::NoIdentity, self));
         };
-        let registers = self.0.target.client.configuration().dynamic_registration;
-        let shared = self.serves_others(&identity.redirect_uri, &identity.issuer, registers);
-        if let Err(error) = self.own_redirect(shared) {
-            return Err(Failed { error, state: self });
-        }
+        let redirect_uri = match self.0.redirect_by_hand(&identity.redirect_uri, &identity.issuer) {
+            Ok(redirect_uri) => redirect_uri,
+            Err(error) => return Err(Failed { error, state: self }),
+        };
         let authentication = match identity.credential {
             None => ClientAuthentication::None,
             Some(Credential::Secret(secret)) => presented(&self.0.metadata, secret),
-            Some(Credential::PrivateKey(key)) => {
-                // RFC8414-2-9: where the server lists algorithms, the key's is one of them.
-                let listed = &self.0.metadata.token_endpoint_auth_signing_alg_values_supported;
-                let name = key.algorithm().name();
-                if listed.as_ref().is_some_and(|listed| !listed.iter().any(|known| known == name)) {
-                    return Err(Failed::new(PeerIncompatible::AssertionAlgorithm, self));
-                }
-                ClientAuthentication::PrivateKey(key)
-            }
+            Some(Credential::PrivateKey(key)) => match keyed(&self.0.metadata, key) {
+                Ok(authentication) => authentication,
+                Err(error) => return Err(Failed { error, state: self }),
+            },
         };
         let identity = Identity {
             kind: IdentityKind::PreRegistered,
             client_id: identity.client_id,
             authentication,
-            redirect_uri: identity.redirect_uri,
+            redirect_uri,
             pinned_scopes: identity.scopes,
             secret_expires: None,
         };
         Ok(Ready::new(*self.0, identity))
     }
 
-    /// Whether other servers answer to that redirect URI as well as `issuer`: those this client `registers` with, those
-    /// that read its metadata document, or those where it was registered by hand.
-    fn serves_others(&self, redirect_uri: &RedirectUri, issuer: &Issuer, registers: bool) -> bool {
-        let configuration = self.0.target.client.configuration();
-        let path = redirect_uri.without_query();
-        configuration.redirect_uri.without_query() == path
-            && (registers || configuration.metadata_url.is_some())
-            || configuration
-                .pre_registered
-                .iter()
-                .any(|other| other.issuer != *issuer && other.redirect_uri.without_query() == path)
-    }
-
-    /// D29: where no `iss` will tell servers apart, the redirect URI must.
-    fn own_redirect(&self, shared: bool) -> Result<(), Error> {
-        // OAUTH21-2.3.4-1
-        let relaxation = Relaxation::SharedRedirect(self.0.target.listed_issuer.clone());
-        let announced = self.0.metadata.authorization_response_iss_parameter_supported;
-        if announced || !shared || self.0.target.client.policy().allows(&relaxation) {
-            return Ok(());
-        }
-        Err(PeerIncompatible::SharedRedirect { relaxation }.into())
-    }
-
     /// Goes on as the client of the configured metadata document.
     ///
     /// # Errors
-    /// [`Failed`] with this state when there is none, the server does not read such documents, or sends no `iss`: a
-    /// document's redirect URI serves every server.
+    /// [`Failed`] with this state when there is none, the server does not read such documents, or sends no `iss`: then
+    /// the answer must come on a path that no other server's does ([`ChoosingIdentity::metadata_document_among`]).
     pub fn metadata_document(self) -> Result<Ready, Failed<Self>> {
-        let configuration = self.0.target.client.configuration();
-        let url = configuration
-            .metadata_url
-            .clone()
-            .filter(|_| self.0.metadata.client_id_metadata_document_supported);
-        let redirect_uri = configuration.redirect_uri.clone();
-        let Some(url) = url else {
-            return Err(Failed::new(HostMisuse::NoIdentity, self));
-        };
-        if let Err(error) = self.own_redirect(true) {
-            return Err(Failed { error, state: self });
+        self.by_document(None)
+    }
+
+    /// The same for a host that keeps registrations: an authorization server that sends no `iss` gets one of the
+    /// document's callback paths for itself, the one it had or one that is not `taken`. Keep the
+    /// [`Ready::registration_record`] before the person is asked, so that no other server gets that path.
+    ///
+    /// # Errors
+    /// As there; and with [`PeerIncompatible::SharedRedirect`] when every path is taken.
+    pub fn metadata_document_among(self, taken: &CallbackPaths) -> Result<Ready, Failed<Self>> {
+        self.by_document(Some(taken))
+    }
+
+    fn by_document(self, taken: Option<&CallbackPaths>) -> Result<Ready, Failed<Self>> {
+        match self.document_identity(taken) {
+            Ok(identity) => Ok(Ready::new(*self.0, identity)),
+            Err(error) => Err(Failed { error, state: self }),
         }
-        let identity = Identity {
+    }
+
+    fn document_identity(&self, taken: Option<&CallbackPaths>) -> Result<Identity, Error> {
+        let configuration = self.0.target.client.configuration();
+        // MCP-AUTH-006, MCP-REG-054: the same at every server that reads such documents.
+        let reads = self.0.metadata.client_id_metadata_document_supported;
+        let client_id = proposed(configuration)?.filter(|_| reads).ok_or(HostMisuse::NoIdentity)?;
+        // CIMD-6.2-1: what the document announces is what every request does.
+        let authentication = match &configuration.document_key {
+            None => ClientAuthentication::None,
+            Some((key, _)) => keyed(&self.0.metadata, key.clone())?,
+        };
+        Ok(Identity {
             kind: IdentityKind::MetadataDocument,
-            client_id: url.to_client_id(),
-            authentication: ClientAuthentication::None,
-            redirect_uri,
+            client_id,
+            authentication,
+            redirect_uri: self.0.redirect_of_document(taken)?,
             pinned_scopes: None,
             secret_expires: None,
-        };
-        Ok(Ready::new(*self.0, identity))
+        })
     }
 
     /// Goes on as the client an earlier registration at this issuer made.
@@ -221,101 +213,105 @@ impl ChoosingIdentity {
         sealer: &dyn Sealer,
         now: OffsetDateTime,
     ) -> Result<Ready, Failed<Self>> {
-        // MCP-DISC-003: a registration of another issuer does not open here.
-        let identity = match record.open(&self.0.target.client, self.0.issuer.issuer(), sealer) {
-            Ok(identity) => identity,
-            Err(error) => return Err(Failed { error, state: self }),
-        };
-        if identity.secret_expires.is_some_and(|expires| now >= expires) {
-            let refused = PeerIncompatible::RegistrationRefused(KnownCode::of("invalid_client"));
-            return Err(Failed::new(refused, self));
-        }
-        // What the server announces today counts, not what it did when it registered this client.
-        let shared = self.serves_others(&identity.redirect_uri, self.0.issuer.issuer(), true);
-        match self.own_redirect(shared) {
-            Ok(()) => Ok(Ready::new(*self.0, identity)),
+        match self.recorded(record, sealer, now) {
+            Ok(identity) => Ok(Ready::new(*self.0, identity)),
             Err(error) => Err(Failed { error, state: self }),
         }
     }
 
-    /// Registers dynamically.
+    fn recorded(
+        &self,
+        record: &RegistrationRecord,
+        sealer: &dyn Sealer,
+        now: OffsetDateTime,
+    ) -> Result<Identity, Error> {
+        // MCP-DISC-003: a registration of another issuer does not open here.
+        let identity = record.open(&self.0.target.client, self.0.issuer.issuer(), sealer)?;
+        if identity.kind != IdentityKind::Registered {
+            return Err(HostMisuse::ForeignRecord.into());
+        }
+        // RFC7591-3.2.1-4
+        if identity.is_expired(now) {
+            return Err(PeerIncompatible::SecretExpired.into());
+        }
+        let redirect_uri = self.0.redirect_of_registration(&identity.redirect_uri)?;
+        Ok(Identity { redirect_uri, ..identity })
+    }
+
+    /// Registers dynamically, as the type of application that the redirect URI makes it.
     ///
     /// # Errors
     /// [`Failed`] with this state when it is switched off, or the server has no registration endpoint.
     pub fn register(self) -> Result<Step<Fetch, AwaitingRegistration>, Failed<Self>> {
-        let configuration = self.0.target.client.configuration();
-        let endpoint = self.0.metadata.registration_endpoint.clone();
-        let Some(endpoint) = endpoint.filter(|_| configuration.dynamic_registration) else {
-            return Err(Failed::new(HostMisuse::NoIdentity, self));
-        };
-        match self.registration(endpoint.as_str()) {
-            Ok((fetch, redirect_uri)) => {
-                Ok(Step::new(fetch, AwaitingRegistration(Box::new((*self.0, redirect_uri)))))
+        self.registering(None)
+    }
+
+    /// Registers once more, as another type of application: what
+    /// [`Remedy::RegisterAs`](crate::error::Remedy::RegisterAs) says.
+    ///
+    /// # Errors
+    /// As [`ChoosingIdentity::register`].
+    pub fn register_as(
+        self,
+        application_type: ApplicationType,
+    ) -> Result<Step<Fetch, AwaitingRegistration>, Failed<Self>> {
+        // MCP-REG-045
+        self.registering(Some(application_type))
+    }
+
+    fn registering(
+        self,
+        application_type: Option<ApplicationType>,
+    ) -> Result<Step<Fetch, AwaitingRegistration>, Failed<Self>> {
+        match self.registration(application_type) {
+            Ok((fetch, asked)) => {
+                Ok(Step::new(fetch, AwaitingRegistration(Box::new(Registering { server: *self.0, asked }))))
             }
             Err(error) => Err(Failed { error, state: self }),
         }
     }
 
-    fn registration(&self, endpoint: &str) -> Result<(Fetch, RedirectUri), Error> {
+    fn registration(&self, application_type: Option<ApplicationType>) -> Result<(Fetch, Asked), Error> {
         let target = &self.0.target;
         let configuration = target.client.configuration();
-        let redirect_uri = self.registered_redirect_uri()?;
-        let request = RegistrationRequest::new(metadata_of(&configuration.client_name, &redirect_uri))
-            .map_err(HostMisuse::Metadata)?;
-        let addresses = target.addresses(endpoint, "registration endpoint")?;
+        // MCP-AUTH-008, MCP-REG-003: only where the metadata has the endpoint.
+        let endpoint = self.0.metadata.registration_endpoint.as_ref();
+        let endpoint =
+            endpoint.filter(|_| configuration.dynamic_registration).ok_or(HostMisuse::NoIdentity)?;
+        let redirect_uri = self.0.redirect_to_register()?;
+        let mut metadata = metadata_of(configuration, self.0.registered_forms(&redirect_uri));
+        let another_type = match application_type {
+            Some(_) => None,
+            None => metadata.application_type.map(other),
+        };
+        metadata.application_type = application_type.or(metadata.application_type);
+        let request = RegistrationRequest::new(metadata).map_err(HostMisuse::Metadata)?;
+        let addresses = target.addresses(endpoint.as_str(), "registration endpoint")?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
-        Ok((
-            Fetch::post_json(FetchPurpose::Registration, endpoint, request.render(), None, policy),
-            redirect_uri,
-        ))
-    }
-
-    /// The configured redirect URI; for a server that sends no `iss`, with a last segment of its own (D29).
-    fn registered_redirect_uri(&self) -> Result<RedirectUri, Error> {
-        let configured = &self.0.target.client.configuration().redirect_uri;
-        let relaxation = Relaxation::SharedRedirect(self.0.target.listed_issuer.clone());
-        if self.0.metadata.authorization_response_iss_parameter_supported
-            || self.0.target.client.policy().allows(&relaxation)
-        {
-            return Ok(configured.clone());
-        }
-        let digest = SecretDigest::of(self.0.issuer.issuer().as_str().as_bytes());
-        let own = base64url::encode(digest.as_bytes().get(..12).unwrap_or_default());
-        let base = configured.without_query();
-        let base = base.strip_suffix('/').unwrap_or(base);
-        let query = configured.query().map_or_else(String::new, |query| format!("?{query}"));
-        RedirectUri::new(format!("{base}/{own}{query}")).map_err(|_| HostMisuse::RedirectUri.into())
+        // RFC7591-3-2
+        let fetch =
+            Fetch::post_json(FetchPurpose::Registration, endpoint.as_str(), request.render(), None, policy);
+        let fetch = fetch.within(target.networks());
+        Ok((fetch, Asked { redirect_uri, another_type }))
     }
 }
 
-/// The metadata this client registers: public, code and refresh.
-fn metadata_of(client_name: &str, redirect_uri: &RedirectUri) -> ClientMetadata {
-    ClientMetadata {
-        client_name: Some(client_name.into()),
-        // MCP-REG-040, MCP-REG-041
-        application_type: Some(ApplicationType::of(core::slice::from_ref(redirect_uri))),
-        redirect_uris: Vec::from([redirect_uri.clone()]),
-        grant_types: Some(["authorization_code", "refresh_token"].map(String::from).into()),
-        response_types: Some(["code"].map(String::from).into()),
-        token_endpoint_auth_method: Some("none".into()),
-        ..ClientMetadata::default()
+fn other(application_type: ApplicationType) -> ApplicationType {
+    match application_type {
+        ApplicationType::Native => ApplicationType::Web,
+        ApplicationType::Web => ApplicationType::Native,
     }
 }
 
-impl super::Client {
-    /// The metadata document to publish at the configured URL (MCP client ID metadata documents).
-    ///
-    /// # Errors
-    /// [`HostMisuse::NoIdentity`] when no URL is configured, [`HostMisuse::Metadata`] when the document would not be one.
-    pub fn client_metadata_document(&self) -> Result<Vec<u8>, Error> {
-        let configuration = self.configuration();
-        let url = configuration.metadata_url.as_ref().ok_or(HostMisuse::NoIdentity)?;
-        let metadata = metadata_of(&configuration.client_name, &configuration.redirect_uri);
-        // MCP-REG-012, MCP-REG-013
-        let document =
-            ClientMetadataDocument::new(url.to_client_id(), metadata).map_err(HostMisuse::Metadata)?;
-        Ok(document.render())
+/// The key of a client that signs assertions, where the server takes them.
+fn keyed(metadata: &ServerMetadata, key: SigningKeyId) -> Result<ClientAuthentication, Error> {
+    // RFC8414-2-9: where the server lists algorithms, the key's is one of them.
+    let listed = &metadata.token_endpoint_auth_signing_alg_values_supported;
+    let name = key.algorithm().name();
+    if listed.as_ref().is_some_and(|listed| !listed.iter().any(|known| known == name)) {
+        return Err(PeerIncompatible::AssertionAlgorithm.into());
     }
+    Ok(ClientAuthentication::PrivateKey(key))
 }
 
 /// How a secret is presented: as the server lists, Basic where it lists nothing (D37).
@@ -326,10 +322,24 @@ fn presented(metadata: &ServerMetadata, secret: ClientSecret) -> ClientAuthentic
     if post && !basic { ClientAuthentication::Post(secret) } else { ClientAuthentication::Basic(secret) }
 }
 
+/// What was asked of the registration endpoint.
+#[derive(Debug)]
+struct Asked {
+    redirect_uri: RedirectUri,
+    /// The type to try next, unless this was it.
+    another_type: Option<ApplicationType>,
+}
+
+#[derive(Debug)]
+struct Registering {
+    server: Server,
+    asked: Asked,
+}
+
 /// Waits for the registration endpoint.
 #[must_use = "the flow goes on with the fetch's result"]
 #[derive(Debug)]
-pub struct AwaitingRegistration(Box<(Server, RedirectUri)>);
+pub struct AwaitingRegistration(Box<Registering>);
 
 impl AwaitingRegistration {
     /// What the fetch brought.
@@ -337,8 +347,8 @@ impl AwaitingRegistration {
     /// # Errors
     /// [`Failed`] with [`ChoosingIdentity`], from which another identity can be chosen or the registration tried again.
     pub fn receive(self, fetched: Result<Reply, FetchFailure>) -> Result<Ready, Failed<ChoosingIdentity>> {
-        let (server, redirect_uri) = *self.0;
-        match judge(&server, &redirect_uri, fetched) {
+        let Registering { server, asked } = *self.0;
+        match judge(&server, &asked, fetched) {
             Ok(identity) => Ok(Ready::new(server, identity)),
             // MCP-REG-043
             Err(error) => Err(Failed { error, state: ChoosingIdentity(Box::new(server)) }),
@@ -346,30 +356,44 @@ impl AwaitingRegistration {
     }
 }
 
-fn judge(
-    server: &Server,
-    redirect_uri: &RedirectUri,
-    fetched: Result<Reply, FetchFailure>,
-) -> Result<Identity, Error> {
+/// A refusal, and what may be tried next.
+fn refused(server: &Server, asked: &Asked, code: &str) -> Error {
+    let code = KnownCode::of(code);
+    // MCP-REG-043, MCP-REG-045
+    let remedy = match code.as_str() {
+        "invalid_redirect_uri" => match server.loopback_name(&asked.redirect_uri) {
+            Some(relaxation) => Remedy::Relax(relaxation),
+            None => Remedy::ConfigureIdentity,
+        },
+        "invalid_client_metadata" => asked.another_type.map_or(Remedy::ConfigureIdentity, Remedy::RegisterAs),
+        _ => Remedy::ConfigureIdentity,
+    };
+    PeerIncompatible::RegistrationRefused { code, remedy: Box::new(remedy) }.into()
+}
+
+fn judge(server: &Server, asked: &Asked, fetched: Result<Reply, FetchFailure>) -> Result<Identity, Error> {
+    let redirect_uri = &asked.redirect_uri;
     let reply = fetched.map_err(OutsideFailed::from)?;
     if reply.status() >= 500 || reply.status() == 429 {
         return Err(
             OutsideFailed::Unavailable { status: reply.status(), retry_after: reply.retry_after() }.into()
         );
     }
-    let reply =
-        RegistrationReply::parse(reply.status(), reply.body()).map_err(malformed("registration response"))?;
-    let response = match reply {
-        RegistrationReply::Registered(response) => *response,
-        RegistrationReply::Error(error) => {
-            return Err(PeerIncompatible::RegistrationRefused(KnownCode::of(error.code.as_str())).into());
-        }
+    let parsed = RegistrationReply::parse(reply.status(), reply.body());
+    let response = match parsed {
+        Ok(RegistrationReply::Registered(response)) => *response,
+        Ok(RegistrationReply::Error(error)) => return Err(refused(server, asked, error.code.as_str())),
+        // A refusal in other words than those of RFC 7591: what a closed endpoint answers.
+        Err(_) if (400..500).contains(&reply.status()) => return Err(refused(server, asked, "")),
+        Err(fault) => return Err(malformed("registration response")(fault)),
     };
     // MCP-SEC-015: a server that returns the registered URIs returns the one this client uses.
     let RegistrationResponse { client_id, client_secret, metadata, .. } = response;
-    let listed = &metadata.redirect_uris;
-    let lists_any = !listed.is_empty() || !metadata.other_redirect_uris.is_empty();
-    if lists_any && !listed.contains(redirect_uri) {
+    let (listed, others) = (&metadata.redirect_uris, &metadata.other_redirect_uris);
+    let lists_any = !listed.is_empty() || !others.is_empty();
+    let lists_ours = listed.contains(redirect_uri) || others.iter().any(|uri| uri == redirect_uri.as_str());
+    // RFC7591-3.2.1-3
+    if lists_any && !lists_ours {
         return Err(PeerMisbehaved::RegisteredRedirectUri.into());
     }
     let secret_expires = match client_secret.as_ref().map(|issued| issued.expires_at) {
@@ -378,7 +402,7 @@ fn judge(
     };
     let secret = client_secret.map(|issued| issued.secret);
     let contradiction = || Error::from(PeerMisbehaved::RegisteredCredential);
-    // The method is what the server registered; absent, what was asked for: none, unless a secret came along.
+    // RFC7591-3.2.1-3: the method is what the server registered; absent, what was asked for: none, unless a secret came along.
     let authentication = match (metadata.token_endpoint_auth_method.as_deref(), secret) {
         (Some("none") | None, None) => ClientAuthentication::None,
         (Some("client_secret_basic"), Some(secret)) => ClientAuthentication::Basic(secret),

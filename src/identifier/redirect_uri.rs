@@ -73,16 +73,56 @@ impl RedirectUri {
         (after.is_empty() || after.starts_with(['/', '?'])).then_some((host, after))
     }
 
-    /// This loopback URI with the port of another on the same host: a program that restarts listens on another port.
-    /// Any other URI stays what it is.
+    /// This loopback URI with the port of another on the same host, or on the host whose name this one has: a program that
+    /// restarts listens on another port. Any other URI stays what it is.
     pub(crate) fn at_port_of(&self, other: &Self) -> Self {
         match (self.without_loopback_port(), other.without_loopback_port()) {
-            (Some((host, tail)), Some((other_host, _))) if host == other_host => {
+            (Some((host, tail)), Some((other_host, _))) if host == other_host || host == "localhost" => {
                 let port = other.port().map_or_else(String::new, |port| alloc::format!(":{port}"));
                 Self(["http://", host, &port, tail].concat())
             }
             _ => self.clone(),
         }
+    }
+
+    /// This loopback URI at another port. Any other URI stays what it is.
+    pub(crate) fn at_port(&self, port: u16) -> Self {
+        match self.without_loopback_port() {
+            Some((host, tail)) => Self(alloc::format!("http://{host}:{port}{tail}")),
+            None => self.clone(),
+        }
+    }
+
+    /// This loopback URI with the name `localhost` instead of an address. Any other URI stays what it is.
+    pub(crate) fn by_loopback_name(&self) -> Self {
+        match self.without_loopback_port() {
+            Some((_, tail)) => {
+                let port = self.port().map_or_else(String::new, |port| alloc::format!(":{port}"));
+                Self(["http://localhost", &port, tail].concat())
+            }
+            None => self.clone(),
+        }
+    }
+
+    /// Whether a browser would arrive at the same place, whatever port this program listens on.
+    pub(crate) fn is_at_place_of(&self, other: &Self) -> bool {
+        match (self.without_loopback_port(), other.without_loopback_port()) {
+            (Some((host, tail)), Some((other_host, other_tail))) => {
+                let path = |tail: &str| tail.split('?').next() == other_tail.split('?').next();
+                host == other_host && path(tail)
+            }
+            _ => self.without_query() == other.without_query(),
+        }
+    }
+
+    /// Whether it is http on this machine.
+    pub(crate) fn is_loopback_http(&self) -> bool {
+        self.without_loopback_port().is_some()
+    }
+
+    /// Whether it is of a private-use scheme (RFC 8252 section 7.1).
+    pub fn is_private_scheme(&self) -> bool {
+        Uri::read(&self.0).is_ok_and(|uri| !uri.has_authority())
     }
 
     /// The host, for a person to read; the scheme of a private-use URI.

@@ -9,6 +9,7 @@ use core::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::identifier::Network;
 use crate::limits;
 use crate::revision::Revision;
 use crate::secret::SecretBytes;
@@ -88,6 +89,7 @@ pub struct Fetch {
     body: Body,
     authorization: Option<Zeroizing<String>>,
     revision: Option<Revision>,
+    networks: Vec<Network>,
 }
 
 enum Body {
@@ -98,7 +100,15 @@ enum Body {
 
 impl Fetch {
     pub(crate) fn get(purpose: FetchPurpose, url: impl Into<String>, policy: FetchPolicy) -> Self {
-        Self { purpose, policy, url: url.into(), body: Body::Get, authorization: None, revision: None }
+        Self {
+            purpose,
+            policy,
+            url: url.into(),
+            body: Body::Get,
+            authorization: None,
+            revision: None,
+            networks: Vec::new(),
+        }
     }
 
     pub(crate) fn post_form(
@@ -109,7 +119,7 @@ impl Fetch {
         policy: FetchPolicy,
     ) -> Self {
         let body = Body::Form(SecretBytes::new(form.into_bytes()));
-        Self { purpose, policy, url: url.into(), body, authorization, revision: None }
+        Self { purpose, policy, url: url.into(), body, authorization, revision: None, networks: Vec::new() }
     }
 
     pub(crate) fn post_json(
@@ -120,12 +130,23 @@ impl Fetch {
         policy: FetchPolicy,
     ) -> Self {
         let body = Body::Json(SecretBytes::new(json));
-        Self { purpose, policy, url: url.into(), body, authorization, revision: None }
+        Self { purpose, policy, url: url.into(), body, authorization, revision: None, networks: Vec::new() }
     }
 
     /// Says in the request which revision of MCP the client speaks.
     pub(crate) fn of_revision(self, revision: Option<Revision>) -> Self {
         Self { revision, ..self }
+    }
+
+    /// Lets it into the private networks that the host named for the server it is for.
+    pub(crate) fn within(self, networks: &[Network]) -> Self {
+        Self { networks: networks.into(), ..self }
+    }
+
+    /// Under [`AddressPolicy::PublicAndPrivateNetworks`], the private networks that this fetch may reach: those of its
+    /// own server and of no other.
+    pub fn private_networks(&self) -> &[Network] {
+        &self.networks
     }
 
     /// Why it is sent.

@@ -108,7 +108,7 @@ impl ServerOptions {
                 text.parse().map_err(|error| format!("--relax {}: {error}", TerminalText(text)))?;
             policy = policy.relax(relaxation);
         }
-        let fetcher = Fetcher::builder().private_networks(policy.networks()).build()?;
+        let fetcher = Fetcher::builder().policy(&policy).build()?;
         let listener = CallbackListener::bind_port(self.callback_port).await.map_err(|error| {
             format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port)
         })?;

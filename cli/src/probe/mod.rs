@@ -86,7 +86,7 @@ fn shown(options: &Options) -> io::Result<u8> {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         && io::stdout().is_terminal();
     let policy = options.relax.iter().cloned().fold(Policy::strict(), Policy::relax);
-    let fetcher = Fetcher::builder().private_networks(policy.networks()).build().map_err(io::Error::other)?;
+    let fetcher = Fetcher::builder().policy(&policy).build().map_err(io::Error::other)?;
     let plan = Plan {
         url: options.url.clone(),
         policy,

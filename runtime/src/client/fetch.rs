@@ -13,9 +13,10 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use mcp_authz::identifier::address;
 use mcp_authz::message::exchange::{AddressPolicy, Fetch, FetchFailure, Reply};
+use mcp_authz::policy::{Policy, ProxyUrl, Relaxation};
 use zeroize::Zeroizing;
 
-use super::resolver::{Checked, Forbidden, Network, Resolver, SystemResolver, permitted};
+use super::resolver::{Checked, Forbidden, Network, OnlyProxy, Resolver, SystemResolver, permitted};
 
 /// The fetcher could not be made: TLS has no roots or no provider.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,15 @@ pub struct FetcherFailed(#[from] reqwest::Error);
 pub struct Fetcher {
     public: reqwest::Client,
     loopback: reqwest::Client,
-    private: reqwest::Client,
+    private: Private,
+    /// One for each set of private networks that the policy names: a fetch of the core reaches its own and no other.
+    named: Arc<[Private]>,
+}
+
+/// A client that reaches private networks beside public addresses.
+#[derive(Debug, Clone)]
+struct Private {
+    client: reqwest::Client,
     networks: Arc<[Network]>,
 }
 
@@ -36,6 +45,8 @@ pub struct Fetcher {
 pub struct FetcherBuilder {
     resolver: Arc<dyn Resolver>,
     networks: Vec<Network>,
+    named: Vec<Vec<Network>>,
+    proxy: Option<ProxyUrl>,
     roots: Option<Vec<reqwest::Certificate>>,
 }
 
@@ -50,7 +61,13 @@ impl Fetcher {
 
     /// A fetcher with other parts.
     pub fn builder() -> FetcherBuilder {
-        FetcherBuilder { resolver: Arc::new(SystemResolver), networks: Vec::new(), roots: None }
+        FetcherBuilder {
+            resolver: Arc::new(SystemResolver),
+            networks: Vec::new(),
+            named: Vec::new(),
+            proxy: None,
+            roots: None,
+        }
     }
 
     /// Sends the request and reads the reply.
@@ -70,6 +87,10 @@ impl Fetcher {
         if let Some(value) = fetch.authorization() {
             headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
         }
+        let private = match fetch.private_networks() {
+            [] => &self.private,
+            named => self.reaching(named).ok_or(FetchFailure::AddressForbidden)?,
+        };
         let outgoing = Outgoing {
             method: if fetch.method() == "POST" { Method::POST } else { Method::GET },
             url: fetch.url(),
@@ -77,7 +98,7 @@ impl Fetcher {
             body: fetch.body(),
             addresses: policy.addresses(),
         };
-        let exchange = self.send(outgoing, policy.max_bytes(), policy.timeout()).await?;
+        let exchange = self.send_by(private, outgoing, policy.max_bytes(), policy.timeout()).await?;
         Ok(reply_of(exchange.status, &exchange.headers, exchange.body))
     }
 
@@ -91,7 +112,17 @@ impl Fetcher {
         max_bytes: usize,
         timeout: Duration,
     ) -> Result<Incoming, FetchFailure> {
-        let exchange = async { self.open(outgoing).await?.read(max_bytes).await };
+        self.send_by(&self.private, outgoing, max_bytes, timeout).await
+    }
+
+    async fn send_by(
+        &self,
+        private: &Private,
+        outgoing: Outgoing<'_>,
+        max_bytes: usize,
+        timeout: Duration,
+    ) -> Result<Incoming, FetchFailure> {
+        let exchange = async { self.open_by(private, outgoing).await?.read(max_bytes).await };
         // CIMD-6.6-1: from connecting to the last byte.
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
     }
@@ -102,13 +133,22 @@ impl Fetcher {
     /// # Errors
     /// [`FetchFailure`]
     pub async fn open(&self, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
+        self.open_by(&self.private, outgoing).await
+    }
+
+    /// The client for exactly these networks, which the policy named.
+    fn reaching(&self, networks: &[Network]) -> Option<&Private> {
+        self.named.iter().find(|private| *private.networks == *networks)
+    }
+
+    async fn open_by(&self, private: &Private, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
         let addresses = outgoing.addresses;
         // I-L8: literal addresses are checked here, names where they are resolved.
-        let url = self.checked_url(addresses, outgoing.url)?;
+        let url = checked_url(addresses, &private.networks, outgoing.url)?;
         let client = match addresses {
             AddressPolicy::Public => &self.public,
             AddressPolicy::Loopback => &self.loopback,
-            AddressPolicy::PublicAndPrivateNetworks => &self.private,
+            AddressPolicy::PublicAndPrivateNetworks => &private.client,
             _ => return Err(FetchFailure::AddressForbidden),
         };
         let mut request = reqwest::Request::new(outgoing.method, url);
@@ -121,24 +161,26 @@ impl Fetcher {
         let headers = response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Opened { status: response.status().as_u16(), headers, body: response })
     }
+}
 
-    /// The URL for the connection, if its scheme and a literal host are permitted.
-    fn checked_url(&self, policy: AddressPolicy, text: &str) -> Result<reqwest::Url, FetchFailure> {
-        let url = reqwest::Url::parse(text).map_err(|_| FetchFailure::Unreachable)?;
-        match url.scheme() {
-            "https" => {}
-            // OAUTH21-1.5-1, MCP-SBP-020: plain http stays on this machine.
-            "http" if policy == AddressPolicy::Loopback => {}
-            _ => return Err(FetchFailure::AddressForbidden),
-        }
-        let host = url.host_str().ok_or(FetchFailure::Unreachable)?;
-        match address::literal(host) {
-            // MCP-SBP-023, CIMD-6.5-2
-            Some(literal) if !permitted(policy, &self.networks, literal) => {
-                Err(FetchFailure::AddressForbidden)
-            }
-            _ => Ok(url),
-        }
+/// The URL for the connection, if its scheme and a literal host are permitted.
+fn checked_url(
+    policy: AddressPolicy,
+    networks: &[Network],
+    text: &str,
+) -> Result<reqwest::Url, FetchFailure> {
+    let url = reqwest::Url::parse(text).map_err(|_| FetchFailure::Unreachable)?;
+    match url.scheme() {
+        "https" => {}
+        // OAUTH21-1.5-1, MCP-SBP-020: plain http stays on this machine.
+        "http" if policy == AddressPolicy::Loopback => {}
+        _ => return Err(FetchFailure::AddressForbidden),
+    }
+    let host = url.host_str().ok_or(FetchFailure::Unreachable)?;
+    match address::literal(host) {
+        // MCP-SBP-023, CIMD-6.5-2
+        Some(literal) if !permitted(policy, networks, literal) => Err(FetchFailure::AddressForbidden),
+        _ => Ok(url),
     }
 }
 
@@ -150,7 +192,25 @@ impl FetcherBuilder {
         self
     }
 
-    /// Lets fetches whose policy says `PublicAndPrivateNetworks` reach these networks.
+    /// Takes over what a client's policy says about connections: the private networks it names, each for the fetches of its
+    /// own servers, and the proxy.
+    ///
+    /// Through a proxy names are resolved by it, so that the check of addresses is the proxy's: the host has given its
+    /// word for that with [`ProxyUrl::enforcing_address_policy`]. Loopback servers are reached without it.
+    #[must_use]
+    pub fn policy(mut self, policy: &Policy) -> Self {
+        for relaxation in policy.relaxations() {
+            if let Relaxation::PrivateNetworks(private) = relaxation {
+                self.named.push(private.networks().to_vec());
+                self.networks.extend(private.networks());
+            }
+        }
+        self.proxy = policy.egress_proxy().cloned();
+        self
+    }
+
+    /// Lets the host's own requests whose policy says `PublicAndPrivateNetworks` reach these networks. Those of a client's
+    /// flow reach what its policy names ([`FetcherBuilder::policy`]).
     #[must_use]
     pub fn private_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
         self.networks.extend(networks);
@@ -169,32 +229,47 @@ impl FetcherBuilder {
     /// # Errors
     /// [`FetcherFailed`] when TLS cannot be set up.
     pub fn build(self) -> Result<Fetcher, FetcherFailed> {
-        let networks: Arc<[Network]> = self.networks.into();
-        let client = |policy| {
-            let mut builder = reqwest::Client::builder()
-                // MCP-SBP-024, CIMD-4-3, D8
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .no_proxy()
-                .referer(false)
-                .pool_max_idle_per_host(0)
-                .user_agent(concat!("mcp-authz/", env!("CARGO_PKG_VERSION")))
-                .dns_resolver(Checked {
-                    resolver: Arc::clone(&self.resolver),
-                    policy,
-                    networks: Arc::clone(&networks),
-                });
-            if let Some(roots) = &self.roots {
-                builder = builder.tls_certs_only(roots.iter().cloned());
-            }
-            builder.build()
+        let public = self.client(AddressPolicy::Public, &Arc::default())?;
+        let loopback = self.client(AddressPolicy::Loopback, &Arc::default())?;
+        let private = |networks: &[Network]| {
+            let networks: Arc<[Network]> = networks.into();
+            let client = self.client(AddressPolicy::PublicAndPrivateNetworks, &networks)?;
+            Ok(Private { client, networks })
         };
-        Ok(Fetcher {
-            public: client(AddressPolicy::Public)?,
-            loopback: client(AddressPolicy::Loopback)?,
-            private: client(AddressPolicy::PublicAndPrivateNetworks)?,
-            networks,
-        })
+        let named =
+            self.named.iter().map(|networks| private(networks)).collect::<Result<_, FetcherFailed>>()?;
+        Ok(Fetcher { public, loopback, private: private(&self.networks)?, named })
+    }
+
+    fn client(
+        &self,
+        policy: AddressPolicy,
+        networks: &Arc<[Network]>,
+    ) -> Result<reqwest::Client, FetcherFailed> {
+        let builder = reqwest::Client::builder()
+            // MCP-SBP-024, CIMD-4-3, D8
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            .pool_max_idle_per_host(0)
+            .user_agent(concat!("mcp-authz/", env!("CARGO_PKG_VERSION")));
+        // EgressProxy: never to this machine, whose addresses it does not have.
+        let mut builder = match self.proxy.as_ref().filter(|_| policy != AddressPolicy::Loopback) {
+            None => builder.dns_resolver(Checked {
+                resolver: Arc::clone(&self.resolver),
+                policy,
+                networks: Arc::clone(networks),
+            }),
+            Some(proxy) => builder.proxy(reqwest::Proxy::all(proxy.as_str())?).dns_resolver(OnlyProxy {
+                resolver: Arc::clone(&self.resolver),
+                proxy: proxy.host().to_ascii_lowercase(),
+            }),
+        };
+        if let Some(roots) = &self.roots {
+            builder = builder.tls_certs_only(roots.iter().cloned());
+        }
+        Ok(builder.build()?)
     }
 }
 
@@ -498,5 +573,86 @@ mod tests {
             assert_eq!(failure, FetchFailure::AddressForbidden);
         }
         assert_eq!(count.load(Ordering::SeqCst), 0);
+    }
+
+    /// A proxy that notes what it is asked to connect to, and refuses it.
+    async fn proxy() -> (u16, Arc<std::sync::Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let notes = Arc::clone(&asked);
+        tokio::spawn(async move {
+            for _ in 0..8 {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                let mut request = [0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let line = String::from_utf8_lossy(&request[..length]).lines().next().unwrap().to_owned();
+                notes.lock().unwrap().push(line);
+                let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        });
+        (port, asked)
+    }
+
+    fn with_policy(addresses: &[&str], relaxations: &[&str]) -> Fetcher {
+        let policy = relaxations.join("\n").parse().unwrap();
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Fetcher::builder().resolver(Arc::new(Always(addresses))).policy(&policy).build().unwrap()
+    }
+
+    // EgressProxy
+    #[tokio::test]
+    async fn through_a_named_proxy_names_are_resolved_by_it_alone() {
+        let (port, asked) = proxy().await;
+        // The resolver knows the proxy at 127.0.0.1, and would have the target there too.
+        let named = format!("EgressProxy=http://proxy.test:{port} enforces-address-policy");
+        let fetcher = with_policy(&["127.0.0.1"], &[&named]);
+        let failure = get(&fetcher, "https://mcp.test/x", AddressPolicy::Public).await.unwrap_err();
+        assert_eq!(failure, FetchFailure::Unreachable);
+        assert_eq!(*asked.lock().unwrap(), ["CONNECT mcp.test:443 HTTP/1.1"]);
+        // Literals that no proxy should be asked for are refused here all the same, and so is plain http.
+        for url in ["https://10.0.0.1/", "https://127.0.0.1/", "https://169.254.169.254/", "http://mcp.test/"]
+        {
+            let failure = get(&fetcher, url, AddressPolicy::Public).await.unwrap_err();
+            assert_eq!(failure, FetchFailure::AddressForbidden, "{url}");
+        }
+        // This machine is reached without it.
+        let (local, _) = server(OK).await;
+        let url = format!("http://127.0.0.1:{local}/");
+        assert_eq!(get(&fetcher, &url, AddressPolicy::Loopback).await.unwrap().status, 200);
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        // Without the relaxation nothing goes there.
+        let failure =
+            get(&with_policy(&["127.0.0.1"], &[]), "https://mcp.test/x", AddressPolicy::Public).await;
+        assert_eq!(failure.unwrap_err(), FetchFailure::AddressForbidden);
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+
+    // PrivateNetworks: of two servers' networks, a fetch reaches those of its own.
+    #[tokio::test]
+    async fn a_named_network_is_reached_for_its_own_servers_only() {
+        let fetcher = with_policy(
+            &["10.1.2.3"],
+            &["PrivateNetworks=https://a.test 10.1.0.0/16", "PrivateNetworks=https://b.test 192.168.0.0/16"],
+        );
+        let networks = |texts: &[&str]| -> Vec<super::Network> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let outgoing = || Outgoing {
+            method: Method::GET,
+            url: "https://name.test:1/",
+            headers: HeaderMap::new(),
+            body: &[],
+            addresses: AddressPolicy::PublicAndPrivateNetworks,
+        };
+        let time = Duration::from_millis(50);
+        let own = fetcher.reaching(&networks(&["10.1.0.0/16"])).unwrap();
+        let failure = fetcher.send_by(own, outgoing(), 100, time).await.unwrap_err();
+        assert_ne!(failure, FetchFailure::AddressForbidden, "it may be tried");
+        let other = fetcher.reaching(&networks(&["192.168.0.0/16"])).unwrap();
+        let failure = fetcher.send_by(other, outgoing(), 100, time).await.unwrap_err();
+        assert_eq!(failure, FetchFailure::AddressForbidden);
+        // A set that no relaxation names has no client.
+        assert!(fetcher.reaching(&networks(&["10.0.0.0/8"])).is_none());
     }
 }

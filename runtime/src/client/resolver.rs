@@ -82,6 +82,26 @@ impl reqwest::dns::Resolve for Checked {
     }
 }
 
+/// The resolver behind an egress proxy: it finds the proxy, wherever that is, and nothing else. Other names are the proxy's
+/// to resolve.
+pub(crate) struct OnlyProxy {
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) proxy: String,
+}
+
+impl reqwest::dns::Resolve for OnlyProxy {
+    fn resolve(&self, name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let answer =
+            name.as_str().eq_ignore_ascii_case(&self.proxy).then(|| self.resolver.resolve(&self.proxy));
+        Box::pin(async move {
+            let addresses = answer.ok_or(Forbidden)?.await?;
+            let addresses: reqwest::dns::Addrs =
+                Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
+            Ok(addresses)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use mcp_authz::message::exchange::AddressPolicy;

@@ -23,10 +23,12 @@ use crate::time::{Duration, OffsetDateTime};
 
 mod assertion;
 mod authorization;
+mod client_metadata;
 mod discovery;
 mod legacy;
 mod refresh;
 mod registration;
+mod relaxations;
 mod revocation;
 mod session;
 

@@ -213,17 +213,6 @@ fn an_earlier_registration_has_its_own_redirect_uri_or_the_server_sends_iss() {
     assert!(again(&client, &[SILENT], &shared).is_ok());
 }
 
-// MCP-REG-012, MCP-REG-013
-#[test]
-fn the_metadata_document_names_its_own_url() {
-    let client = Client::new(configuration().metadata_document(metadata_url()));
-    let document = client.client_metadata_document().unwrap();
-    let document = crate::message::client_metadata::ClientMetadataDocument::parse(&document).unwrap();
-    assert_eq!(document.client_id().as_str(), metadata_url().as_str());
-    assert_eq!(document.metadata().redirect_uris, [RedirectUri::new(REDIRECT).unwrap()]);
-    assert_eq!(strict().client_metadata_document().unwrap_err(), Error::Host(HostMisuse::NoIdentity));
-}
-
 // D36
 #[test]
 fn pinned_scopes_bound_every_request() {
