@@ -12,7 +12,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{get, post};
 use mcp_authz::client::{Client, Configuration, OpenUserAgent};
-use mcp_authz::identifier::Issuer;
+use mcp_authz::identifier::{ClientMetadataUrl, Issuer};
 use mcp_authz::message::exchange::FetchFailure;
 use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::syntax::form::{self, Form};
@@ -89,14 +89,21 @@ async fn serve(router: impl FnOnce(&str) -> Router) -> String {
 }
 
 /// An authorization server whose clients and tokens carry its name.
-async fn authorization_server(name: &'static str, script: Shared) -> String {
+///
+/// One that `reads_documents` sends no `iss` and registers nobody.
+async fn authorization_server(name: &'static str, script: Shared, reads_documents: bool) -> String {
     serve(move |origin| {
-        let metadata = json!({
+        let mut metadata = json!({
             "issuer": origin, "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
             "authorization_endpoint": format!("{origin}/authorize"), "token_endpoint": format!("{origin}/token"),
             "registration_endpoint": format!("{origin}/register"),
             "authorization_response_iss_parameter_supported": true,
         });
+        if reads_documents {
+            metadata["client_id_metadata_document_supported"] = true.into();
+            metadata.as_object_mut().unwrap().remove("registration_endpoint");
+            metadata.as_object_mut().unwrap().remove("authorization_response_iss_parameter_supported");
+        }
         let (registering, asking, spending) = (Arc::clone(&script), Arc::clone(&script), script);
         let issuer = origin.to_owned();
         Router::new()
@@ -124,11 +131,11 @@ async fn authorization_server(name: &'static str, script: Shared) -> String {
                     let asked = Form::parse(query.as_bytes()).unwrap();
                     asking.lock().unwrap().seen.push((name, "authorize", query));
                     let code = format!("{name}-code");
-                    let back = form::encode([
-                        ("code", code.as_str()),
-                        ("state", asked.get("state").unwrap()),
-                        ("iss", issuer.as_str()),
-                    ]);
+                    let mut back = vec![("code", code.as_str()), ("state", asked.get("state").unwrap())];
+                    if !reads_documents {
+                        back.push(("iss", issuer.as_str()));
+                    }
+                    let back = form::encode(back);
                     let location = format!("{}?{back}", asked.get("redirect_uri").unwrap());
                     Response::builder().status(302).header(LOCATION, location).body(Body::empty()).unwrap()
                 }),
@@ -185,9 +192,13 @@ struct World {
 }
 
 async fn world() -> World {
+    world_of(false).await
+}
+
+async fn world_of(reads_documents: bool) -> World {
     let script = Shared::default();
-    let first = authorization_server("first", Arc::clone(&script)).await;
-    let second = authorization_server("second", Arc::clone(&script)).await;
+    let first = authorization_server("first", Arc::clone(&script), reads_documents).await;
+    let second = authorization_server("second", Arc::clone(&script), reads_documents).await;
     {
         let mut script = script.lock().unwrap();
         script.named.push(first.clone());
@@ -236,21 +247,28 @@ async fn world() -> World {
             )
     })
     .await;
-    let listener = CallbackListener::bind().await.unwrap();
     let slash = Relaxation::IssuerRootSlash(Issuer::new(format!("{first}/")).unwrap());
-    let configuration = Configuration::new("A client", listener.redirect_uri("/callback").unwrap());
-    let client = Client::new(configuration.policy(Policy::strict().relax(slash)));
     let browser =
         reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
     let clock = Later::default();
     let store: Arc<dyn CredentialStore> = Arc::new(MemoryStore::new());
     let url = format!("{origin}/mcp");
-    let listeners = [listener, CallbackListener::bind().await.unwrap()];
+    let listeners = [CallbackListener::bind().await.unwrap(), CallbackListener::bind().await.unwrap()];
     let [connection, other] = listeners.map(|listener| {
-        let agent = Consenting(browser.clone());
+        let redirect_uri = listener.redirect_uri("/callback").unwrap();
+        let mut configuration =
+            Configuration::new("A client", redirect_uri).policy(Policy::strict().relax(slash.clone()));
+        if reads_documents {
+            let document = ClientMetadataUrl::new("https://client.example/metadata.json").unwrap();
+            configuration = configuration.metadata_document(document);
+        }
         let (store, fetcher) = (Arc::clone(&store), Fetcher::new().unwrap());
-        let driver = Driver::builder_over(store, client.clone(), fetcher, listener, agent);
-        Connection::new(driver.clock(Arc::new(clock.clone())).build(), url.as_str()).unwrap()
+        let agent = Consenting(browser.clone());
+        let driver = Driver::builder_over(store, Client::new(configuration), fetcher, listener, agent)
+            .clock(Arc::new(clock.clone()))
+            .patience(Duration::from_secs(5))
+            .build();
+        Connection::new(driver, url.as_str()).unwrap()
     });
     World { connection, other, clock, script, first, second }
 }
@@ -276,6 +294,17 @@ impl World {
     fn reached(&self, name: &str) -> Vec<&'static str> {
         let script = self.script.lock().unwrap();
         script.seen.iter().filter(|(server, ..)| *server == name).map(|(_, endpoint, _)| *endpoint).collect()
+    }
+
+    /// Where each authorization request to a server wants to be answered, as a path.
+    fn callback_paths(&self, name: &str) -> Vec<String> {
+        let script = self.script.lock().unwrap();
+        let asked = script.seen.iter().filter(|(server, at, _)| *server == name && *at == "authorize");
+        let uris = asked.map(|(.., query)| {
+            let form = Form::parse(query.as_bytes()).unwrap();
+            form.get("redirect_uri").unwrap().to_owned()
+        });
+        uris.map(|uri| uri.splitn(4, '/').nth(3).unwrap().to_owned()).collect()
     }
 
     /// Whether a server was ever sent something of the other's.
@@ -309,6 +338,27 @@ async fn a_resource_that_moves_to_another_issuer_is_followed_with_nothing_of_the
         let first = ["register", "authorize", "token", "token"];
         assert_eq!(world.reached("first"), first[..3 + usize::from(gives_refresh_tokens)]);
     }
+}
+
+#[tokio::test]
+async fn servers_without_iss_are_told_apart_by_a_callback_path_that_stays_theirs() {
+    // D29: one metadata document, whose paths are given out and remembered.
+    let world = world_of(true).await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.move_to_second();
+    assert_eq!(world.call().await.unwrap(), 200);
+    let first = world.first.clone();
+    world.script(|script| {
+        script.named = vec![first];
+        script.takes = "first-token-3".into();
+    });
+    // Another program of the person comes back to the first.
+    assert_eq!(world.other.send(&World::request()).await.unwrap().status, 200);
+    let (first, second) = (world.callback_paths("first"), world.callback_paths("second"));
+    assert_eq!((first.len(), second.len()), (2, 1));
+    assert_eq!(first[0], first[1]);
+    assert_ne!(first[0], second[0]);
+    assert!(world.was_sent("second", "client.example"));
 }
 
 #[tokio::test]

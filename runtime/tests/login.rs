@@ -29,7 +29,7 @@ use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
 use mcp_authz_tokio::client::credentials::{
-    CredentialStore, Joining, KeptSession, MemoryStore as CredentialsInMemory, StoreFailed, Stored,
+    Choosing, CredentialStore, Joining, KeptSession, MemoryStore as CredentialsInMemory, StoreFailed, Stored,
 };
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::event::ClientEvent;
@@ -164,6 +164,10 @@ impl CredentialStore for Failing {
 
     fn keep_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {
         self.store.keep_registration(record)
+    }
+
+    fn choose_registration(&self, choose: Choosing) -> Stored<'_, ()> {
+        self.store.choose_registration(choose)
     }
 
     fn forget_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {

@@ -2,12 +2,15 @@
 
 use mcp_authz::client::{
     AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIdentity, ChoosingIssuer, IdentityKind, Ready,
-    ResourceMetadataOutcome, ServerMetadataOutcome,
+    RegistrationRecord, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
 use mcp_authz::identifier::{ClientId, Issuer, ResourceId};
 use mcp_authz::message::exchange::{Fetch, Reply};
+use mcp_authz::sealer::Sealer;
 use mcp_authz::step::Step;
+use tokio::sync::oneshot;
 
+use super::credentials::StoreFailed;
 use super::driver::{Driver, LoginError};
 
 impl Driver {
@@ -98,12 +101,31 @@ impl Driver {
             IdentityKind::PreRegistered => {
                 Ok(core.measure(|| choosing.pre_registered()).map_err(|failed| failed.error)?)
             }
-            IdentityKind::MetadataDocument => {
-                Ok(core.measure(|| choosing.metadata_document()).map_err(|failed| failed.error)?)
-            }
+            IdentityKind::MetadataDocument => self.by_document(choosing).await,
             IdentityKind::Registered => self.registered(choosing, None).await,
             _ => Err(LoginError::NoIdentity),
         }
+    }
+
+    /// As the client of the metadata document. A server that sends no `iss` gets a callback path for itself (D29), which
+    /// is kept before anybody is asked there.
+    async fn by_document(&self, choosing: ChoosingIdentity) -> Result<Ready, LoginError> {
+        let (core, client) = (self.core_time().clone(), self.client().clone());
+        let (sender, mut chosen) = oneshot::channel();
+        let choose = move |kept: &[RegistrationRecord], sealer: &dyn Sealer| {
+            let paths = client.callback_paths(kept, sealer);
+            let ready =
+                core.measure(|| choosing.metadata_document_among(&paths)).map_err(|failed| failed.error)?;
+            let record = ready.registration_record(sealer)?;
+            // Nobody waits any more where this fails.
+            drop(sender.send(ready));
+            Ok(record)
+        };
+        self.store().choose_registration(Box::new(choose)).await.map_err(|error| match error {
+            StoreFailed::Record(error) => LoginError::Core(error),
+            other => other.into(),
+        })?;
+        chosen.try_recv().map_err(|_| LoginError::NoIdentity)
     }
 
     /// Registers anew at a server that does not know this client's registration any more

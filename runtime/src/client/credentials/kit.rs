@@ -17,6 +17,7 @@ use mcp_authz::limits;
 use mcp_authz::message::Malformed;
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::exchange::Reply;
+use mcp_authz::sealer::Sealer;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Failed;
 use mcp_authz::time::{Duration, OffsetDateTime};
@@ -130,6 +131,7 @@ where
     a_session_that_was_never_kept_is_not_the_stores(shared().await?).await?;
     a_registration_is_found_by_its_issuer(shared().await?).await?;
     a_registration_is_forgotten_only_if_it_is_the_same(shared().await?).await?;
+    registrations_are_chosen_one_after_the_other(shared().await?).await?;
     counts_of_step_ups_are_joined_and_never_lost(shared().await?).await
 }
 
@@ -526,6 +528,33 @@ async fn a_registration_is_forgotten_only_if_it_is_the_same<S: CredentialStore>(
     holds(sentence, shared.store.registration(&here).await?.as_ref() == Some(&second))?;
     shared.store.forget_registration(second).await?;
     holds("a registration is forgotten", shared.store.registration(&here).await?.is_none())
+}
+
+// D29
+async fn registrations_are_chosen_one_after_the_other<S: CredentialStore>(shared: Shared<S>) -> Checked {
+    let mut racers = Vec::new();
+    for racer in 0..RACERS {
+        let shared = shared.clone();
+        let record = shared.registration(&format!("https://as{racer}.example"), "c")?;
+        racers.push(tokio::spawn(async move {
+            let (sender, mut seen) = tokio::sync::oneshot::channel();
+            let choose = move |kept: &[RegistrationRecord], _: &dyn Sealer| {
+                drop(sender.send(kept.len()));
+                Ok(Some(record))
+            };
+            shared.store.choose_registration(Box::new(choose)).await.map(|()| seen.try_recv().ok())
+        }));
+    }
+    let mut seen = Vec::new();
+    for racer in racers {
+        seen.push(racer.await??);
+    }
+    seen.sort_unstable();
+    holds("each sees all that were chosen before", seen == (0..RACERS).map(Some).collect::<Vec<_>>())?;
+    let none = |_: &[RegistrationRecord], _: &dyn Sealer| Ok(None);
+    shared.store.choose_registration(Box::new(none)).await?;
+    let fails = |_: &[RegistrationRecord], _: &dyn Sealer| RegistrationRecord::from_bytes(b"").map(Some);
+    holds("a choice that fails is told", shared.store.choose_registration(Box::new(fails)).await.is_err())
 }
 
 async fn counts_of_step_ups_are_joined_and_never_lost<S: CredentialStore>(shared: Shared<S>) -> Checked {

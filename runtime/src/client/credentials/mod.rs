@@ -43,6 +43,10 @@ pub type SharedSealer = Arc<dyn Sealer + Send + Sync>;
 /// Makes the record that takes the place of the one there was, if there was one.
 pub type Joining = Box<dyn FnOnce(Option<&[u8]>) -> Result<Vec<u8>, Error> + Send>;
 
+/// Makes the registration to keep beside those that are kept already, if one is to be kept, under the store's sealer.
+pub type Choosing =
+    Box<dyn FnOnce(&[RegistrationRecord], &dyn Sealer) -> Result<Option<RegistrationRecord>, Error> + Send>;
+
 /// Keeps what a client has to know in its next process. Records reach it sealed.
 ///
 /// Each method is one atomic operation against everybody who shares the store, and durable when it returns. After an
@@ -115,6 +119,13 @@ pub trait CredentialStore: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreFailed`]; the next process registers once more.
     fn keep_registration(&self, record: RegistrationRecord) -> Stored<'_, ()>;
+
+    /// Keeps the registration that `choose` makes with every other one before it, if it makes one: what several
+    /// authorization servers may not share is given out under one lock. `choose` is quick: the store is locked.
+    ///
+    /// # Errors
+    /// [`StoreFailed`], also when `choose` fails; nothing is kept then.
+    fn choose_registration(&self, choose: Choosing) -> Stored<'_, ()>;
 
     /// Removes that registration, unless another has taken its place.
     ///

@@ -17,7 +17,7 @@ use mcp_authz::secret::SecretDigest;
 use mcp_authz::step::Failed;
 
 use super::entry::{Claim, Entry};
-use super::{CredentialStore, Joining, KeptSession, SharedSealer, StoreFailed, Stored};
+use super::{Choosing, CredentialStore, Joining, KeptSession, SharedSealer, StoreFailed, Stored};
 use crate::BoxFuture;
 use crate::clock::Clock;
 
@@ -270,10 +270,20 @@ impl<P: Shelf> CredentialStore for P {
     }
 
     fn keep_registration(&self, record: RegistrationRecord) -> Stored<'_, ()> {
+        self.locked(Box::new(move |blobs| put_registration(blobs, &record)))
+    }
+
+    fn choose_registration(&self, choose: Choosing) -> Stored<'_, ()> {
+        let sealer = Arc::clone(Shelf::sealer(self));
         self.locked(Box::new(move |blobs| {
-            // What cannot be read is not written over.
-            registration(blobs, record.issuer())?;
-            put(blobs, &registration_name(record.issuer()), record.to_bytes()).map(drop)
+            let mut kept = Vec::new();
+            for name in names(blobs, &[REGISTRATION])? {
+                kept.extend(registration_at(blobs, &name)?);
+            }
+            match choose(&kept, &*sealer)? {
+                Some(record) => put_registration(blobs, &record),
+                None => Ok(()),
+            }
         }))
     }
 
@@ -301,13 +311,22 @@ impl<P: Shelf> CredentialStore for P {
 }
 
 fn registration(blobs: &dyn Blobs, issuer: &Issuer) -> Result<Option<RegistrationRecord>, StoreFailed> {
-    let name = registration_name(issuer);
-    let Some(entry) = read(blobs, &name)? else { return Ok(None) };
+    registration_at(blobs, &registration_name(issuer))
+}
+
+fn registration_at(blobs: &dyn Blobs, name: &str) -> Result<Option<RegistrationRecord>, StoreFailed> {
+    let Some(entry) = read(blobs, name)? else { return Ok(None) };
     let record = RegistrationRecord::from_bytes(&entry.record)
-        .map_err(|error| unreadable(error, blobs.place(&name)))?;
+        .map_err(|error| unreadable(error, blobs.place(name)))?;
     // MCP-DISC-003: what was registered at one issuer is never used at another.
-    if record.issuer() != issuer {
-        return Err(StoreFailed::Damaged(blobs.place(&name)));
+    if registration_name(record.issuer()) != name {
+        return Err(StoreFailed::Damaged(blobs.place(name)));
     }
     Ok(Some(record))
+}
+
+fn put_registration(blobs: &mut dyn Blobs, record: &RegistrationRecord) -> Result<(), StoreFailed> {
+    // What cannot be read is not written over.
+    registration(blobs, record.issuer())?;
+    put(blobs, &registration_name(record.issuer()), record.to_bytes()).map(drop)
 }
