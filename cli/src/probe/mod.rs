@@ -85,7 +85,9 @@ fn shown(options: &Options) -> io::Result<u8> {
         && !set("NO_COLOR")
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         && io::stdout().is_terminal();
-    let policy = options.relax.iter().cloned().fold(Policy::strict(), Policy::relax);
+    // I-G2: a relaxation that is named twice for one server is refused, as where a policy is read.
+    let relaxations: Vec<String> = options.relax.iter().map(Relaxation::to_string).collect();
+    let policy: Policy = relaxations.join("\n").parse().map_err(io::Error::other)?;
     let fetcher = Fetcher::builder().private_networks(policy.networks()).build().map_err(io::Error::other)?;
     let plan = Plan {
         url: options.url.clone(),
