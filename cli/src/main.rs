@@ -17,6 +17,7 @@
 mod account;
 mod bridge;
 mod demo;
+mod policy;
 mod probe;
 
 use std::process::ExitCode;

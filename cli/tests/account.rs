@@ -185,12 +185,14 @@ async fn an_address_that_a_browser_elsewhere_ended_at_can_be_pasted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said_and_what_to_do() {
+    const TWICE: [&str; 2] = ["--relax", "AssumeS256=https://as.example"];
     let store = tempfile::tempdir().unwrap();
     let store = store.path().join("credentials");
     for (arguments, says) in [
         (&["login", "ftp://mcp.example"][..], "is not the URL of an MCP server"),
         (&["login", "https://mcp.example", "--relax", "Everything=https://mcp.example"], "no relaxation"),
-        (&["login", "https://mcp.example", "--relax", "AssumeS256"], "--relax AssumeS256"),
+        (&["login", "https://mcp.example", "--relax", "AssumeS256"], "written NAME=URL"),
+        (&["login", "https://mcp.example", TWICE[0], TWICE[1], TWICE[0], TWICE[1]], "named twice"),
         (&["login", "https://mcp.example", "--issuer", "https://as.example?x"], "--issuer"),
         (&["login", "http://127.0.0.1:1/mcp"], "gave no answer"),
     ] {

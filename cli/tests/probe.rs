@@ -188,12 +188,16 @@ fn warnings_fail_when_they_are_to() {
     let servers = Servers::new();
     let url = servers.own(false);
     for (arguments, code) in [(&["--json"][..], 0), (&["--json", "--warnings-fail"], 1)] {
+        let url = url.replace("http://", "HTTP://");
         let output = probe(&[&[url.as_str()], arguments].concat());
         assert_eq!(output.status.code(), Some(code));
         let seen = report(&output);
         assert_eq!((&seen["verdict"], &seen["exit_code"]), (&"warn".into(), &code.into()));
         assert_eq!(of_status(&seen, "warn"), ["server-metadata.registration"]);
     }
+    // Before there were client metadata documents, nobody could ask for them.
+    let output = probe(&[&url, "--json", "--warnings-fail", "--revision", "2025-06-18"]);
+    assert_eq!(output.status.code(), Some(0), "{:#}", report(&output));
 }
 
 #[test]
@@ -215,6 +219,13 @@ fn options_that_cannot_be_read_are_refused() {
     for arguments in [
         &["https://server.invalid/mcp", "--relax", "AssumeS256"][..],
         &["https://server.invalid/mcp", "--relax", "Everything=https://as.invalid"],
+        &[
+            "https://server.invalid/mcp",
+            "--relax",
+            "AssumeS256=https://as.invalid",
+            "--relax",
+            "AssumeS256=https://as.invalid",
+        ],
         &["https://server.invalid/mcp", "--revision", "latest"],
         &["https://server.invalid/mcp", "--timeout", "0"],
         &[],

@@ -10,7 +10,7 @@ use mcp_authz::client::{ChoosingIssuer, Client, Configuration, PreRegistered};
 use mcp_authz::error::{Error, HostMisuse, OutsideFailed, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{ClientId, ClientMetadataUrl, Issuer, ResourceId, ScopeSet};
-use mcp_authz::policy::{Policy, Relaxation};
+use mcp_authz::policy::Relaxation;
 use mcp_authz::revision::Revision;
 use mcp_authz::secret::ClientSecret;
 use mcp_authz_tokio::client::callback::CallbackListener;
@@ -23,6 +23,8 @@ use mcp_authz_tokio::text::TerminalText;
 use zeroize::Zeroizing;
 
 use person::Person;
+
+use crate::policy;
 
 pub(crate) mod login;
 pub(crate) mod logout;
@@ -65,7 +67,7 @@ pub(crate) struct ServerOptions {
     client_metadata: Option<String>,
     /// Let one rule go for one server, as an error names it: for example AssumeS256=https://as.example.
     #[arg(long, value_name = "NAME=URL")]
-    relax: Vec<String>,
+    relax: Vec<Relaxation>,
     /// Revision of MCP the server keeps to.
     #[arg(long, default_value_t, value_name = "REVISION")]
     revision: Revision,
@@ -102,12 +104,7 @@ impl ServerOptions {
             format!("“{}” is not the URL of an MCP server: it begins with https://, or with http:// on this machine",
                 TerminalText(&self.url))
         })?;
-        let mut policy = Policy::strict();
-        for text in &self.relax {
-            let relaxation: Relaxation =
-                text.parse().map_err(|error| format!("--relax {}: {error}", TerminalText(text)))?;
-            policy = policy.relax(relaxation);
-        }
+        let policy = policy::of(&self.relax)?;
         let fetcher = Fetcher::builder().policy(&policy).build()?;
         let listener = CallbackListener::bind_port(self.callback_port).await.map_err(|error| {
             format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port)

@@ -8,6 +8,7 @@ use mcp_authz::limits;
 use mcp_authz::message::Malformed;
 use mcp_authz::message::server_metadata::ServerMetadata;
 use mcp_authz::policy::Relaxation;
+use mcp_authz::revision::Revision;
 use mcp_authz::syntax::json::{JsonError, JsonObject};
 
 use super::checks::{self, Check};
@@ -91,7 +92,7 @@ pub(crate) fn judge(section: &mut Section, against: Against<'_>, seen: &Seen) ->
     pkce(section, against, seen, &metadata);
     iss(section, &metadata);
     authentication(section, &metadata);
-    registration(section, &metadata);
+    registration(section, against, &metadata);
     scopes(section, against, &metadata);
     resources(section, against, &metadata);
     other_document(section, seen, url, &metadata);
@@ -341,13 +342,15 @@ fn authentication(section: &mut Section, metadata: &ServerMetadata) {
     );
 }
 
-fn registration(section: &mut Section, metadata: &ServerMetadata) {
+fn registration(section: &mut Section, against: Against<'_>, metadata: &ServerMetadata) {
     let check = &checks::SERVER_REGISTRATION;
     let dynamic = metadata.registration_endpoint.is_some();
+    let before_documents = against.client.revision(against.server) < Revision::V2025_11_25;
     let fix = "set client_id_metadata_document_supported, and read clients' metadata documents";
     match (metadata.client_id_metadata_document_supported, dynamic) {
         (true, true) => section.pass(check, "by metadata document, and dynamically"),
         (true, false) => section.pass(check, "by metadata document"),
+        (false, true) if before_documents => section.pass(check, "dynamically"),
         (false, true) => section.warn(check, "dynamically only, which MCP deprecates", fix),
         (false, false) => {
             section.warn(check, "in neither way: every client has to be registered here by hand", fix);

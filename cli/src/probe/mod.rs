@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mcp_authz::policy::{Policy, Relaxation};
+use mcp_authz::policy::Relaxation;
 use mcp_authz::revision::Revision;
 
 use mcp_authz_tokio::client::fetch::Fetcher;
@@ -85,7 +85,7 @@ fn shown(options: &Options) -> io::Result<u8> {
         && !set("NO_COLOR")
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         && io::stdout().is_terminal();
-    let policy = options.relax.iter().cloned().fold(Policy::strict(), Policy::relax);
+    let policy = crate::policy::of(&options.relax).map_err(io::Error::other)?;
     let fetcher = Fetcher::builder().policy(&policy).build().map_err(io::Error::other)?;
     let plan = Plan {
         url: options.url.clone(),

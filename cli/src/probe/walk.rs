@@ -96,7 +96,7 @@ struct CutShort(Line);
 type Going<T> = Result<T, CutShort>;
 
 /// Walks; a walk that could not be done is a report too.
-pub(crate) async fn walk(plan: Plan) -> Report {
+pub(crate) async fn walk(mut plan: Plan) -> Report {
     let url = line![Peer(&plan.url)];
     let mut report = Report { server: url.clone(), sections: Vec::new(), requests: 0, cut_short: None };
     let mut section = Section::new(Part::McpServer, url);
@@ -114,6 +114,8 @@ pub(crate) async fn walk(plan: Plan) -> Report {
             return report;
         }
     };
+    // What a client makes of the text: scheme and host in lower case.
+    server.as_str().clone_into(&mut plan.url);
     section.pass(&checks::TRANSPORT, if server.is_loopback() { "on this machine" } else { "https" });
     let mut walk = match Walk::new(plan, server) {
         Ok(walk) => walk,
