@@ -10,7 +10,7 @@ use mcp_authz::client::{ChoosingIssuer, Client, Configuration, PreRegistered};
 use mcp_authz::error::{Error, HostMisuse, OutsideFailed, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{ClientId, ClientMetadataUrl, Issuer, ResourceId, ScopeSet};
-use mcp_authz::policy::Relaxation;
+use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::revision::Revision;
 use mcp_authz::secret::ClientSecret;
 use mcp_authz_tokio::client::callback::CallbackListener;
@@ -106,9 +106,8 @@ impl ServerOptions {
         })?;
         let policy = policy::of(&self.relax)?;
         let fetcher = Fetcher::builder().policy(&policy).build()?;
-        let listener = CallbackListener::bind_port(self.callback_port).await.map_err(|error| {
-            format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port)
-        })?;
+        let issuer = self.issuer()?;
+        let listener = self.listener(&policy, issuer.as_ref()).await?;
         let mut configuration = Configuration::new(APPLICATION, listener.redirect_uri("/callback")?)
             .policy(policy)
             .revision(self.revision);
@@ -117,7 +116,6 @@ impl ServerOptions {
                 .map_err(|error| format!("--client-metadata {}: {error}", TerminalText(url)))?;
             configuration = configuration.metadata_document(url);
         }
-        let issuer = self.issuer()?;
         if let Some(issuer) = &issuer
             && let Some(identity) = self.identity(issuer, &listener, &server)?
         {
@@ -138,6 +136,35 @@ impl ServerOptions {
                 .build();
         let connection = Connection::new(driver.clone(), self.url.as_str())?;
         Ok(Account { driver, connection, server, directory, key })
+    }
+
+    /// The listener for the browser: where an authorization server has to be told certain ports or the name `localhost`,
+    /// there.
+    async fn listener(&self, policy: &Policy, issuer: Option<&Issuer>) -> Result<CallbackListener, Failure> {
+        let mut known = policy.relaxations().filter_map(|relaxation| match relaxation {
+            Relaxation::LoopbackRedirect(redirect) => Some(redirect),
+            _ => None,
+        });
+        let redirect = match issuer {
+            Some(issuer) => policy.loopback_redirect(issuer),
+            None => known.next(),
+        };
+        if issuer.is_none() && known.next().is_some() {
+            return Err(
+                "LoopbackRedirect is named for several servers: say which is meant with --issuer".into()
+            );
+        }
+        if let Some(redirect) = redirect
+            && self.callback_port == 0
+        {
+            return Ok(CallbackListener::bind_as(redirect).await.map_err(|error| {
+                format!("none of the ports of LoopbackRedirect can be listened on: {error}")
+            })?);
+        }
+        let bound = CallbackListener::bind_port(self.callback_port).await;
+        Ok(bound.map_err(|error| {
+            format!("port {} of 127.0.0.1 cannot be listened on: {error}", self.callback_port)
+        })?)
     }
 
     fn issuer(&self) -> Result<Option<Issuer>, Failure> {

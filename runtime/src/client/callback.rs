@@ -1,12 +1,14 @@
 //! The loopback listener that a browser comes back to (RFC 8252 section 7.3, I-L12).
 //!
-//! It is bound to the literal 127.0.0.1 on a free port, hands each arrival to the host while a login waits, and
+//! It is bound to the literal 127.0.0.1 on a free port (and to ::1 besides, for an authorization server that must be told
+//! the name `localhost`), hands each arrival to the host while a login waits, and
 //! answers with a small page. Any page in any browser can make requests to it: whether an arrival is the awaited one
 //! is for the core to say, and one that is not leaves the listener as it was. While no login waits, every visit is a
 //! stray one.
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,6 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mcp_authz::identifier::{InvalidIdentifier, RedirectUri};
 use mcp_authz::message::authorization::Callback;
+use mcp_authz::policy::LoopbackRedirect;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -98,11 +101,63 @@ impl CallbackListener {
         // I-L12, OAUTH21-8.4.2-1: the literal address, so that no other machine and no name leads here.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
+        Ok(Self::serving(vec![listener], address, false))
+    }
+
+    /// Listens for an authorization server that compares loopback redirect URIs exactly
+    /// ([`LoopbackRedirect`](mcp_authz::policy::LoopbackRedirect)): on the first of those ports that is free, or on any
+    /// if there are none; and by the name `localhost`, if that is what the server is told. The name leads to 127.0.0.1
+    /// or to ::1, as each browser likes: both are taken, so that nobody else answers to it.
+    ///
+    /// # Errors
+    /// The operating system's, when none of the ports is free.
+    pub async fn bind_as(redirect: &LoopbackRedirect) -> std::io::Result<Self> {
+        let ports: Vec<u16> = redirect.ports().collect();
+        if !redirect.localhost() {
+            return Self::bind_first(ports, async |port| Self::bind_port(port).await).await;
+        }
+        Self::bind_first(ports, async |port| {
+            let four = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+            let address = four.local_addr()?;
+            let listeners = match TcpListener::bind((Ipv6Addr::LOCALHOST, address.port())).await {
+                Ok(six) => vec![four, six],
+                Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(error),
+                // Without that address nobody else has it either.
+                Err(_) => vec![four],
+            };
+            Ok(Self::serving(listeners, address, true))
+        })
+        .await
+    }
+
+    async fn bind_first(
+        ports: Vec<u16>,
+        bind: impl AsyncFn(u16) -> std::io::Result<Self>,
+    ) -> std::io::Result<Self> {
+        // A free port of the one address may be taken on the other.
+        let ports = if ports.is_empty() { vec![0; 8] } else { ports };
+        let mut failed = std::io::Error::from(ErrorKind::AddrInUse);
+        for port in ports {
+            match bind(port).await {
+                Ok(bound) => return Ok(bound),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn serving(listeners: Vec<TcpListener>, address: SocketAddr, by_name: bool) -> Self {
         let (sender, arrivals) = mpsc::channel(CONNECTIONS);
         let waiting = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Visited { address, sender, waiting: Arc::clone(&waiting) }));
-        Ok(Self { address, arrivals, tasks, waiting })
+        for listener in listeners {
+            let hosts = if by_name { vec![format!("localhost:{}", address.port())] } else { Vec::new() };
+            let own = listener.local_addr().unwrap_or(address).to_string();
+            let hosts = hosts.into_iter().chain([own]).collect();
+            let visited = Visited { hosts, sender: sender.clone(), waiting: Arc::clone(&waiting) };
+            tasks.spawn(serve(listener, visited));
+        }
+        Self { address, arrivals, tasks, waiting }
     }
 
     /// The address it listens on.
@@ -115,7 +170,7 @@ impl CallbackListener {
     /// # Errors
     /// [`InvalidIdentifier`] for a path no redirect URI may have.
     pub fn redirect_uri(&self, path: &str) -> Result<RedirectUri, InvalidIdentifier> {
-        // OAUTH21-8.4.2-1
+        // OAUTH21-8.4.2-1: the literal address; the core writes the name for the server that must have it.
         RedirectUri::new(format!("http://{}{path}", self.address))
     }
 
@@ -182,7 +237,8 @@ impl WaitingBrowser {
 /// What a connection needs to know.
 #[derive(Clone)]
 struct Visited {
-    address: SocketAddr,
+    /// What a browser may call this listener.
+    hosts: Arc<[String]>,
     sender: mpsc::Sender<Arrival>,
     waiting: Arc<AtomicBool>,
 }
@@ -225,17 +281,17 @@ async fn serve(listener: TcpListener, visited: Visited) {
 
 /// Answers one request, after asking the host about a callback.
 async fn answer(request: &Request<Incoming>, visited: &Visited) -> Response<Full<Bytes>> {
-    let Visited { address, sender, waiting } = visited;
+    let Visited { hosts, sender, waiting } = visited;
     // A name that was made to point at this machine carries its own Host (I-A11).
     let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
-    if host != Some(address.to_string().as_bytes()) {
+    let Some(host) = hosts.iter().find(|known| Some(known.as_bytes()) == host) else {
         return page(StatusCode::MISDIRECTED_REQUEST, Page::Stray);
-    }
+    };
     if request.method() != Method::GET {
         return page(StatusCode::METHOD_NOT_ALLOWED, Page::Stray);
     }
-    // I-A9: the location comes from the bound address, not from the request.
-    let location = format!("http://{address}{}", request.uri().path());
+    // I-A9: the location is one of this listener's own, not what the request says.
+    let location = format!("http://{host}{}", request.uri().path());
     let Ok(callback) = Callback::from_parts(&location, request.uri().query().unwrap_or_default()) else {
         return page(StatusCode::NOT_FOUND, Page::Stray);
     };
@@ -286,8 +342,10 @@ mod tests {
     use std::net::SocketAddr;
     use std::time::Duration;
 
+    use mcp_authz::identifier::Issuer;
+    use mcp_authz::policy::LoopbackRedirect;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::{CallbackListener, ListenError};
 
@@ -381,5 +439,59 @@ mod tests {
         assert!(early.await.unwrap().starts_with("HTTP/1.1 404"));
         let mut login = listener.login(Duration::from_millis(100));
         assert_eq!(login.next().await.unwrap_err(), ListenError::DeadlinePassed);
+    }
+
+    fn known(localhost: bool, ports: impl IntoIterator<Item = u16>) -> LoopbackRedirect {
+        LoopbackRedirect::new(Issuer::new("https://as.example").unwrap(), localhost, ports).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_name_is_answered_to_on_both_addresses_and_nobody_else_can() {
+        let mut listener = CallbackListener::bind_as(&known(true, [])).await.unwrap();
+        let port = listener.address().port();
+        let six = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+        let mut addresses = vec![listener.address()];
+        if TcpStream::connect(six).await.is_ok() {
+            addresses.push(six);
+        }
+        for address in addresses {
+            assert!(TcpListener::bind(address).await.is_err());
+            for (host, reached) in [
+                (format!("localhost:{port}"), true),
+                (address.to_string(), true),
+                ("localhost".to_owned(), false),
+                (format!("localhost.evil.example:{port}"), false),
+            ] {
+                let mut login = listener.login(Duration::from_millis(300));
+                let request = format!("GET /callback?code=x&state=y HTTP/1.1\r\nhost: {host}\r\n\r\n");
+                let visit = tokio::spawn(visit(address, request));
+                match login.next().await {
+                    Ok(arrival) => {
+                        let (callback, browser) = arrival.into_parts();
+                        assert!(
+                            reached && callback.location() == format!("http://{host}/callback"),
+                            "{host}"
+                        );
+                        browser.accepted();
+                    }
+                    Err(_) => assert!(!reached && visit.await.unwrap().starts_with("HTTP/1.1 421"), "{host}"),
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_free_port_that_the_server_knows_is_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let [taken_port, free_port] = [&taken, &free].map(|it| it.local_addr().unwrap().port());
+        drop(free);
+        for localhost in [false, true] {
+            let redirect = known(localhost, [taken_port, free_port]);
+            let listener = CallbackListener::bind_as(&redirect).await.unwrap();
+            assert_eq!(listener.address().port(), free_port);
+            listener.close().await;
+            assert!(CallbackListener::bind_as(&known(localhost, [taken_port])).await.is_err());
+        }
     }
 }
