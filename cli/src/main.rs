@@ -16,6 +16,7 @@
 
 mod account;
 mod bridge;
+mod client_metadata;
 mod demo;
 mod policy;
 mod probe;
@@ -44,6 +45,8 @@ enum Command {
     Logout(account::logout::Options),
     /// Be an MCP server over standard input and output, for a program that cannot log in at the one at this URL.
     Bridge(bridge::Options),
+    /// Print the client metadata document of this tool for that URL, or check what is published there.
+    ClientMetadata(client_metadata::Options),
     /// Look at an MCP server's authorization setup from outside, and hold it against the requirements.
     Probe(probe::Options),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Token(options) => account::token::run(&options),
         Command::Logout(options) => account::logout::run(&options),
         Command::Bridge(options) => bridge::run(&options),
+        Command::ClientMetadata(options) => client_metadata::run(&options),
         Command::Probe(options) => probe::run(&options),
     }
 }

@@ -183,6 +183,37 @@ async fn an_address_that_a_browser_elsewhere_ended_at_can_be_pasted() {
     assert_eq!(run(&store, &["token", &url]).await.0, Some(0));
 }
 
+#[tokio::test]
+async fn the_document_to_publish_is_printed_for_a_url_that_can_be_one() {
+    let tool = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-authz"));
+        let output = command.arg("client-metadata").args(arguments).output();
+        async move {
+            let output = output.await.unwrap();
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        }
+    };
+    let url = "https://client.example/mcp-authz.json";
+    let (code, document, _) = tool(&[url]).await;
+    assert_eq!(code, Some(0));
+    let document: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["client_id"], url);
+    assert_eq!(document["redirect_uris"].as_array().unwrap().len(), 16);
+    for (url, says) in [
+        ("http://client.example/x.json", "it must be https"),
+        ("https://client.example/x.json?y", "no query"),
+        ("https://client.example", "path"),
+    ] {
+        let (code, out, err) = tool(&[url]).await;
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(err.contains(says), "{err}");
+    }
+    // Nothing inside this machine is fetched for it.
+    let (code, _, err) = tool(&["https://127.0.0.1/x.json", "--check"]).await;
+    assert_eq!(code, Some(2), "{err}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_said_and_what_to_do() {
     const TWICE: [&str; 2] = ["--relax", "AssumeS256=https://as.example"];

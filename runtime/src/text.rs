@@ -14,6 +14,11 @@ pub const SHOWN_GRAPHEMES: usize = 80;
 #[derive(Debug, Clone, Copy)]
 pub struct TerminalText<'a>(pub &'a str);
 
+/// This program's own sentence for a terminal or a log line, with paths or options of the person's in it: escaped alike,
+/// and whole. Nothing of a peer's goes through here.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnText<'a>(pub &'a str);
+
 /// Peer text for an HTML page, in element content or a quoted attribute.
 #[derive(Debug, Clone, Copy)]
 pub struct HtmlText<'a>(pub &'a str);
@@ -30,11 +35,12 @@ fn is_deceptive(c: char) -> bool {
 
 fn write_escaped(
     text: &str,
+    graphemes: usize,
     f: &mut fmt::Formatter<'_>,
     mut plain: impl FnMut(char, &mut fmt::Formatter<'_>) -> fmt::Result,
 ) -> fmt::Result {
     for (shown, grapheme) in text.graphemes(true).enumerate() {
-        if shown == SHOWN_GRAPHEMES {
+        if shown == graphemes {
             return f.write_str("…");
         }
         // A grapheme may stack any number of marks: more than a few is an attack on the reader.
@@ -51,13 +57,19 @@ fn write_escaped(
 
 impl fmt::Display for TerminalText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_escaped(self.0, f, |c, f| write!(f, "{c}"))
+        write_escaped(self.0, SHOWN_GRAPHEMES, f, |c, f| write!(f, "{c}"))
+    }
+}
+
+impl fmt::Display for OwnText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_escaped(self.0, usize::MAX, f, |c, f| write!(f, "{c}"))
     }
 }
 
 impl fmt::Display for HtmlText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_escaped(self.0, f, |c, f| match c {
+        write_escaped(self.0, SHOWN_GRAPHEMES, f, |c, f| match c {
             '&' => f.write_str("&amp;"),
             '<' => f.write_str("&lt;"),
             '>' => f.write_str("&gt;"),
@@ -72,7 +84,7 @@ impl fmt::Display for HtmlText<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{HtmlText, SHOWN_GRAPHEMES, TerminalText};
+    use super::{HtmlText, OwnText, SHOWN_GRAPHEMES, TerminalText};
 
     #[test]
     fn escapes_what_deceives() {
@@ -94,6 +106,8 @@ mod tests {
         let shown = TerminalText(&"x".repeat(500)).to_string();
         assert_eq!(shown.chars().count(), SHOWN_GRAPHEMES + 1);
         assert!(shown.ends_with('…'));
+        let own = OwnText(&"x\u{1b}".repeat(500)).to_string();
+        assert_eq!(own, "x\\u{1b}".repeat(500));
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use mcp_authz_tokio::client::logout::LoggedOut;
-use mcp_authz_tokio::text::TerminalText;
+use mcp_authz_tokio::text::OwnText;
 
 use super::{Account, Failure, NOT_LOGGED_IN, ServerOptions, block_on};
 
@@ -39,7 +39,7 @@ async fn logout(options: &Options) -> Result<ExitCode, Failure> {
                     None => println!("Logged out at {resource}: the tokens are revoked and forgotten."),
                     Some(error) => {
                         println!("Logged out at {resource}: the tokens are forgotten.");
-                        eprintln!("They are not revoked: {}", TerminalText(&error.to_string()));
+                        eprintln!("They are not revoked: {}", OwnText(&error.to_string()));
                     }
                 }
             }

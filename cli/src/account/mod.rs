@@ -18,7 +18,7 @@ use mcp_authz_tokio::client::connection::{Connection, SendError};
 use mcp_authz_tokio::client::credentials::{FileStore, KeyPlace, KeySource, default_directory};
 use mcp_authz_tokio::client::driver::{Driver, IssuerChoice, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
-use mcp_authz_tokio::text::TerminalText;
+use mcp_authz_tokio::text::{OwnText, TerminalText};
 
 use zeroize::Zeroizing;
 
@@ -32,10 +32,10 @@ mod person;
 pub(crate) mod token;
 
 /// The name under which this tool registers itself and keeps what is secret.
-const APPLICATION: &str = "mcp-authz";
+pub(crate) const APPLICATION: &str = "mcp-authz";
 
 /// Refused: by the authorization server, by the person, or because a server breaks a rule.
-const REFUSED: u8 = 1;
+pub(crate) const REFUSED: u8 = 1;
 /// Anything else that went wrong: the network, the store, an option.
 const FAILED: u8 = 2;
 /// Nobody has logged in at this server.
@@ -237,7 +237,7 @@ pub(crate) fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>,
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("mcp-authz {name}: {}", TerminalText(&failure.to_string()));
+            eprintln!("mcp-authz {name}: {}", OwnText(&failure.to_string()));
             if let Some(advice) = advice(&failure) {
                 eprintln!("  {advice}");
             }
@@ -294,7 +294,7 @@ fn advice(failure: &Failure) -> Option<String> {
         }
         Remedy::Relax(relaxation) => Some(format!(
             "If you trust this server all the same, let the rule go with --relax '{}'.",
-            TerminalText(&relaxation.to_string())
+            OwnText(&relaxation.to_string())
         )),
         Remedy::StateRevision(revision) => {
             Some(format!("If the server is of an older revision, say so with --revision {revision}."))

@@ -539,7 +539,7 @@ async fn registrations_are_chosen_one_after_the_other<S: CredentialStore>(shared
         racers.push(tokio::spawn(async move {
             let (sender, mut seen) = tokio::sync::oneshot::channel();
             let choose = move |kept: &[RegistrationRecord], _: &dyn Sealer| {
-                drop(sender.send(kept.len()));
+                let _ = sender.send(kept.len());
                 Ok(Some(record))
             };
             shared.store.choose_registration(Box::new(choose)).await.map(|()| seen.try_recv().ok())
