@@ -120,6 +120,26 @@ fn an_identity_stays_at_its_issuer() {
     let moved = String::from_utf8(bytes.clone()).unwrap().replace(ISSUER, "https://other.example");
     let moved = RegistrationRecord::from_bytes(moved.as_bytes()).unwrap();
     assert!(choosing_identity(&strict(), &[]).registered(&moved, &PlaintextRecords, now()).is_err());
+    // A genuine one of the other issuer is of no use here, and the client has to register anew.
+    let there = [
+        ("issuer", "\"https://other.example\""),
+        ("authorization_endpoint", "\"https://other.example/authorize\""),
+        ("token_endpoint", "\"https://other.example/token\""),
+        ("registration_endpoint", "\"https://other.example/register\""),
+    ];
+    let (_, state) = choosing_issuer(&strict(), "https://other.example")
+        .choose(&issuer("https://other.example"), None)
+        .unwrap()
+        .into_parts();
+    let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&there))) else {
+        panic!("refused")
+    };
+    let (_, state) = state.register().unwrap().into_parts();
+    let others = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c2\"}"))).unwrap();
+    let others = others.registration_record(&PlaintextRecords).unwrap().unwrap();
+    let failed = choosing_identity(&strict(), &[]).registered(&others, &PlaintextRecords, now()).unwrap_err();
+    assert_eq!(failed.error, Error::Host(HostMisuse::ForeignRecord));
+    assert!(failed.state.register().is_ok());
     let record = RegistrationRecord::from_bytes(&bytes).unwrap();
     let again = choosing_identity(&strict(), &[]).registered(&record, &PlaintextRecords, now()).unwrap();
     assert_eq!((again.client_id().as_str(), again.identity_kind()), ("c1", IdentityKind::Registered));
