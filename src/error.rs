@@ -107,6 +107,11 @@ pub enum PeerIncompatible {
     /// The metadata names no authorization server.
     #[error("the resource metadata names no authorization server")]
     NoAuthorizationServer,
+    /// The client was registered by hand for this resource, at an authorization server that the resource does not name.
+    #[error(
+        "the resource does not name the authorization server that this client's identity for it is registered at"
+    )]
+    OtherIssuer,
     /// The resource takes tokens by other ways than the `Authorization` field only.
     #[error("the resource does not take tokens in the Authorization field")]
     NoHeaderMethod,
@@ -263,6 +268,9 @@ pub enum HostMisuse {
     /// The record does not belong here.
     #[error("the record is of another kind, client configuration or place")]
     ForeignRecord,
+    /// The record was written by an earlier version of this crate, which is not read any more.
+    #[error("the record is of an earlier version than this program reads; authorize anew")]
+    EarlierRecord,
     /// The record was written by a later version of this crate.
     #[error(
         "the record is of a later version than this program reads; authorize anew, or use the later program"
@@ -368,6 +376,7 @@ impl Error {
                 PeerIncompatible::IdentityRefused { relaxation: Some(relaxation), .. } => {
                     Remedy::Relax(relaxation.clone())
                 }
+                PeerIncompatible::OtherIssuer => Remedy::ConfigureIdentity,
                 PeerIncompatible::AssertionAlgorithm
                 | PeerIncompatible::IdentityRefused { relaxation: None, .. } => Remedy::FixConfiguration,
                 PeerIncompatible::NoResourceMetadata => Remedy::StateRevision(Revision::V2025_03_26),
@@ -382,7 +391,7 @@ impl Error {
                 | PeerIncompatible::ScopesNotPinned
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
-            Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)
+            Self::Host(HostMisuse::NoRefreshToken | HostMisuse::EarlierRecord | HostMisuse::LaterRecord)
             | Self::Outside(OutsideFailed::SessionRemoved) => Remedy::Reauthorize,
             Self::Host(HostMisuse::Unnamed { relaxation }) => Remedy::Relax(relaxation.clone()),
             // MCP-REG-004

@@ -12,6 +12,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{get, post};
 use mcp_authz::client::{Client, Configuration, OpenUserAgent};
+use mcp_authz::error::{Error, PeerMisbehaved};
 use mcp_authz::identifier::{ClientMetadataUrl, Issuer};
 use mcp_authz::message::exchange::FetchFailure;
 use mcp_authz::policy::{Policy, Relaxation};
@@ -22,7 +23,7 @@ use mcp_authz_tokio::client::browser::BrowserFailed;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
 use mcp_authz_tokio::client::credentials::{CredentialStore, MemoryStore};
-use mcp_authz_tokio::client::driver::Driver;
+use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::clock::{Clock, SystemClock};
@@ -55,6 +56,10 @@ struct Script {
     /// Status of the resource metadata.
     metadata_fails: bool,
     gives_refresh_tokens: bool,
+    /// The resource asks for this scope, whatever token it gets.
+    wants: Option<&'static str>,
+    /// The person says no.
+    denies: bool,
     refuses_refresh: bool,
     /// The content of the reply to a request with a token; JSON without one.
     events: Vec<&'static str>,
@@ -131,7 +136,11 @@ async fn authorization_server(name: &'static str, script: Shared, reads_document
                     let asked = Form::parse(query.as_bytes()).unwrap();
                     asking.lock().unwrap().seen.push((name, "authorize", query));
                     let code = format!("{name}-code");
-                    let mut back = vec![("code", code.as_str()), ("state", asked.get("state").unwrap())];
+                    let said = match asking.lock().unwrap().denies {
+                        true => ("error", "access_denied"),
+                        false => ("code", code.as_str()),
+                    };
+                    let mut back = vec![said, ("state", asked.get("state").unwrap())];
                     if !reads_documents {
                         back.push(("iss", issuer.as_str()));
                     }
@@ -227,6 +236,11 @@ async fn world_of(reads_documents: bool) -> World {
                     script.requests.push(taken);
                     if !taken {
                         let refused = Response::builder().status(401).header(WWW_AUTHENTICATE, "Bearer");
+                        return refused.body(Body::empty()).unwrap();
+                    }
+                    if let Some(scope) = script.wants {
+                        let challenge = format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\"");
+                        let refused = Response::builder().status(403).header(WWW_AUTHENTICATE, challenge);
                         return refused.body(Body::empty()).unwrap();
                     }
                     if script.events.is_empty() {
@@ -359,6 +373,55 @@ async fn servers_without_iss_are_told_apart_by_a_callback_path_that_stays_theirs
     assert_eq!(first[0], first[1]);
     assert_ne!(first[0], second[0]);
     assert!(world.was_sent("second", "client.example"));
+}
+
+// D33: what the person had is what the person keeps.
+#[tokio::test]
+async fn a_step_up_that_is_denied_leaves_the_session_that_was_there() {
+    let world = world().await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    world.script(|script| (script.wants, script.denies) = (Some("write"), true));
+    let denied = world.call().await.unwrap_err();
+    assert!(matches!(denied, SendError::Login(LoginError::Refused(_))), "{denied:?}");
+    world.script(|script| script.wants = None);
+    assert_eq!(world.call().await.unwrap(), 200, "with the token there was");
+    assert_eq!(world.reached("first"), ["register", "authorize", "token", "authorize"]);
+    // The same again is not asked again.
+    world.script(|script| script.wants = Some("write"));
+    let refused = world.call().await.unwrap_err();
+    assert!(matches!(refused, SendError::Denied(Error::Peer(PeerMisbehaved::StepUpLoop))), "{refused:?}");
+    assert_eq!(world.reached("first").len(), 4);
+}
+
+// D33, MCP-AUTH-115
+#[tokio::test]
+async fn programs_that_share_a_store_count_step_ups_together() {
+    let world = world().await;
+    assert_eq!(world.call().await.unwrap(), 200);
+    let asked = |world: &World| world.reached("first").iter().filter(|it| **it == "authorize").count();
+    let looped = |refused: Result<u16, SendError>| {
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, SendError::Denied(Error::Peer(PeerMisbehaved::StepUpLoop))), "{refused:?}");
+    };
+    // What was granted is asked for again, so that the request is given up.
+    for (scope, count) in [("a", 2), ("b", 3)] {
+        world.script(|script| script.wants = Some(scope));
+        looped(world.call().await);
+        assert_eq!(asked(&world), count);
+    }
+    // The other program takes the session up, and the count with it.
+    let request = World::request();
+    let other = || async { world.other.send(&request).await.map(|reply| reply.status) };
+    world.script(|script| script.wants = Some("c"));
+    looped(other().await);
+    assert_eq!(asked(&world), 4);
+    world.script(|script| script.wants = Some("d"));
+    looped(other().await);
+    looped(world.call().await);
+    assert_eq!(asked(&world), 4, "nobody is asked a fourth time");
+    // And it goes on with what there is.
+    world.script(|script| script.wants = None);
+    assert_eq!(world.call().await.unwrap(), 200);
 }
 
 #[tokio::test]

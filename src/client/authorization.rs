@@ -11,9 +11,10 @@ use core::fmt;
 use super::RegistrationRecord;
 use super::discovery::Target;
 use super::endpoint::{Body, EndpointCall};
-use super::record::CallbackRecord;
+use super::record::{CallbackRecord, RecordVersion};
 use super::registration::{ChoosingIdentity, ClientAuthentication, Identity, IdentityKind, Server};
-use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
+use super::session::{AwaitingPersisted, Held, PersistSession, Session, Tokens};
+use super::step_up::StepUpLedger;
 use crate::entropy::Entropy;
 use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
@@ -44,13 +45,23 @@ pub(crate) struct Prepared {
     /// Scopes of an earlier grant and of challenges since: asked for again, so that a step-up loses nothing.
     pub(crate) wanted: ScopeSet,
     pub(crate) ledger: StepUpLedger,
+    /// The session that a step-up goes on from; in memory only.
+    pub(crate) earlier: Option<Box<Earlier>>,
+}
+
+/// What a session has beside how it came about.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    pub(crate) tokens: Tokens,
+    pub(crate) version: Option<RecordVersion>,
+    pub(crate) wanted: ScopeSet,
 }
 
 impl Ready {
     pub(crate) fn new(server: Server, identity: Identity) -> Self {
         let wanted = server.target.challenge_scope.clone().unwrap_or_default();
         let ledger = server.target.ledger.clone();
-        Self(Box::new(Prepared { server, identity, wanted, ledger }))
+        Self(Box::new(Prepared { server, identity, wanted, ledger, earlier: None }))
     }
 
     /// Goes back to the choice of an identity: the authorization server does not know this one any more
@@ -60,7 +71,7 @@ impl Ready {
         let Prepared { server, wanted, ledger, .. } = *self.0;
         let challenge_scope = (!wanted.is_empty()).then_some(wanted);
         // D33: a server that forgets its clients does not begin to count anew by that.
-        let target = Target { challenge_scope, ledger, ..server.target };
+        let target = Target { challenge_scope, ledger, chosen_again: true, ..server.target };
         ChoosingIdentity::new(target, server.issuer, server.metadata)
     }
 
@@ -70,6 +81,19 @@ impl Ready {
         // D33, MCP-AUTH-115
         self.0.ledger.join(&earlier.0.ledger);
         self
+    }
+
+    /// The session that was there before a step-up: its tokens are as good as they were, for less. For a step-up that the
+    /// person denied, or that failed.
+    ///
+    /// # Errors
+    /// This state, where there was no session, or this is another process than the one that had it: look into the store.
+    pub fn earlier_session(mut self) -> Result<Session, Self> {
+        let Some(earlier) = self.0.earlier.take() else { return Err(self) };
+        let Earlier { tokens, version, wanted } = *earlier;
+        // What was asked for in vain is not asked for again with the next login.
+        let prepared = Prepared { wanted, ..*self.0 };
+        Ok(Session(Box::new(Held { prepared, tokens, version })))
     }
 
     /// The authorization server the person will be sent to.
@@ -365,6 +389,7 @@ impl AwaitingCallback {
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> CallbackOutcome {
+        // RFC9700-4.2.4-1: taken out with the first answer to it.
         let Waiting { prepared, request } = *self.0;
         let expected = CallbackExpected {
             agent: &request.agent,
@@ -415,6 +440,19 @@ impl AwaitingCallback {
     /// Gives up on this request; its state and verifier are gone.
     pub fn abandon(self) -> Ready {
         Ready(Box::new(self.0.prepared))
+    }
+
+    /// Gives up because nobody came back in time.
+    ///
+    /// An authorization server that has forgotten a dynamic registration tells that to the person, and not to this client:
+    /// the error's remedy is to register anew, unless that was done already or a session shows that the registration is
+    /// good.
+    pub fn timed_out(self) -> Failed<Ready> {
+        // D40
+        let Prepared { server, identity, earlier, .. } = &self.0.prepared;
+        let registered = identity.kind == IdentityKind::Registered;
+        let reregister = registered && !server.target.chosen_again && earlier.is_none();
+        Failed::new(OutsideFailed::NoCallback { reregister }, self.abandon())
     }
 
     /// When an answer comes too late.

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
-use super::session::StepUpLedger;
+use super::step_up::StepUpLedger;
 use super::{Client, PreRegistered, addresses_for, networks_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
@@ -40,6 +40,7 @@ impl Client {
         server: &ResourceId,
         reply: &Reply,
     ) -> Result<Step<Fetch, AwaitingResourceMetadata>, Error> {
+        // MCP-AUTH-001: nothing begins where no authorization is asked for.
         if !matches!(reply.status(), 401 | 403) {
             return Err(HostMisuse::NotAChallenge.into());
         }
@@ -84,7 +85,7 @@ impl Client {
                 return Err(PeerMisbehaved::MetadataOnOtherOrigin { relaxation }.into());
             }
         }
-        // RFC9728-3.3-2
+        // RFC9728-3.3-2, RFC9728-5.2-1: with each challenge, whatever was there before.
         Ok(MetadataLocation { url, identifiers: Vec::from([server.clone()]) })
     }
 }
@@ -319,6 +320,18 @@ impl ChoosingIssuer {
         configured.any(|identity| !identity.resources.contains(resource))
     }
 
+    /// Whether identities were registered by hand for this resource, all at issuers that it does not name.
+    fn names_none_of_the_configured(&self) -> bool {
+        let resource = self.0.resource.resource();
+        let configured = self.0.client.configuration().pre_registered.iter();
+        let mut ours = configured.filter(|identity| identity.resources.contains(resource)).peekable();
+        let named = |identity: &PreRegistered| {
+            let mut issuers = self.issuers().iter();
+            issuers.any(|it| *it == identity.issuer || it.differs_by_root_slash(&identity.issuer))
+        };
+        ours.peek().is_some() && !ours.any(named)
+    }
+
     /// Chooses one of the issuers.
     ///
     /// # Errors
@@ -332,12 +345,16 @@ impl ChoosingIssuer {
         if !self.issuers().contains(issuer) {
             return Err(Failed::new(HostMisuse::IssuerNotListed, self));
         }
+        // MCP-REG-053: credentials for this resource whose issuer it does not name any more are not tried at another.
+        if self.names_none_of_the_configured() {
+            return Err(Failed::new(PeerIncompatible::OtherIssuer, self));
+        }
         let resource = self.0.resource.resource().clone();
         let asserted = assertion.is_some_and(|assertion| assertion.is_for(&resource, issuer));
         if self.needs_assertion(issuer) && !asserted {
             return Err(Failed::new(HostMisuse::IssuerNotAsserted, self));
         }
-        // MCP-DISC-011, MCP-DISC-012, MCP-DISC-013
+        // MCP-DISC-011, MCP-DISC-012, MCP-DISC-013, MCP-L0326-002: the origin's root first, where that is the issuer.
         let mut urls = VecDeque::from(issuer.metadata_urls());
         let Some(current) = urls.pop_front() else {
             return Err(Failed::new(PeerIncompatible::NoServerMetadata { relaxation: None }, self));
@@ -358,6 +375,7 @@ impl ChoosingIssuer {
                     challenge_scope,
                     resource_scopes: metadata.scopes_supported.clone(),
                     ledger: StepUpLedger::default(),
+                    chosen_again: false,
                 };
                 let search = ServerSearch { target, metadata, asserted, current, remaining: urls, fetches };
                 Ok(Step::new(fetch, AwaitingServerMetadata(Box::new(search))))
@@ -388,6 +406,8 @@ pub(crate) struct Target {
     pub(crate) resource_scopes: Option<ScopeSet>,
     /// The step-ups counted before the identity was chosen.
     pub(crate) ledger: StepUpLedger,
+    /// Whether another identity was given up for this one: once is enough (D40).
+    pub(crate) chosen_again: bool,
 }
 
 impl Target {
@@ -570,6 +590,7 @@ fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Erro
         ("token endpoint", &metadata.token_endpoint),
     ];
     for (what, endpoint) in required {
+        // RFC8414-2-4
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
         // OAUTH21-1.5-1, MCP-SBP-020, MCP-SBP-040
         target.addresses(endpoint.as_str(), what)?;

@@ -155,7 +155,7 @@ impl Prepared {
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Call, Error> {
-        // OAUTH21-7.14-1, I-L3: from the metadata of the matched issuer, and from nowhere else.
+        // OAUTH21-7.14-1, RFC9700-2.6-2, I-L3: from the metadata of the matched issuer, and from nowhere else.
         let metadata = &self.server.metadata;
         let (endpoint, what) = match &body {
             Body::Token(_) => (&metadata.token_endpoint, "token endpoint"),

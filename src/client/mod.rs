@@ -21,7 +21,8 @@
 //!      │ receive ─ PersistSession                                                         │
 //!   AwaitingPersisted                                                                     │
 //!      │ persisted(receipt)                                                               │
-//!   Session ── challenged(403 insufficient_scope): step-up ───────────────────────────────┤
+//!   Session ── challenged(403) ─ CountStepUp ─▶ AwaitingStepUp ── counted ───────────────┤
+//!      ▲ earlier_session: a step-up that came to nothing ───────────────────────────────────┤
 //!      │ refresh ─ ClaimRefresh ─▶ AwaitingClaim ─ Fetch                                  │
 //!   AwaitingRefresh ── DiscardSession ─▶ AwaitingDiscard ── ended ────────────────────────┘
 //!      └ CommitRefresh ─▶ AwaitingCommit ─▶ Session
@@ -39,6 +40,7 @@
 //! | [`AwaitingTokens`] | the token endpoint | no |
 //! | [`AwaitingPersisted`] | the receipt that the session is kept | no |
 //! | [`Session`] | requests to attach a token to | [`SessionRecord`] |
+//! | [`AwaitingStepUp`] | the receipt that a step-up is counted | the count: [`StepUpRecord`] |
 //! | [`AwaitingClaim`] | the claim on the session in its store | no |
 //! | [`AwaitingAssertion`] | the key holder's signature | no |
 //! | [`AwaitingRefresh`] | the token endpoint | no |
@@ -75,6 +77,7 @@ mod refresh;
 mod registration;
 mod revocation;
 mod session;
+mod step_up;
 #[cfg(test)]
 mod tests;
 
@@ -98,6 +101,7 @@ pub use revocation::AwaitingRevocation;
 pub use session::{
     AuthorizationHeader, AwaitingPersisted, PersistSession, Session, SessionPersisted, StepUp,
 };
+pub use step_up::{AwaitingStepUp, CountStepUp, StepUpCounted, StepUpJoin, StepUpRecord};
 
 /// What a confidential client proves itself with.
 #[derive(Debug, Clone)]

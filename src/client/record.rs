@@ -13,9 +13,10 @@ use super::Client;
 use super::authorization::{AwaitingCallback, Prepared, Request, Waiting};
 use super::discovery::{Target, check_recorded, issuer_of};
 use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
-use super::session::{Attempt, Held, Session, StepUpLedger, Tokens};
+use super::session::{Held, Session, Tokens};
+use super::step_up::StepUpLedger;
 use crate::error::{Error, HostMisuse, PeerMisbehaved, malformed};
-use crate::evidence::ResourceMatched;
+use crate::evidence::{IssuerMatched, ResourceMatched};
 use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::jose::{Algorithm, SigningKeyId};
 use crate::message::server_metadata::ServerMetadata;
@@ -42,13 +43,49 @@ impl RecordVersion {
     }
 }
 
-const VERSION: i64 = 1;
-const RECORD_BYTES: usize = 512 * 1024;
+pub(super) const RECORD_BYTES: usize = 512 * 1024;
+
+/// What tells kinds of records apart: a name, the version that is written, and the oldest that is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    name: &'static str,
+    version: i64,
+    oldest: i64,
+}
+
+/// Version 1 had the count of step-ups, which has a record of its own since.
+const CALLBACK: Kind = Kind { name: "callback", version: 2, oldest: 1 };
+/// Version 1 had the count of step-ups, which has a record of its own since.
+const SESSION: Kind = Kind { name: "session", version: 2, oldest: 1 };
+const REGISTRATION: Kind = Kind { name: "registration", version: 1, oldest: 1 };
+
+/// The clear part of a record of that kind, and its version.
+pub(super) fn clear(
+    kind: &str,
+    bytes: &[u8],
+    versions: core::ops::RangeInclusive<i64>,
+) -> Result<(JsonObject, i64), Error> {
+    let object = JsonObject::parse(bytes, RECORD_BYTES).map_err(|_| foreign())?;
+    if object.string("kind") != Ok(Some(kind)) {
+        return Err(foreign());
+    }
+    match object.integer("version") {
+        Ok(Some(version)) if versions.contains(&version) => Ok((object, version)),
+        Ok(Some(later)) if later > *versions.end() => Err(HostMisuse::LaterRecord.into()),
+        Ok(Some(_)) => Err(HostMisuse::EarlierRecord.into()),
+        _ => Err(foreign()),
+    }
+}
+
+pub(super) fn foreign() -> Error {
+    HostMisuse::ForeignRecord.into()
+}
 
 /// What every record has in the clear, authenticated by the seal.
 #[derive(Clone, PartialEq, Eq)]
 struct Envelope {
-    kind: &'static str,
+    kind: Kind,
+    version: i64,
     issuer: Issuer,
     resource: Option<ResourceId>,
     agent: Option<AgentBinding>,
@@ -57,7 +94,7 @@ struct Envelope {
 
 impl Envelope {
     fn seal(
-        kind: &'static str,
+        kind: Kind,
         client: &Client,
         place: (&Issuer, Option<&ResourceId>, Option<&AgentBinding>),
         content: ObjectWriter,
@@ -66,6 +103,7 @@ impl Envelope {
         let (issuer, resource, agent) = place;
         let mut envelope = Self {
             kind,
+            version: kind.version,
             issuer: issuer.clone(),
             resource: resource.cloned(),
             agent: agent.copied(),
@@ -86,8 +124,8 @@ impl Envelope {
 
     fn place(&self) -> ObjectWriter {
         ObjectWriter::new()
-            .string("kind", self.kind)
-            .integer("version", VERSION)
+            .string("kind", self.kind.name)
+            .integer("version", self.version)
             .string("issuer", self.issuer.as_str())
             .optional_string("resource", self.resource.as_ref().map(ResourceId::as_str))
             .optional_string("agent", self.agent.map(|agent| base64url::encode(&agent.to_bytes())))
@@ -101,17 +139,8 @@ impl Envelope {
         self.place().string("sealed", base64url::encode(&self.sealed)).finish()
     }
 
-    fn from_bytes(kind: &'static str, bytes: &[u8]) -> Result<Self, Error> {
-        let foreign = || Error::from(HostMisuse::ForeignRecord);
-        let object = JsonObject::parse(bytes, RECORD_BYTES).map_err(|_| foreign())?;
-        if object.string("kind") != Ok(Some(kind)) {
-            return Err(foreign());
-        }
-        match object.integer("version") {
-            Ok(Some(VERSION)) => {}
-            Ok(Some(later)) if later > VERSION => return Err(HostMisuse::LaterRecord.into()),
-            _ => return Err(foreign()),
-        }
+    fn from_bytes(kind: Kind, bytes: &[u8]) -> Result<Self, Error> {
+        let (object, version) = clear(kind.name, bytes, kind.oldest..=kind.version)?;
         let text = |name| object.string(name).map_err(|_| foreign());
         let resource = text("resource")?.map(ResourceId::new).transpose().map_err(|_| foreign())?;
         let agent = match text("agent")? {
@@ -123,6 +152,7 @@ impl Envelope {
         };
         Ok(Self {
             kind,
+            version,
             issuer: Issuer::new(required(&object, "issuer")?).map_err(|_| foreign())?,
             resource,
             agent,
@@ -132,7 +162,7 @@ impl Envelope {
 }
 
 /// A sealer that seals nothing is one the host named.
-fn named(client: &Client, sealer: &dyn Sealer) -> Result<(), Error> {
+pub(super) fn named(client: &Client, sealer: &dyn Sealer) -> Result<(), Error> {
     // MCP-SEC-001
     let relaxation = Relaxation::PlaintextRecords;
     if sealer.leaves_plaintext() && !client.policy().allows(&relaxation) {
@@ -143,7 +173,7 @@ fn named(client: &Client, sealer: &dyn Sealer) -> Result<(), Error> {
 
 impl fmt::Debug for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(self.kind)
+        f.debug_struct(self.kind.name)
             .field("issuer", &self.issuer)
             .field("resource", &self.resource)
             .finish_non_exhaustive()
@@ -151,7 +181,7 @@ impl fmt::Debug for Envelope {
 }
 
 macro_rules! record {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+    ($(#[$doc:meta])* $name:ident, $kind:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq)]
         pub struct $name(Envelope);
@@ -165,8 +195,8 @@ macro_rules! record {
             /// Reads the stored form.
             ///
             /// # Errors
-            /// [`HostMisuse::LaterRecord`] for a version this crate does not know yet, [`HostMisuse::ForeignRecord`] for
-            /// another kind or other bytes.
+            /// [`HostMisuse::LaterRecord`] for a version this crate does not know yet, [`HostMisuse::EarlierRecord`] for one
+            /// it no longer reads, [`HostMisuse::ForeignRecord`] for another kind or other bytes.
             pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
                 Envelope::from_bytes($kind, bytes).map(Self)
             }
@@ -194,15 +224,15 @@ record!(
     /// An authorization whose answer is still to come: [`AwaitingCallback`] put away.
     ///
     /// Take it out of its store when the callback arrives, found by the browser's session and never by `state` alone.
-    CallbackRecord, "callback"
+    CallbackRecord, CALLBACK
 );
 record!(
     /// A session with everything needed to use and refresh it after a restart.
-    SessionRecord, "session"
+    SessionRecord, SESSION
 );
 record!(
     /// A dynamic registration, to be used again at its issuer.
-    RegistrationRecord, "registration"
+    RegistrationRecord, REGISTRATION
 );
 
 impl CallbackRecord {
@@ -218,7 +248,7 @@ impl CallbackRecord {
             Some(prepared.server.target.resource.resource()),
             Some(&request.agent),
         );
-        Envelope::seal("callback", &prepared.server.target.client, place, content, sealer).map(Self)
+        Envelope::seal(CALLBACK, &prepared.server.target.client, place, content, sealer).map(Self)
     }
 
     /// Brings the state back. Every check is made again.
@@ -232,8 +262,11 @@ impl CallbackRecord {
         now: OffsetDateTime,
     ) -> Result<AwaitingCallback, Error> {
         let object = self.0.open(client, sealer)?;
-        let prepared = read(client, &object)?;
+        let mut prepared = read(client, &object)?;
         self.belongs(&prepared)?;
+        // The answer comes where the request said, whatever port this process listens on.
+        let asked = object.object("identity").ok().flatten().ok_or(HostMisuse::ForeignRecord)?;
+        prepared.identity.redirect_uri = redirect_uri(client, required(asked, "redirect_uri")?)?;
         let not_after = time(&object, "not_after")?;
         let agent = self.0.agent.ok_or(HostMisuse::ForeignRecord)?;
         // I-L4 (a): an expired request cannot be answered.
@@ -307,7 +340,8 @@ impl SessionInputs {
 
     pub(crate) fn seal(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
         let mut envelope = Envelope {
-            kind: "session",
+            kind: SESSION,
+            version: SESSION.version,
             issuer: self.issuer.clone(),
             resource: Some(self.resource.clone()),
             agent: None,
@@ -353,7 +387,7 @@ impl RegistrationRecord {
         sealer: &dyn Sealer,
     ) -> Result<Self, Error> {
         let content = ObjectWriter::new().value("identity", JsonValue::Object(identity_written(identity)));
-        Envelope::seal("registration", client, (issuer, None, None), content, sealer).map(Self)
+        Envelope::seal(REGISTRATION, client, (issuer, None, None), content, sealer).map(Self)
     }
 
     /// How the identity came about, and its redirect URI.
@@ -373,7 +407,7 @@ impl RegistrationRecord {
         issuer: &Issuer,
         sealer: &dyn Sealer,
     ) -> Result<Identity, Error> {
-        // MCP-DISC-003, MCP-DISC-004
+        // MCP-DISC-003, MCP-DISC-004, MCP-REG-052
         if self.0.issuer != *issuer {
             return Err(HostMisuse::ForeignRecord.into());
         }
@@ -382,16 +416,9 @@ impl RegistrationRecord {
 }
 
 fn written(prepared: &Prepared) -> ObjectWriter {
-    let Prepared { server, identity, wanted, ledger } = prepared;
+    // Neither the count of step-ups, which has a record of its own, nor the tokens of an earlier session.
+    let Prepared { server, identity, wanted, .. } = prepared;
     let target = &server.target;
-    let attempts = ledger.attempts.iter().map(|(operation, attempt)| {
-        let attempt = ObjectWriter::new()
-            .string("operation", operation.as_str())
-            .integer("count", attempt.count.into())
-            .integer("since", attempt.since.unix_timestamp())
-            .string("asked", attempt.asked.to_string());
-        JsonValue::Object(attempt.into_object())
-    });
     ObjectWriter::new()
         .string("server", target.server.as_str())
         .strings("expected", target.expected.iter().map(ResourceId::as_str))
@@ -401,7 +428,6 @@ fn written(prepared: &Prepared) -> ObjectWriter {
         .string("metadata", String::from_utf8_lossy(&server.metadata.render()))
         .value("identity", JsonValue::Object(identity_written(identity)))
         .string("wanted", wanted.to_string())
-        .value("ledger", JsonValue::Array(attempts.collect()))
 }
 
 /// Reads what `written` wrote, by way of the checks that the first flow made.
@@ -443,32 +469,34 @@ fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
         challenge_scope: None,
         resource_scopes,
         ledger: StepUpLedger::default(),
+        chosen_again: false,
     };
     let issuer = issuer_of(&target, &metadata)?;
     check_recorded(&target, &metadata)?;
     Ok(Prepared {
-        identity: identity(client, object)?,
+        identity: pinned(&target, &issuer, identity(client, object)?),
         server: Server { target, issuer, metadata },
         wanted: scope(object, "wanted")?,
-        ledger: ledger(object)?,
+        // Of version 1.
+        ledger: match object.get("ledger") {
+            None => StepUpLedger::default(),
+            Some(_) => StepUpLedger::read(object, "ledger")?,
+        },
+        earlier: None,
     })
 }
 
-fn ledger(object: &JsonObject) -> Result<StepUpLedger, Error> {
-    let foreign = || Error::from(HostMisuse::ForeignRecord);
-    let Some(JsonValue::Array(attempts)) = object.get("ledger") else { return Err(foreign()) };
-    let mut ledger = StepUpLedger::default();
-    for attempt in attempts {
-        let JsonValue::Object(attempt) = attempt else { return Err(foreign()) };
-        let count = attempt.integer("count").ok().flatten().and_then(|count| u32::try_from(count).ok());
-        let read = Attempt {
-            count: count.ok_or_else(foreign)?,
-            since: time(attempt, "since")?,
-            asked: scope(attempt, "asked")?,
-        };
-        ledger.attempts.insert(required(attempt, "operation")?.to_string(), read);
+/// An identity that was registered by hand has the pins of today's configuration, whatever it was recorded with.
+fn pinned(target: &Target, issuer: &IssuerMatched, identity: Identity) -> Identity {
+    // D36
+    let configured = target.client.configuration().pre_registered.iter().find(|configured| {
+        let here = configured.issuer == *issuer.issuer() || configured.issuer == target.listed_issuer;
+        here && configured.client_id == identity.client_id
+    });
+    match configured.and_then(|configured| configured.scopes.clone()) {
+        Some(pins) => Identity { pinned_scopes: Some(pins), ..identity },
+        None => identity,
     }
-    Ok(ledger)
 }
 
 fn identity_written(identity: &Identity) -> JsonObject {
@@ -546,11 +574,11 @@ fn redirect_uri(client: &Client, text: &str) -> Result<RedirectUri, Error> {
     if named { Ok(uri) } else { Err(HostMisuse::ForeignRecord.into()) }
 }
 
-fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, Error> {
+pub(super) fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, Error> {
     object.required_string(name).map_err(|_| HostMisuse::ForeignRecord.into())
 }
 
-fn scope(object: &JsonObject, name: &'static str) -> Result<ScopeSet, Error> {
+pub(super) fn scope(object: &JsonObject, name: &'static str) -> Result<ScopeSet, Error> {
     match required(object, name)? {
         "" => Ok(ScopeSet::new()),
         text => ScopeSet::parse(text).map_err(|_| HostMisuse::ForeignRecord.into()),
@@ -565,6 +593,6 @@ fn optional_time(object: &JsonObject, name: &'static str) -> Result<Option<Offse
     }
 }
 
-fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, Error> {
+pub(super) fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, Error> {
     optional_time(object, name)?.ok_or_else(|| HostMisuse::ForeignRecord.into())
 }

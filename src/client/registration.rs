@@ -130,6 +130,7 @@ impl ChoosingIdentity {
     /// # Errors
     /// [`Failed`] with this state when there is none.
     pub fn pre_registered(self) -> Result<Ready, Failed<Self>> {
+        // MCP-REG-030, MCP-AUTH-013
         let Some(identity) = self.pre_registered_identity() else {
             return Err(Failed::new(HostMisuse::NoIdentity, self));
         };
@@ -349,6 +350,7 @@ impl AwaitingRegistration {
     pub fn receive(self, fetched: Result<Reply, FetchFailure>) -> Result<Ready, Failed<ChoosingIdentity>> {
         let Registering { server, asked } = *self.0;
         match judge(&server, &asked, fetched) {
+            // MCP-AUTH-013
             Ok(identity) => Ok(Ready::new(server, identity)),
             // MCP-REG-043
             Err(error) => Err(Failed { error, state: ChoosingIdentity(Box::new(server)) }),

@@ -4,17 +4,16 @@
 //! A new token is kept before it is used: [`AwaitingPersisted`] has no method but the one that takes the receipt.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use core::fmt;
 
 use zeroize::Zeroizing;
 
 use super::authorization::{Prepared, Ready};
 use super::record::{RecordVersion, SessionInputs, SessionRecord};
+use super::step_up::{AwaitingStepUp, CountStepUp, StepUpLedger};
 use crate::error::{Error, HostMisuse, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::identifier::{Issuer, ResourceId, ScopeSet};
-use crate::limits;
 use crate::message::Malformed;
 use crate::message::challenge::{BearerChallenge, parse_challenges};
 use crate::message::exchange::Reply;
@@ -104,6 +103,8 @@ pub struct AwaitingPersisted(Box<(SecretDigest, Held)>);
 impl AwaitingPersisted {
     pub(crate) fn begin(prepared: Prepared, tokens: Tokens) -> Step<PersistSession, Self> {
         let id = tokens.access.digest();
+        // The session that was there is replaced.
+        let prepared = Prepared { earlier: None, ..prepared };
         let record = SessionInputs::of(&prepared, &tokens);
         Step::new(
             PersistSession { record, id },
@@ -195,6 +196,7 @@ impl Session {
     /// [`HostMisuse::OtherResource`] unless the URL is the resource's or lies below it: scheme, host and port equal, path
     /// a whole-segment continuation.
     pub fn authorization_for(&self, request_url: &str) -> Result<AuthorizationHeader, Error> {
+        // OAUTH21-1.4-1: the token as it came; nothing of it is read.
         // MCP-AUTH-053, MCP-AUTH-070, MCP-AUTH-072, OAUTH21-7.1.3-1, I-L7: a header field, for its own resource.
         if !self.resource().covers(request_url) {
             return Err(HostMisuse::OtherResource.into());
@@ -222,7 +224,9 @@ impl Session {
         };
         match reply.status() {
             // OAUTH21-3.2.3-5, OAUTH21-5.3.2-3: an early 401 is no fault; refresh, or authorize anew.
-            401 if self.can_refresh() => Ok(StepUp::Refresh(self)),
+            401 if self.can_refresh() && !self.0.prepared.identity.is_expired(now) => {
+                Ok(StepUp::Refresh(self))
+            }
             401 => Ok(StepUp::Authorize(self.into_ready())),
             // MCP-AUTH-110, MCP-AUTH-113
             403 => {
@@ -236,19 +240,23 @@ impl Session {
         }
     }
 
-    fn step_up(mut self, operation: &str, scope: &str, now: OffsetDateTime) -> Result<StepUp, Failed<Self>> {
+    fn step_up(self, operation: &str, scope: &str, now: OffsetDateTime) -> Result<StepUp, Failed<Self>> {
         let Ok(asked) = ScopeSet::parse(scope) else {
             return Err(Failed { error: malformed("challenge")(Malformed::Invalid("scope")), state: self });
         };
         // MCP-AUTH-102, D33: a challenge that adds nothing to what the token has, or comes too often, ends here.
-        let adds_nothing = asked.is_subset_of(&self.0.tokens.scope);
-        if adds_nothing || !self.0.prepared.ledger.attempt(operation, &asked, now) {
+        if asked.is_subset_of(&self.0.tokens.scope) {
             return Err(Failed::new(PeerMisbehaved::StepUpLoop, self));
         }
-        // MCP-AUTH-017, MCP-AUTH-114: the union; nothing that was granted is lost by asking for more.
-        let wanted = self.0.prepared.wanted.union(&self.0.tokens.scope).union(&asked);
-        self.0.prepared.wanted = wanted;
-        Ok(StepUp::Authorize(self.into_ready()))
+        AwaitingStepUp::begin(self, operation, asked, now).map(StepUp::Count)
+    }
+
+    /// Forgets the step-ups counted in this process: the person says that the server may ask again. The host removes what
+    /// its store has of them ([`StepUpRecord`](super::StepUpRecord)).
+    pub fn forgetting_step_ups(mut self) -> Self {
+        // D33
+        self.0.prepared.ledger = StepUpLedger::default();
+        self
     }
 
     /// Gives the tokens up and goes back to where an authorization begins.
@@ -271,59 +279,8 @@ impl Session {
 pub enum StepUp {
     /// The token is not taken any more: refresh, then repeat the request once.
     Refresh(Session),
-    /// More authorization may help: begin anew, for the union of the scopes, then repeat the request once.
+    /// The token is not taken any more and cannot be renewed: begin anew.
     Authorize(Ready),
-}
-
-/// Step-up attempts by operation. It survives successful exchanges and restarts: a server that challenges for ever is
-/// stopped, whatever it grants in between (D33).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StepUpLedger {
-    pub(crate) attempts: BTreeMap<String, Attempt>,
-}
-
-/// Attempts for one operation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    pub(crate) count: u32,
-    pub(crate) since: OffsetDateTime,
-    pub(crate) asked: ScopeSet,
-}
-
-impl StepUpLedger {
-    /// Operations remembered at once; the oldest is forgotten.
-    const OPERATIONS: usize = 64;
-
-    /// Takes over the attempts of an earlier authorization.
-    pub(crate) fn join(&mut self, earlier: &Self) {
-        for (operation, attempt) in &earlier.attempts {
-            let ours = self.attempts.entry(operation.clone()).or_insert_with(|| attempt.clone());
-            if ours.count < attempt.count {
-                *ours = attempt.clone();
-            }
-        }
-    }
-
-    /// Counts an attempt; `false` when it must not be made.
-    fn attempt(&mut self, operation: &str, asked: &ScopeSet, now: OffsetDateTime) -> bool {
-        // MCP-AUTH-115, MCP-AUTH-117, D33: counted by operation; a remembered denial ends after a day.
-        self.attempts.retain(|_, attempt| now < time::after(attempt.since, Duration::days(1)));
-        if !self.attempts.contains_key(operation) && self.attempts.len() >= Self::OPERATIONS {
-            let oldest = self.attempts.iter().min_by_key(|(_, attempt)| attempt.since);
-            if let Some(oldest) = oldest.map(|(name, _)| name.clone()) {
-                self.attempts.remove(&oldest);
-            }
-        }
-        let attempt = self.attempts.entry(operation.to_string()).or_insert_with(|| Attempt {
-            count: 0,
-            since: now,
-            asked: ScopeSet::new(),
-        });
-        if attempt.count >= limits::STEP_UP_ATTEMPTS || asked.is_subset_of(&attempt.asked) {
-            return false;
-        }
-        attempt.count = attempt.count.saturating_add(1);
-        attempt.asked = attempt.asked.union(asked);
-        true
-    }
+    /// More authorization may help: count the attempt, ask for the union of the scopes, then repeat the request once.
+    Count(Step<CountStepUp, AwaitingStepUp>),
 }

@@ -7,11 +7,11 @@ use super::OutOfTurn;
 use crate::client::{
     AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingPersisted,
     AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata, AwaitingRevocation,
-    AwaitingServerMetadata, AwaitingTokens, CallbackOutcome, ChoosingIdentity, ChoosingIssuer, ClaimOutcome,
-    ClaimRefresh, Client, CommitRefresh, DiscardSession, EndpointCall, ErrorResponse, IdentityKind,
-    OpenUserAgent, PersistSession, Ready, RefreshClaim, RefreshCommitted, RefreshOutcome, ReleaseClaim,
-    ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionDiscarded, SessionPersisted, Settled,
-    StepUp,
+    AwaitingServerMetadata, AwaitingStepUp, AwaitingTokens, CallbackOutcome, ChoosingIdentity,
+    ChoosingIssuer, ClaimOutcome, ClaimRefresh, Client, CommitRefresh, CountStepUp, DiscardSession,
+    EndpointCall, ErrorResponse, IdentityKind, OpenUserAgent, PersistSession, Ready, RefreshClaim,
+    RefreshCommitted, RefreshOutcome, ReleaseClaim, ResourceMetadataOutcome, ServerMetadataOutcome, Session,
+    SessionDiscarded, SessionPersisted, Settled, StepUp, StepUpCounted,
 };
 use crate::entropy::Entropy;
 use crate::error::{Error, HostMisuse, OutsideFailed};
@@ -51,6 +51,8 @@ pub enum ClientFlow {
     AwaitingPersisted(AwaitingPersisted),
     /// See [`Session`].
     Session(Session),
+    /// See [`AwaitingStepUp`].
+    AwaitingStepUp(AwaitingStepUp),
     /// See [`AwaitingClaim`].
     AwaitingClaim(AwaitingClaim),
     /// See [`AwaitingAssertion`]; [`AwaitingRefresh`] follows.
@@ -80,6 +82,8 @@ pub enum ClientAction {
     Persist(PersistSession),
     /// Sign it, and come back with [`ClientInput::Signed`], or [`ClientInput::SignerFailed`].
     Sign(Sign),
+    /// Count the step-up, and come back with [`ClientInput::Counted`], or [`ClientInput::NotCounted`].
+    Count(CountStepUp),
     /// Claim the session, and come back with [`ClientInput::Claimed`].
     Claim(ClaimRefresh),
     /// Keep the refreshed session, and come back with [`ClientInput::Committed`].
@@ -110,8 +114,16 @@ pub enum ClientInput {
     Callback(Box<Callback>, AgentBinding),
     /// Give up waiting for the browser.
     Abandon,
+    /// The browser did not come back in time.
+    TimedOut,
     /// The session is kept.
     Persisted(SessionPersisted),
+    /// The step-up is counted.
+    Counted(StepUpCounted),
+    /// The join refused the step-up, or the store failed.
+    NotCounted,
+    /// Go back to the session that was there before a step-up that came to nothing.
+    Return,
     /// The key holder's signature.
     Signed(Signed),
     /// The key holder failed.
@@ -333,6 +345,9 @@ impl ClientFlow {
             (Self::AwaitingCallback(state), ClientInput::Abandon) => {
                 ClientTurn::at(Self::Ready(state.abandon()))
             }
+            (Self::AwaitingCallback(state), ClientInput::TimedOut) => {
+                ClientTurn::failed(state.timed_out(), Self::Ready)
+            }
             (Self::AwaitingCodeAssertion(state), ClientInput::Signed(signed)) => {
                 ClientTurn::signed(state, signed, Self::AwaitingTokens, Self::AwaitingCodeAssertion)
             }
@@ -365,9 +380,24 @@ impl ClientFlow {
                 match state.challenged(&operation, &reply, now) {
                     Ok(StepUp::Refresh(session)) => ClientTurn::at(Self::Session(session)),
                     Ok(StepUp::Authorize(ready)) => ClientTurn::at(Self::Ready(ready)),
+                    Ok(StepUp::Count(step)) => {
+                        let (count, state) = step.into_parts();
+                        ClientTurn::act(ClientAction::Count(count), Self::AwaitingStepUp(state))
+                    }
                     Err(failed) => ClientTurn::failed(failed, Self::Session),
                 }
             }
+            (Self::AwaitingStepUp(state), ClientInput::Counted(receipt)) => match state.counted(receipt) {
+                Ok(ready) => ClientTurn::at(Self::Ready(ready)),
+                Err(failed) => ClientTurn::failed(failed, Self::AwaitingStepUp),
+            },
+            (Self::AwaitingStepUp(state), ClientInput::NotCounted) => {
+                ClientTurn::at(Self::Session(state.given_up()))
+            }
+            (Self::Ready(state), ClientInput::Return) => match state.earlier_session() {
+                Ok(session) => ClientTurn::at(Self::Session(session)),
+                Err(ready) => return Err(Failed { error: OutOfTurn, state: Self::Ready(ready) }),
+            },
             (Self::AwaitingClaim(state), ClientInput::Claimed(receipt)) => {
                 match state.claimed(receipt, now, entropy) {
                     Ok(outcome) => ClientTurn::claimed(outcome),

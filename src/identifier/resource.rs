@@ -48,6 +48,7 @@ impl ResourceId {
     pub fn from_server_url(text: &str) -> Result<Self, InvalidIdentifier> {
         let refuse = || InvalidIdentifier::new(KIND, IdentifierFault::Scheme);
         // MCP-AUTH-056, MCP-AUTH-059
+        // RFC8707-2-3: a query is there only if the person's URL has one.
         let folded = fold_scheme_and_host(text).ok_or_else(refuse)?;
         Self::new(without_root_slash(&folded))
     }
@@ -75,6 +76,7 @@ impl ResourceId {
     /// Where its metadata may stand, in the order to try: path-inserted, then root (RFC 9728 section 3.1, MCP
     /// protected resource metadata discovery). Without a path there is one place only.
     pub fn metadata_locations(&self) -> Vec<MetadataLocation> {
+        // MCP-AUTH-055: the most specific first.
         const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
         let Ok(uri) = Uri::read(&self.0) else { return Vec::new() };
         let end = self.0.len().saturating_sub(

@@ -15,9 +15,14 @@ fn nothing_that_passes_in_a_whole_login_shows_a_secret() {
     let client = world.client();
     let before = world.authorize(&client, NOTES);
     let Served::Denied(refused) = world.call_with(&before, NOTES, "write") else { panic!("written") };
-    let StepUp::Authorize(ready) = before.challenged("write", &refused, world.now).unwrap() else {
+    let StepUp::Count(step) = before.challenged("write", &refused, world.now).unwrap() else {
         panic!("no step-up")
     };
+    let (count, waiting) = step.into_parts();
+    let kept = count.join().joined(None, &PlaintextRecords).unwrap();
+    world.shown.push_str(&format!("{count:?} {waiting:?} {kept:?}"));
+    let ready = waiting.counted(count.counted()).unwrap();
+    world.shown.push_str(&format!("{ready:?}"));
     let begin = ClientInput::Begin(ScopeSet::new(), AgentBinding::this_process());
     let turn = ClientFlow::Ready(ready).advance(begin, world.now, &mut world.entropy).unwrap();
     let (url, flow) = world.until_browser(turn).unwrap();

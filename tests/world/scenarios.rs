@@ -37,9 +37,11 @@ fn a_write_needs_a_step_up_that_keeps_what_was_granted() {
     let session_before = world.authorize(&client, NOTES);
     let Served::Denied(refused) = world.call_with(&session_before, NOTES, "write") else { panic!("written") };
     assert_eq!(refused.status(), 403);
-    let StepUp::Authorize(ready) = session_before.challenged("add_note", &refused, world.now).unwrap() else {
+    let StepUp::Count(step) = session_before.challenged("add_note", &refused, world.now).unwrap() else {
         panic!("no step-up")
     };
+    let (count, waiting) = step.into_parts();
+    let ready = waiting.counted(count.kept_in_memory()).unwrap();
     assert_eq!(ready.scopes(), scopes("read write"));
     let begin = ClientInput::Begin(ScopeSet::new(), AgentBinding::this_process());
     let turn = ClientFlow::Ready(ready).advance(begin, world.now, &mut world.entropy).unwrap();

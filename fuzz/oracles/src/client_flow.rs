@@ -86,6 +86,10 @@ fn run(data: &[u8]) -> bool {
                 seen.opened = Some(open.url().to_owned());
                 callback(&mut choices, open.url())
             }
+            Some(ClientAction::Count(count)) => match choices.byte().unwrap_or(0) % 4 {
+                0 => ClientInput::NotCounted,
+                _ => ClientInput::Counted(count.kept_in_memory()),
+            },
             Some(ClientAction::Persist(persist)) => ClientInput::Persisted(persist.kept_in_memory()),
             Some(ClientAction::Claim(claim)) => ClientInput::Claimed(match choices.byte().unwrap_or(0) % 4 {
                 0 => claim.claimed(1),
@@ -265,6 +269,7 @@ fn input(choices: &mut Choices<'_>, flow: &ClientFlow, opened: Option<&str>) -> 
         ClientFlow::ChoosingIdentity(state) if !state.identities().is_empty() => {
             ClientInput::Identify(*choices.of(&state.identities()))
         }
+        ClientFlow::Ready(_) if choices.byte().unwrap_or(0) % 8 == 7 => ClientInput::Return,
         ClientFlow::Ready(_) => {
             let scopes =
                 ScopeSet::parse(choices.of::<&str>(&["read", "write", "read write"])).expect("scopes");

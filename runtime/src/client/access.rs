@@ -394,10 +394,25 @@ impl Taken {
             }
             Ok(StepUp::Authorize(ready)) if tries.login => {
                 tries.login = false;
-                match reply.status() {
-                    401 => self.authorize_anew(ready, reply).await,
-                    _ => self.login(ready).await,
+                self.authorize_anew(ready, reply).await
+            }
+            Ok(StepUp::Count(step)) if tries.login => {
+                tries.login = false;
+                match self.shared.driver.step_up(step).await {
+                    Ok(ready) => self.login(ready).await,
+                    Err(Failed { error, state }) => {
+                        self.access = Access::Session(state);
+                        Err(match error {
+                            LoginError::Core(error) => SendError::Denied(error),
+                            error => error.into(),
+                        })
+                    }
                 }
+            }
+            // Nobody is asked twice for one request, and nothing is counted for it.
+            Ok(StepUp::Count(step)) => {
+                self.access = Access::Session(step.into_parts().1.given_up());
+                Ok(Verdict::Stands)
             }
             // A fresh token is not taken either: the server's answer stands, unless it is another authorization server's
             // tokens that it takes now.
@@ -452,7 +467,10 @@ impl Taken {
         match self.shared.driver.login(ready).await {
             Ok(session) => Ok(self.hold(session)),
             Err(Failed { error, state }) => {
-                self.access = state.map_or(Access::None, Access::Ready);
+                // A step-up that came to nothing takes away nothing: the tokens there were are as good as before.
+                self.access = state.map_or(Access::None, |ready| {
+                    ready.earlier_session().map_or_else(Access::Ready, Access::Session)
+                });
                 Err(error.into())
             }
         }

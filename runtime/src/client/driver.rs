@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_authz::client::{
-    AwaitingCallback, AwaitingCommit, AwaitingDiscard, AwaitingPersisted, AwaitingRefresh, AwaitingTokens,
-    CallbackOutcome, ChoosingIssuer, ClaimOutcome, Client, CommitRefresh, DiscardSession, EndpointCall,
-    ErrorResponse, IdentityKind, PersistSession, Ready, RefreshOutcome, Session, Settled, StepUp,
+    AwaitingCallback, AwaitingCommit, AwaitingDiscard, AwaitingPersisted, AwaitingRefresh, AwaitingStepUp,
+    AwaitingTokens, CallbackOutcome, ChoosingIssuer, ClaimOutcome, Client, CommitRefresh, CountStepUp,
+    DiscardSession, EndpointCall, ErrorResponse, IdentityKind, PersistSession, Ready, RefreshOutcome,
+    Session, Settled, StepUp,
 };
-use mcp_authz::error::{Error, PeerIncompatible, Remedy};
+use mcp_authz::error::{Error, OutsideFailed, PeerIncompatible, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
@@ -308,6 +309,13 @@ impl Driver {
                 let ready = self.register_anew(ready).await.map_err(|error| failed(error, None))?;
                 self.login_once(ready).await
             }
+            Err(Failed { error: LoginError::Core(error), state: Some(ready) })
+                if is_unanswered(&error) && error.remedy() == Remedy::Reregister =>
+            {
+                // D40: for the next login. Nobody sits before this one.
+                let state = self.register_anew(ready).await.ok();
+                Err(failed(error, state))
+            }
             done => done,
         }
     }
@@ -361,6 +369,10 @@ impl Driver {
         loop {
             let arrival = match visits.next().await {
                 Ok(arrival) => arrival,
+                Err(ListenError::DeadlinePassed) => {
+                    let Failed { error, state } = waiting.timed_out();
+                    return Err(failed(error, Some(state)));
+                }
                 Err(error) => return Err(failed(error, Some(waiting.abandon()))),
             };
             let (callback, browser) = arrival.into_parts();
@@ -544,11 +556,34 @@ impl Driver {
         reply: &Reply,
     ) -> Result<StepUp, Failed<Session>> {
         let now = self.now();
-        let asked = self.0.core.measure(|| session.challenged(operation, reply, now))?;
-        if let StepUp::Authorize(ready) = &asked {
-            self.observe(ClientEvent::SteppingUp(ready));
+        self.0.core.measure(|| session.challenged(operation, reply, now))
+    }
+
+    /// Counts a step-up in the store, which has what other programs and earlier processes counted, before the person is
+    /// asked.
+    ///
+    /// # Errors
+    /// [`Failed`] with the session as it was, when that is too often or the store failed.
+    pub async fn step_up(
+        &self,
+        step: Step<CountStepUp, AwaitingStepUp>,
+    ) -> Result<Ready, Failed<Session, LoginError>> {
+        let (count, waiting) = step.into_parts();
+        let (join, store) = (count.join(), Arc::clone(&self.0.store));
+        let joined =
+            move |kept: Option<&[u8]>| join.joined(kept, store.sealer()).map(|record| record.to_bytes());
+        match self.0.store.join_step_ups(count.server(), Box::new(joined)).await {
+            Ok(()) => {}
+            Err(StoreFailed::Record(error)) => return Err(failed(error, waiting.given_up())),
+            Err(error) => return Err(failed(error, waiting.given_up())),
         }
-        Ok(asked)
+        match self.0.core.measure(|| waiting.counted(count.counted())) {
+            Ok(ready) => {
+                self.observe(ClientEvent::SteppingUp(&ready));
+                Ok(ready)
+            }
+            Err(foreign) => Err(failed(foreign.error, foreign.state.given_up())),
+        }
     }
 
     /// Ends the callback listener; pages on their way still arrive.
@@ -559,9 +594,17 @@ impl Driver {
     }
 }
 
-/// Whether the token endpoint does not know the client that registered there (D40).
+/// Whether nobody came back from the authorization server.
+fn is_unanswered(error: &Error) -> bool {
+    matches!(error, Error::Outside(OutsideFailed::NoCallback { .. }))
+}
+
+/// Whether the token endpoint does not know the client that registered there (D40), or its secret has ended.
 fn is_forgotten(error: &Error, ready: &Ready) -> bool {
-    let refused = matches!(error, Error::Incompatible(PeerIncompatible::TokenRefused(_)));
+    let refused = matches!(
+        error,
+        Error::Incompatible(PeerIncompatible::TokenRefused(_) | PeerIncompatible::SecretExpired)
+    );
     refused && error.remedy() == Remedy::Reregister && ready.identity_kind() == IdentityKind::Registered
 }
 

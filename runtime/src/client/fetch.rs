@@ -87,9 +87,11 @@ impl Fetcher {
         if let Some(value) = fetch.authorization() {
             headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
         }
-        let private = match fetch.private_networks() {
-            [] => &self.private,
-            named => self.reaching(named).ok_or(FetchFailure::AddressForbidden)?,
+        let private = match (policy.addresses(), fetch.private_networks()) {
+            (AddressPolicy::PublicAndPrivateNetworks, named @ [_, ..]) => {
+                self.reaching(named).ok_or(FetchFailure::AddressForbidden)?
+            }
+            _ => &self.private,
         };
         let outgoing = Outgoing {
             method: if fetch.method() == "POST" { Method::POST } else { Method::GET },

@@ -311,7 +311,8 @@ fn a_parked_login_resumes_where_it_was_sealed_for_and_nowhere_else() {
     for (from, to) in [
         ("https://as.example", "https://evil.example"),
         ("https://mcp.example/notes", "https://mcp.example/other"),
-        ("\"version\":1", "\"version\":2"),
+        ("\"version\":2", "\"version\":1"),
+        ("\"version\":2", "\"version\":3"),
         ("\"kind\":\"callback\"", "\"kind\":\"session\""),
     ] {
         assert!(text.contains(from));

@@ -126,7 +126,7 @@ fn each_server_without_iss_gets_a_path_of_its_own_until_none_is_left() {
 #[test]
 fn a_path_that_an_identity_registered_by_hand_uses_is_not_free() {
     let first = RedirectUri::new(format!("{REDIRECT}/1")).unwrap();
-    let by_hand = PreRegistered::new(issuer(OTHER), ClientId::new("pre").unwrap(), first, [server()]);
+    let by_hand = PreRegistered::new(issuer(OTHER), ClientId::new("pre").unwrap(), first, []);
     let client = Client::new(published().pre_registered(by_hand));
     let ready = at(&client, 0).metadata_document_among(&taken(&client, &[])).unwrap();
     assert_eq!(begin(ready).redirect_uri(), format!("{REDIRECT}/2"));

@@ -26,11 +26,13 @@ mod authorization;
 mod client_metadata;
 mod discovery;
 mod legacy;
+mod records;
 mod refresh;
 mod registration;
 mod relaxations;
 mod revocation;
 mod session;
+mod step_up;
 
 const SERVER: &str = "https://mcp.example/notes";
 const ISSUER: &str = "https://as.example";

@@ -43,7 +43,67 @@ fn identities_are_offered_best_first() {
     );
 }
 
-// MCP-DISC-003, MCP-DISC-004, MCP-REG-051
+// MCP-REG-053
+#[test]
+fn an_identity_whose_issuer_is_not_named_any_more_is_reported_and_not_tried_elsewhere() {
+    let redirect = || RedirectUri::new("http://127.0.0.1:4711/own").unwrap();
+    let at = |issuer_url: &str| {
+        PreRegistered::new(issuer(issuer_url), ClientId::new("pre").unwrap(), redirect(), [server()])
+    };
+    let choose = |configuration: Configuration| {
+        choosing_issuer(&Client::new(configuration), ISSUER).choose(&issuer(ISSUER), None).map(drop)
+    };
+    let failed = choose(configuration().pre_registered(at("https://old.example"))).unwrap_err();
+    assert_eq!(incompatible(&failed.error), &PeerIncompatible::OtherIssuer);
+    assert_eq!(failed.error.remedy(), Remedy::ConfigureIdentity);
+    let both = configuration().pre_registered(at("https://old.example")).pre_registered(at(ISSUER));
+    assert!(choose(both).is_ok(), "one of them is named");
+    let other = PreRegistered::new(
+        issuer("https://old.example"),
+        ClientId::new("pre").unwrap(),
+        redirect(),
+        [ResourceId::new("https://mcp.example/mail").unwrap()],
+    );
+    assert!(choose(configuration().pre_registered(other)).is_ok(), "it is for another resource");
+}
+
+// MCP-REG-003, MCP-REG-004
+#[test]
+fn where_nothing_identifies_the_client_the_host_is_asked_for_an_identity() {
+    let no_endpoint = [("registration_endpoint", "")];
+    let state = choosing_identity(&strict(), &no_endpoint);
+    assert!(state.identities().is_empty());
+    let failed = state.register().unwrap_err();
+    assert_eq!(failed.error.remedy(), Remedy::ConfigureIdentity);
+    assert!(format!("{}", failed.error).contains("identity"));
+    // Dynamic registration is there where the server has an endpoint for it, and the host did not switch it off.
+    let (fetch, _) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
+    assert_eq!(fetch.url(), "https://as.example/register");
+    let off = Client::new(configuration().dynamic_registration(false));
+    assert!(choosing_identity(&off, &[]).register().is_err());
+}
+
+// RFC7591-3.2.1-3
+#[test]
+fn what_the_server_registered_counts_and_not_what_was_asked_for() {
+    let answered = |rest: &str| {
+        let (_, state) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
+        state.receive(Ok(Reply::new(201, format!("{{\"client_id\":\"c1\"{rest}}}"))))
+    };
+    for wrong in [
+        ",\"redirect_uris\":[\"http://127.0.0.1:4711/other\"]",
+        ",\"redirect_uris\":[\"com.example.app:/cb\"]",
+        ",\"token_endpoint_auth_method\":\"client_secret_basic\"",
+        ",\"token_endpoint_auth_method\":\"private_key_jwt\"",
+        ",\"token_endpoint_auth_method\":\"tls_client_auth\"",
+    ] {
+        let failed = answered(wrong).unwrap_err();
+        assert_eq!(failed.error.remedy(), Remedy::Reregister, "{wrong}");
+    }
+    assert!(answered(&format!(",\"redirect_uris\":[\"{REDIRECT}\"]")).is_ok());
+}
+
+// MCP-DISC-003, MCP-DISC-004, MCP-REG-051, MCP-REG-052
 #[test]
 fn an_identity_stays_at_its_issuer() {
     let redirect = RedirectUri::new(REDIRECT).unwrap();
@@ -51,7 +111,7 @@ fn an_identity_stays_at_its_issuer() {
         issuer("https://other.example"),
         ClientId::new("pre").unwrap(),
         redirect,
-        [server()],
+        [ResourceId::new("https://mcp.example/mail").unwrap()],
     );
     let client = Client::new(configuration().pre_registered(elsewhere));
     assert!(choosing_identity(&client, &[]).pre_registered().is_err());
@@ -60,6 +120,26 @@ fn an_identity_stays_at_its_issuer() {
     let moved = String::from_utf8(bytes.clone()).unwrap().replace(ISSUER, "https://other.example");
     let moved = RegistrationRecord::from_bytes(moved.as_bytes()).unwrap();
     assert!(choosing_identity(&strict(), &[]).registered(&moved, &PlaintextRecords, now()).is_err());
+    // A genuine one of the other issuer is of no use here, and the client has to register anew.
+    let there = [
+        ("issuer", "\"https://other.example\""),
+        ("authorization_endpoint", "\"https://other.example/authorize\""),
+        ("token_endpoint", "\"https://other.example/token\""),
+        ("registration_endpoint", "\"https://other.example/register\""),
+    ];
+    let (_, state) = choosing_issuer(&strict(), "https://other.example")
+        .choose(&issuer("https://other.example"), None)
+        .unwrap()
+        .into_parts();
+    let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&there))) else {
+        panic!("refused")
+    };
+    let (_, state) = state.register().unwrap().into_parts();
+    let others = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c2\"}"))).unwrap();
+    let others = others.registration_record(&PlaintextRecords).unwrap().unwrap();
+    let failed = choosing_identity(&strict(), &[]).registered(&others, &PlaintextRecords, now()).unwrap_err();
+    assert_eq!(failed.error, Error::Host(HostMisuse::ForeignRecord));
+    assert!(failed.state.register().is_ok());
     let record = RegistrationRecord::from_bytes(&bytes).unwrap();
     let again = choosing_identity(&strict(), &[]).registered(&record, &PlaintextRecords, now()).unwrap();
     assert_eq!((again.client_id().as_str(), again.identity_kind()), ("c1", IdentityKind::Registered));
@@ -163,8 +243,24 @@ fn an_expired_secret_is_not_used_again() {
     let ready = state.receive(Ok(Reply::new(201, body))).unwrap();
     let record = ready.registration_record(&PlaintextRecords).unwrap().unwrap();
     let again = |now| choosing_identity(&strict(), &[]).registered(&record, &PlaintextRecords, now);
-    assert!(again(now()).is_ok());
-    assert!(again(now() + Duration::seconds(10)).is_err());
+    let later = now() + Duration::seconds(10);
+    // RFC7591-3.2.1-4
+    let kept = again(now()).unwrap();
+    let failed = again(later).unwrap_err();
+    assert_eq!(incompatible(&failed.error), &PeerIncompatible::SecretExpired);
+    assert_eq!(failed.error.remedy(), Remedy::Reregister);
+    // Nor is it used in a flow that went on meanwhile: the person is not asked for what cannot be redeemed.
+    let failed = kept.begin(&ScopeSet::new(), HERE, later, &mut Counter(0)).unwrap_err();
+    assert_eq!(failed.error.remedy(), Remedy::Reregister);
+    // A session whose secret has ended leads to another login, and not to a refresh that must fail.
+    let begun = begin(failed.state);
+    let callback = begun.callback(GENUINE);
+    let (_, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+    let (persist, state) = state.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+    let session = state.persisted(persist.kept_in_memory()).unwrap();
+    assert!(session.can_refresh());
+    let asked = session.challenged("op", &challenge("Bearer error=\"invalid_token\""), later).unwrap();
+    assert!(matches!(asked, crate::client::StepUp::Authorize(_)), "{asked:?}");
 }
 
 // D29, OAUTH21-2.3.4-1

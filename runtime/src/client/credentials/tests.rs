@@ -224,7 +224,7 @@ async fn what_cannot_be_read_is_named_and_left_as_it_is() {
     let failed = shared.store.sessions().await.unwrap_err();
     assert!(matches!(&failed, StoreFailed::Later(named) if *named == place), "{failed}");
     // The record inside has a version of its own.
-    fs::write(&session, text.replace("\\\"version\\\":1", "\\\"version\\\":2")).unwrap();
+    fs::write(&session, text.replace("\\\"version\\\":2", "\\\"version\\\":3")).unwrap();
     assert!(matches!(shared.login(2).await.map(drop).err().map(store_failed), Some(StoreFailed::Later(_))));
     fs::rename(&session, &another_name).unwrap();
     fs::write(&another_name, &good).unwrap();
