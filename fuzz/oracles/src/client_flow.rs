@@ -36,7 +36,7 @@ const ENDPOINTS: [&str; 8] = [
     "javascript:alert(1)",
 ];
 
-struct Counter(u64);
+pub(crate) struct Counter(pub(crate) u64);
 
 impl Entropy for Counter {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EntropyUnavailable> {
@@ -269,10 +269,12 @@ fn input(choices: &mut Choices<'_>, flow: &ClientFlow, opened: Option<&str>) -> 
         ClientFlow::ChoosingIdentity(state) if !state.identities().is_empty() => {
             ClientInput::Identify(*choices.of(&state.identities()))
         }
-        ClientFlow::Ready(_) if choices.byte().unwrap_or(0) % 8 == 7 => ClientInput::Return,
         ClientFlow::Ready(_) => {
-            let scopes =
-                ScopeSet::parse(choices.of::<&str>(&["read", "write", "read write"])).expect("scopes");
+            let scopes = match choices.byte().unwrap_or(0) {
+                255 => return ClientInput::Return,
+                byte => ["read", "write", "read write"][usize::from(byte) % 3],
+            };
+            let scopes = ScopeSet::parse(scopes).expect("scopes");
             ClientInput::Begin(scopes, AgentBinding::this_process())
         }
         ClientFlow::AwaitingCallback(_) => match opened {
@@ -315,7 +317,7 @@ fn check_fetch(fetch: &Fetch, seen: &mut Seen, flow: &ClientFlow) {
     assert!(!fetch.url().contains("code_verifier") && !fetch.url().contains("token="), "a secret in a URL");
 }
 
-fn check_opened(opened: &str) {
+pub(crate) fn check_opened(opened: &str) {
     // I-L5, I-L6
     assert!(opened.starts_with("https://") && opened.bytes().all(|byte| byte.is_ascii_graphic()));
     let parsed = url::Url::parse(opened).expect("a URL");

@@ -12,6 +12,7 @@ mod client_flow;
 mod documents;
 mod identifiers;
 mod jws;
+mod records;
 mod server_flow;
 pub mod store;
 mod syntax;
@@ -21,6 +22,7 @@ pub use client_flow::client_flow;
 pub use documents::{callback, documents};
 pub use identifiers::{pkce, redirect, resource};
 pub use jws::jws;
+pub use records::records;
 pub use server_flow::server_flow;
 pub use syntax::{base64url, basic, form, json};
 
@@ -39,6 +41,7 @@ pub const ORACLES: &[(&str, Oracle)] = &[
     ("json", json),
     ("jws", jws),
     ("pkce", pkce),
+    ("records", records),
     ("redirect", redirect),
     ("resource", resource),
     ("server_flow", server_flow),
