@@ -20,7 +20,7 @@ use crate::error::{
     Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
 };
 use crate::evidence::{CallbackExpected, CallbackMatched, IssuerMatched, ResourceMatched};
-use crate::identifier::{Issuer, ScopeSet};
+use crate::identifier::{Issuer, RedirectUri, ScopeSet};
 use crate::limits;
 use crate::message::authorization::{AuthorizationResult, Callback, CodeRequest};
 use crate::message::error_code::{AuthorizationErrorCode, ErrorDetail};
@@ -222,7 +222,8 @@ impl Ready {
         }
         let open = OpenUserAgent { url, endpoint_length: endpoint.as_str().len() };
         let not_after = time::after(now, time::Duration::minutes(15));
-        Ok((open, Request { verifier, state: digest, agent, scope, not_after }))
+        let redirect_uri = identity.redirect_uri.clone();
+        Ok((open, Request { verifier, state: digest, agent, redirect_uri, scope, not_after }))
     }
 
     /// Whether the identity is more than what was configured: a registration, or a callback path that this issuer has for
@@ -339,6 +340,8 @@ pub(crate) struct Request {
     pub(crate) verifier: CodeVerifier,
     pub(crate) state: SecretDigest,
     pub(crate) agent: AgentBinding,
+    /// Where the answer comes: another process may have asked, on a port of its own.
+    pub(crate) redirect_uri: RedirectUri,
     pub(crate) scope: ScopeSet,
     pub(crate) not_after: OffsetDateTime,
 }
@@ -393,7 +396,7 @@ impl AwaitingCallback {
         let Waiting { prepared, request } = *self.0;
         let expected = CallbackExpected {
             agent: &request.agent,
-            redirect_uri: &prepared.identity.redirect_uri,
+            redirect_uri: &request.redirect_uri,
             state: &request.state,
             not_after: request.not_after,
         };
@@ -461,8 +464,8 @@ impl AwaitingCallback {
     }
 
     /// The redirect URI the browser will arrive at.
-    pub fn redirect_uri(&self) -> &crate::identifier::RedirectUri {
-        &self.0.prepared.identity.redirect_uri
+    pub fn redirect_uri(&self) -> &RedirectUri {
+        &self.0.request.redirect_uri
     }
 
     /// Puts the state away, for a host that handles the callback in another process.

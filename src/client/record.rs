@@ -242,6 +242,7 @@ impl CallbackRecord {
             .string("verifier", request.verifier.expose())
             .string("state", base64url::encode(request.state.as_bytes()))
             .string("request_scope", request.scope.to_string())
+            .string("request_redirect_uri", request.redirect_uri.as_str())
             .integer("not_after", request.not_after.unix_timestamp());
         let place = (
             prepared.server.issuer.issuer(),
@@ -262,11 +263,17 @@ impl CallbackRecord {
         now: OffsetDateTime,
     ) -> Result<AwaitingCallback, Error> {
         let object = self.0.open(client, sealer)?;
-        let mut prepared = read(client, &object)?;
+        let prepared = read(client, &object)?;
         self.belongs(&prepared)?;
-        // The answer comes where the request said, whatever port this process listens on.
-        let asked = object.object("identity").ok().flatten().ok_or(HostMisuse::ForeignRecord)?;
-        prepared.identity.redirect_uri = redirect_uri(client, required(asked, "redirect_uri")?)?;
+        // The answer comes where the request said, whatever port this process listens on. Version 1 knew one URI.
+        let asked = match object.get("request_redirect_uri") {
+            Some(_) => required(&object, "request_redirect_uri")?,
+            None => {
+                let identity = object.object("identity").ok().flatten().ok_or(HostMisuse::ForeignRecord)?;
+                required(identity, "redirect_uri")?
+            }
+        };
+        let redirect_uri = redirect_uri(client, asked)?;
         let not_after = time(&object, "not_after")?;
         let agent = self.0.agent.ok_or(HostMisuse::ForeignRecord)?;
         // I-L4 (a): an expired request cannot be answered.
@@ -280,6 +287,7 @@ impl CallbackRecord {
                 .map_err(|_| HostMisuse::ForeignRecord)?,
             state: SecretDigest::from_bytes(state.ok_or(HostMisuse::ForeignRecord)?),
             agent,
+            redirect_uri,
             scope: scope(&object, "request_scope")?,
             not_after,
         };

@@ -281,3 +281,15 @@ proptest! {
         prop_assert!(choosing_identity(&client, &[]).registered(&registration_record(&client), &sealer, now()).is_err());
     }
 }
+
+// The answer comes on the port that was asked for; whatever is asked next, on this process's.
+#[test]
+fn a_callback_that_another_process_asked_for_leaves_this_ones_port_to_later_requests() {
+    let redirect_uri = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
+    let other = Client::new(Configuration { redirect_uri, ..configuration() });
+    let waiting = callback_record(&strict()).resume(&other, &PlaintextRecords, now()).unwrap();
+    assert_eq!(waiting.redirect_uri().as_str(), "http://127.0.0.1:4711/callback");
+    let (open, _) =
+        waiting.abandon().begin(&ScopeSet::new(), HERE, now(), &mut Counter(0)).unwrap().into_parts();
+    assert_eq!(parameters(open.url()).get("redirect_uri"), Some("http://127.0.0.1:5000/callback"));
+}
