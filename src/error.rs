@@ -6,7 +6,6 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::entropy::EntropyUnavailable;
-use crate::identifier::InvalidIdentifier;
 use crate::message::Malformed;
 use crate::message::challenge::ChallengeError;
 use crate::message::exchange::FetchFailure;
@@ -76,6 +75,9 @@ pub enum PeerMisbehaved {
         /// What would allow it, for a private address.
         relaxation: Option<Relaxation>,
     },
+    /// The authorization endpoint's query holds what the client adds, or is no list of parameters (OAuth 2.1 section 3.1).
+    #[error("the authorization endpoint's own query is in the way of the authorization request")]
+    AuthorizationEndpoint,
     /// The callback's `iss` is not the recorded issuer, or is missing although it was announced (RFC 9207 section 2.4).
     #[error(
         "the callback does not come from the authorization server that was asked: possibly a mix-up attack"
@@ -150,6 +152,12 @@ pub enum PeerIncompatible {
     /// The resource asks only for scopes beyond those the client's identity is pinned to (D36).
     #[error("the resource asks only for scopes that this client's identity must not ask for")]
     ScopesNotPinned,
+    /// The servers' names, scopes and identifiers do not fit into one authorization URL.
+    #[error("what the servers ask for does not fit into an authorization URL")]
+    AuthorizationUrlTooLong,
+    /// The secret that the authorization server issued with the registration has ended (RFC 7591 section 3.2.1).
+    #[error("the client secret of this registration has expired")]
+    SecretExpired,
     /// The 401 or 403 asks for nothing that more authorization could give.
     #[error("the server refused the request without saying what authorization would help")]
     NothingToGain,
@@ -225,9 +233,6 @@ pub enum HostMisuse {
     /// The metadata cannot be registered or published.
     #[error("the client's own metadata is not valid: {0}")]
     Metadata(Malformed),
-    /// An endpoint already has a parameter the protocol adds.
-    #[error("the authorization endpoint cannot take the request: {0}")]
-    AuthorizationUrl(InvalidIdentifier),
     /// What the host does is there for a relaxation it has not named.
     #[error("the policy does not name {}, which this needs", relaxation.name())]
     Unnamed {
@@ -316,6 +321,7 @@ impl Error {
                 | PeerMisbehaved::IssuerMismatch { relaxation: None }
                 | PeerMisbehaved::NoMetadataWhereSaid
                 | PeerMisbehaved::ForbiddenAddress { relaxation: None, .. }
+                | PeerMisbehaved::AuthorizationEndpoint
                 | PeerMisbehaved::StepUpLoop => Remedy::Refused,
             },
             Self::Incompatible(peer) => match peer {
@@ -327,6 +333,7 @@ impl Error {
                     "temporarily_unavailable" | "server_error" => Remedy::RetryAfter(SOON),
                     _ => Remedy::Reauthorize,
                 },
+                PeerIncompatible::SecretExpired => Remedy::Reregister,
                 PeerIncompatible::AssertionAlgorithm => Remedy::FixConfiguration,
                 PeerIncompatible::NoResourceMetadata => Remedy::StateRevision(Revision::V2025_03_26),
                 PeerIncompatible::NoAuthorizationServer
@@ -339,6 +346,7 @@ impl Error {
                 | PeerIncompatible::RevocationRefused(_)
                 | PeerIncompatible::TokenType
                 | PeerIncompatible::ScopesNotPinned
+                | PeerIncompatible::AuthorizationUrlTooLong
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
             Self::Host(HostMisuse::NoRefreshToken | HostMisuse::LaterRecord)
@@ -348,8 +356,10 @@ impl Error {
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)
             }
+            // The same request would come to the same end.
             Self::Outside(
-                OutsideFailed::Fetch(FetchFailure::AddressForbidden) | OutsideFailed::TooManyFetches,
+                OutsideFailed::Fetch(FetchFailure::AddressForbidden | FetchFailure::TooLarge)
+                | OutsideFailed::TooManyFetches,
             ) => Remedy::Refused,
             Self::Outside(_) => Remedy::RetryAfter(SOON),
         }

@@ -14,7 +14,7 @@ use super::registration::{Identity, IdentityKind, Server};
 use super::session::{AwaitingPersisted, PersistSession, StepUpLedger, Tokens};
 use crate::entropy::Entropy;
 use crate::error::{
-    Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
+    Error, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
 };
 use crate::evidence::{CallbackExpected, CallbackMatched, IssuerMatched, ResourceMatched};
 use crate::identifier::{Issuer, ScopeSet};
@@ -121,7 +121,8 @@ impl Ready {
     ///
     /// # Errors
     /// [`Failed`] with this state when there is no randomness, when the authorization endpoint's own query is in the
-    /// way, or when the identity is pinned to scopes of which none is asked for.
+    /// way or the URL would be too long, when the secret of the registration has expired, or when the identity is pinned to
+    /// scopes of which none is asked for.
     pub fn begin(
         self,
         scopes: &ScopeSet,
@@ -145,6 +146,10 @@ impl Ready {
         entropy: &mut dyn Entropy,
     ) -> Result<(OpenUserAgent, Request), Error> {
         let Prepared { server, identity, .. } = &*self.0;
+        // RFC 7591 section 3.2.1: with a secret that is over, the code could not be exchanged.
+        if identity.secret_has_expired(now) {
+            return Err(PeerIncompatible::SecretExpired.into());
+        }
         // OAUTH21-7.5.2-1, OAUTH21-4.1.1-9, RFC7636-7.2-1, I-L5: random, fresh for every attempt, and S256 in each.
         let verifier = pkce::new_verifier(entropy)?;
         let state = secret::fresh(entropy, State::new)?;
@@ -170,9 +175,9 @@ impl Ready {
             .with_parameters(
                 pairs.iter().map(|(name, value)| (*name, value.as_str())).collect::<alloc::vec::Vec<_>>(),
             )
-            .map_err(HostMisuse::AuthorizationUrl)?;
+            .map_err(|_| PeerMisbehaved::AuthorizationEndpoint)?;
         if url.len() > limits::AUTHORIZATION_URL_BYTES {
-            return Err(OutsideFailed::TooManyFetches.into());
+            return Err(PeerIncompatible::AuthorizationUrlTooLong.into());
         }
         let open = OpenUserAgent { url, endpoint_length: endpoint.as_str().len() };
         let not_after = time::after(now, time::Duration::minutes(15));

@@ -67,6 +67,12 @@ pub(crate) struct Identity {
     pub(crate) secret_expires: Option<OffsetDateTime>,
 }
 
+impl Identity {
+    pub(crate) fn secret_has_expired(&self, now: OffsetDateTime) -> bool {
+        self.secret_expires.is_some_and(|expires| now >= expires)
+    }
+}
+
 /// A target with the authorization server found for it.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -226,9 +232,8 @@ impl ChoosingIdentity {
             Ok(identity) => identity,
             Err(error) => return Err(Failed { error, state: self }),
         };
-        if identity.secret_expires.is_some_and(|expires| now >= expires) {
-            let refused = PeerIncompatible::RegistrationRefused(KnownCode::of("invalid_client"));
-            return Err(Failed::new(refused, self));
+        if identity.secret_has_expired(now) {
+            return Err(Failed::new(PeerIncompatible::SecretExpired, self));
         }
         // What the server announces today counts, not what it did when it registered this client.
         let shared = self.serves_others(&identity.redirect_uri, self.0.issuer.issuer(), true);

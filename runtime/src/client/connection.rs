@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method};
 use mcp_authz::client::{Ready, Session, StepUp};
-use mcp_authz::error::Error;
+use mcp_authz::error::{Error, Remedy};
 use mcp_authz::identifier::{InvalidIdentifier, Issuer, ResourceId, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
@@ -62,6 +62,8 @@ pub enum SendError {
 enum Access {
     None,
     Ready(Ready),
+    /// The registration is of no use any more; what is counted goes on.
+    Unregistered(Ready),
     Session(Session),
 }
 
@@ -110,7 +112,7 @@ impl Connection {
     pub fn session(&self) -> Option<&Session> {
         match &self.access {
             Access::Session(session) => Some(session),
-            Access::None | Access::Ready(_) => None,
+            Access::None | Access::Ready(_) | Access::Unregistered(_) => None,
         }
     }
 
@@ -157,6 +159,16 @@ impl Connection {
                 }
                 Access::Ready(ready) if may_login => {
                     self.authorize_anew(ready, &reply).await?;
+                    may_login = false;
+                }
+                Access::Unregistered(ready) if may_login => {
+                    match self.driver.prepare(&self.server, &reply).await {
+                        Ok(anew) => self.login(anew.counting_on(&ready)).await?,
+                        Err(error) => {
+                            self.access = Access::Unregistered(ready);
+                            return Err(error.into());
+                        }
+                    }
                     may_login = false;
                 }
                 Access::Session(session) => match self.driver.challenged(session, &request.operation, &reply)
@@ -245,7 +257,11 @@ impl Connection {
                 Ok(())
             }
             Err(Failed { error, state }) => {
-                self.access = state.map_or(Access::None, Access::Ready);
+                // D40: with a registration that the server does not take, every further login would end the same way.
+                let of_no_use =
+                    matches!(&error, LoginError::Core(error) if error.remedy() == Remedy::Reregister);
+                let back = if of_no_use { Access::Unregistered } else { Access::Ready };
+                self.access = state.map_or(Access::None, back);
                 Err(error.into())
             }
         }
