@@ -78,6 +78,9 @@ pub enum PeerMisbehaved {
         /// What would allow it, for a private address.
         relaxation: Option<Relaxation>,
     },
+    /// The authorization endpoint's query holds what the client adds, or is no list of parameters (OAuth 2.1 section 3.1).
+    #[error("the authorization endpoint's own query is in the way of the authorization request")]
+    AuthorizationEndpoint,
     /// The callback's `iss` is not the recorded issuer, or is missing although it was announced (RFC 9207 section 2.4).
     #[error(
         "the callback does not come from the authorization server that was asked: possibly a mix-up attack"
@@ -173,6 +176,9 @@ pub enum PeerIncompatible {
     /// The resource asks only for scopes beyond those the client's identity is pinned to (D36).
     #[error("the resource asks only for scopes that this client's identity must not ask for")]
     ScopesNotPinned,
+    /// The servers' names, scopes and identifiers do not fit into one authorization URL.
+    #[error("what the servers ask for does not fit into an authorization URL")]
+    AuthorizationUrlTooLong,
     /// The 401 or 403 asks for nothing that more authorization could give.
     #[error("the server refused the request without saying what authorization would help")]
     NothingToGain,
@@ -183,7 +189,7 @@ pub enum PeerIncompatible {
 pub struct KnownCode(&'static str);
 
 impl KnownCode {
-    const KNOWN: [&'static str; 13] = [
+    const KNOWN: [&'static str; 15] = [
         "invalid_request",
         "invalid_client",
         "invalid_grant",
@@ -191,6 +197,8 @@ impl KnownCode {
         "unsupported_grant_type",
         "invalid_scope",
         "invalid_target",
+        "access_denied",
+        "unsupported_response_type",
         "server_error",
         "temporarily_unavailable",
         "invalid_redirect_uri",
@@ -199,7 +207,8 @@ impl KnownCode {
         "unapproved_software_statement",
     ];
 
-    pub(crate) fn of(code: &str) -> Self {
+    /// The code of that text, if a specification has it.
+    pub fn of(code: &str) -> Self {
         Self(Self::KNOWN.into_iter().find(|known| *known == code).unwrap_or("an unregistered error code"))
     }
 
@@ -256,8 +265,8 @@ pub enum HostMisuse {
     /// What is published at the client's metadata URL is not the document it needs there.
     #[error("the client metadata document as published does not do: {0}; publish the one this client writes")]
     Published(Malformed),
-    /// An endpoint already has a parameter the protocol adds.
-    #[error("the authorization endpoint cannot take the request: {0}")]
+    /// The further parameters that the host named for this issuer do not go with its authorization endpoint.
+    #[error("the authorization endpoint cannot take the further parameters that were named for it: {0}")]
     AuthorizationUrl(InvalidIdentifier),
     /// What the host does is there for a relaxation it has not named.
     #[error("the policy does not name {}, which this needs", relaxation.name())]
@@ -360,6 +369,7 @@ impl Error {
                 | PeerMisbehaved::IssuerMismatch { relaxation: None }
                 | PeerMisbehaved::NoMetadataWhereSaid
                 | PeerMisbehaved::ForbiddenAddress { relaxation: None, .. }
+                | PeerMisbehaved::AuthorizationEndpoint
                 | PeerMisbehaved::StepUpLoop => Remedy::Refused,
             },
             Self::Incompatible(peer) => match peer {
@@ -389,6 +399,7 @@ impl Error {
                 | PeerIncompatible::RevocationRefused(_)
                 | PeerIncompatible::TokenType
                 | PeerIncompatible::ScopesNotPinned
+                | PeerIncompatible::AuthorizationUrlTooLong
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
             Self::Host(HostMisuse::NoRefreshToken | HostMisuse::EarlierRecord | HostMisuse::LaterRecord)
@@ -403,8 +414,10 @@ impl Error {
             Self::Outside(OutsideFailed::Unavailable { retry_after: Some(wait), .. }) => {
                 Remedy::RetryAfter(*wait)
             }
+            // The same request would come to the same end.
             Self::Outside(
-                OutsideFailed::Fetch(FetchFailure::AddressForbidden) | OutsideFailed::TooManyFetches,
+                OutsideFailed::Fetch(FetchFailure::AddressForbidden | FetchFailure::TooLarge)
+                | OutsideFailed::TooManyFetches,
             ) => Remedy::Refused,
             // The same key and the same place are what would help, not another attempt.
             Self::Outside(OutsideFailed::Sealer(_)) => Remedy::FixConfiguration,

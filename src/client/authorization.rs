@@ -159,7 +159,8 @@ impl Ready {
     ///
     /// # Errors
     /// [`Failed`] with this state when there is no randomness, when the authorization endpoint's own query is in the
-    /// way, or when the identity is pinned to scopes of which none is asked for.
+    /// way or the URL would be too long, when the secret of the registration has expired, or when the identity is pinned to
+    /// scopes of which none is asked for.
     pub fn begin(
         self,
         scopes: &ScopeSet,
@@ -213,12 +214,16 @@ impl Ready {
         let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("authorization endpoint"))?;
         let ours = request.pairs();
         let mut pairs: Vec<(&str, &str)> = ours.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        // AuthorizationExtras: none of them has a name of ours (OAUTH21-3.1-6).
-        let extras = server.target.client.policy().authorization_extras(&server.target.listed_issuer);
-        pairs.extend(extras.iter().flat_map(|extras| extras.pairs()));
-        let url = endpoint.with_parameters(pairs).map_err(HostMisuse::AuthorizationUrl)?;
+        let mut url =
+            endpoint.with_parameters(pairs.clone()).map_err(|_| PeerMisbehaved::AuthorizationEndpoint)?;
+        // AuthorizationExtras: none of them has a name of ours (OAUTH21-3.1-6), or of the endpoint's own query.
+        let policy = server.target.client.policy();
+        if let Some(extras) = policy.authorization_extras(&server.target.listed_issuer) {
+            pairs.extend(extras.pairs());
+            url = endpoint.with_parameters(pairs).map_err(HostMisuse::AuthorizationUrl)?;
+        }
         if url.len() > limits::AUTHORIZATION_URL_BYTES {
-            return Err(OutsideFailed::TooManyFetches.into());
+            return Err(PeerIncompatible::AuthorizationUrlTooLong.into());
         }
         let open = OpenUserAgent { url, endpoint_length: endpoint.as_str().len() };
         let not_after = time::after(now, time::Duration::minutes(15));

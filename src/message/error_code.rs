@@ -187,13 +187,22 @@ error_code!(
     }
 );
 
-/// What comes with an error code: text for the developer and a link, both optional and both the peer's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What comes with an error code: text for the developer and a link, both optional and both the peer's words. `Debug` says
+/// whether they are there.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ErrorDetail {
     /// `error_description`.
     pub description: Option<ErrorText>,
     /// `error_uri`; one that is no https link is dropped.
     pub uri: Option<PageUri>,
+}
+
+impl fmt::Debug for ErrorDetail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // I-P8
+        let uri = self.uri.as_ref().map(|_| "a link of the peer's");
+        f.debug_struct("ErrorDetail").field("description", &self.description).field("uri", &uri).finish()
+    }
 }
 
 impl ErrorDetail {

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use crate::text::HtmlText;
 
 /// Connections served at one time; more wait in the operating system's queue.
-const CONNECTIONS: usize = 16;
+const CONNECTIONS: usize = 128;
 
 /// The listener has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -268,7 +268,7 @@ async fn serve(listener: TcpListener, visited: Visited) {
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(5))
+                .header_read_timeout(Duration::from_secs(2))
                 .max_buf_size(16 * 1024)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
@@ -284,7 +284,9 @@ async fn answer(request: &Request<Incoming>, visited: &Visited) -> Response<Full
     let Visited { hosts, sender, waiting } = visited;
     // A name that was made to point at this machine carries its own Host (I-A11).
     let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
-    let Some(host) = hosts.iter().find(|known| Some(known.as_bytes()) == host) else {
+    let known = hosts.iter().find(|known| Some(known.as_bytes()) == host);
+    // A target with a host of its own is for a proxy, which this is not.
+    let Some(host) = known.filter(|_| request.uri().authority().is_none()) else {
         return page(StatusCode::MISDIRECTED_REQUEST, Page::Stray);
     };
     if request.method() != Method::GET {

@@ -19,7 +19,7 @@ use mcp_authz::client::{
     DiscardSession, EndpointCall, ErrorResponse, IdentityKind, PersistSession, Ready, RefreshOutcome,
     Session, Settled, StepUp,
 };
-use mcp_authz::error::{Error, OutsideFailed, PeerIncompatible, Remedy};
+use mcp_authz::error::{Error, KnownCode, OutsideFailed, PeerIncompatible, Remedy};
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
@@ -57,7 +57,7 @@ pub enum LoginError {
     #[error("{0}")]
     Core(#[from] Error),
     /// The authorization server refused, or the person did.
-    #[error("the authorization server refused with {}", .0.code.as_str())]
+    #[error("the authorization server refused with {}", KnownCode::of(.0.code.as_str()))]
     Refused(ErrorResponse),
     /// The callback came from another issuer than the one that was asked; no token request was made.
     #[error("the callback was rejected: {0}")]

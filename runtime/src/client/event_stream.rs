@@ -69,6 +69,11 @@ impl EventStream {
         self.events.pop_front()
     }
 
+    /// Whether a complete event is there.
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     fn end_line(&mut self) {
         let line = std::mem::take(&mut self.line);
         let mut line = line.as_slice();

@@ -39,7 +39,13 @@ pub struct OpenReply {
 #[derive(Debug)]
 enum Content {
     Body(Vec<u8>),
-    Events { opened: Box<Opened>, stream: EventStream, silence: Option<Duration> },
+    Events {
+        opened: Box<Opened>,
+        stream: EventStream,
+        silence: Option<Duration>,
+        /// Bytes that may come before the next message: comments end as well.
+        allowance: usize,
+    },
 }
 
 impl OpenReply {
@@ -51,12 +57,9 @@ impl OpenReply {
     ) -> Result<Self, FetchFailure> {
         if (200..300).contains(&opened.status) && is_event_stream(&opened.headers) {
             let (status, headers) = (opened.status, opened.headers.clone());
-            let stream = EventStream::new(max_bytes);
-            return Ok(Self {
-                status,
-                headers,
-                content: Content::Events { opened: opened.into(), stream, silence },
-            });
+            let (opened, stream) = (opened.into(), EventStream::new(max_bytes));
+            let content = Content::Events { opened, stream, silence, allowance: max_bytes };
+            return Ok(Self { status, headers, content });
         }
         let Incoming { status, headers, body } = opened.read(max_bytes).await?;
         Ok(Self { status, headers, content: Content::Body(body) })
@@ -88,12 +91,14 @@ impl OpenReply {
     /// The next JSON-RPC message, a peer's bytes; `None` at the end.
     ///
     /// # Errors
-    /// [`FetchFailure`] when the stream breaks, a message is too large, or nothing comes for too long.
+    /// [`FetchFailure`] when the stream breaks, a message or what comes in its place is too large, or nothing comes for
+    /// too long.
     pub async fn message(&mut self) -> Result<Option<Vec<u8>>, FetchFailure> {
-        let (opened, stream, silence) = match &mut self.content {
+        let (opened, stream, silence, allowance) = match &mut self.content {
             Content::Body(body) => return Ok(Some(std::mem::take(body)).filter(|body| !body.is_empty())),
-            Content::Events { opened, stream, silence } => (opened, stream, *silence),
+            Content::Events { opened, stream, silence, allowance } => (opened, stream, *silence, *allowance),
         };
+        let mut left = allowance;
         loop {
             if let Some(event) = stream.next_event() {
                 return Ok(Some(event));
@@ -104,6 +109,11 @@ impl OpenReply {
             };
             let Some(piece) = piece.unwrap_or(Err(FetchFailure::TimedOut))? else { return Ok(None) };
             stream.push(&piece).map_err(|_| FetchFailure::TooLarge)?;
+            // I-G1: a server that sends comments for ever is heard no longer than one that sends a message.
+            left = left.checked_sub(piece.len()).unwrap_or_default();
+            if left == 0 && !stream.has_event() {
+                return Err(FetchFailure::TooLarge);
+            }
         }
     }
 

@@ -47,7 +47,33 @@ fn an_endpoints_query_is_kept_unless_it_is_in_the_way() {
     let failed = with("https://as.example/a?state=x")
         .begin(&ScopeSet::new(), HERE, now(), &mut Counter(0))
         .unwrap_err();
-    assert!(matches!(failed.error, Error::Host(HostMisuse::AuthorizationUrl(_))));
+    assert_eq!(failed.error, Error::Peer(PeerMisbehaved::AuthorizationEndpoint));
+    assert_eq!(failed.error.remedy(), Remedy::Refused);
+}
+
+// I-G1, D36: scopes are bounded one by one, and together by the URL.
+#[test]
+fn what_does_not_fit_into_a_url_is_not_asked_for() {
+    let asking = |count: usize| {
+        let scope: Vec<_> = (0..count).map(|number| format!("{number:0>200}")).collect();
+        let (_, state) =
+            challenged(&strict(), &challenge(&format!("Bearer scope=\"{}\"", scope.join(" ")))).into_parts();
+        let Ok(ResourceMetadataOutcome::Found(state)) = state.receive(Ok(resource_metadata(SERVER, ISSUER)))
+        else {
+            panic!("no document")
+        };
+        let (_, state) = state.choose(&issuer(ISSUER), None).unwrap().into_parts();
+        let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&[]))) else {
+            panic!("no document")
+        };
+        let (_, state) = state.register().unwrap().into_parts();
+        let ready = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c1\"}"))).unwrap();
+        ready.begin(&ScopeSet::new(), HERE, now(), &mut Counter(0)).map(|_| ()).map_err(|failed| failed.error)
+    };
+    assert_eq!(asking(35), Ok(()));
+    let error = asking(45).unwrap_err();
+    assert_eq!(incompatible(&error), &PeerIncompatible::AuthorizationUrlTooLong);
+    assert_eq!(error.remedy(), Remedy::Refused);
 }
 
 // MCP-AUTH-016, MCP-AUTH-017, MCP-AUTH-083, D16

@@ -69,6 +69,15 @@ fn a_failing_server_is_asked_again_and_gives_nothing_away() {
     }
 }
 
+// I-G1: what was too large once is so again.
+#[test]
+fn a_reply_that_is_too_large_is_not_asked_for_again() {
+    let (_, state) = challenged(&strict(), &Reply::new(401, "")).into_parts();
+    let failed = state.receive(Err(FetchFailure::TooLarge)).unwrap_err();
+    assert_eq!(failed.error, Error::Outside(OutsideFailed::Fetch(FetchFailure::TooLarge)));
+    assert_eq!(failed.error.remedy(), Remedy::Refused);
+}
+
 // I-L8
 #[test]
 fn discovery_ends() {
