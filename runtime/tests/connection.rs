@@ -58,6 +58,8 @@ struct Script {
     gives_refresh_tokens: bool,
     /// The resource asks for this scope, whatever token it gets.
     wants: Option<&'static str>,
+    /// Registrations as a native application are refused.
+    refuses_native: bool,
     /// The person says no.
     denies: bool,
     refuses_refresh: bool,
@@ -121,6 +123,9 @@ async fn authorization_server(name: &'static str, script: Shared, reads_document
                 post(move |body: Bytes| async move {
                     let body: Value = serde_json::from_slice(&body).unwrap();
                     registering.lock().unwrap().seen.push((name, "register", body.to_string()));
+                    if registering.lock().unwrap().refuses_native && body["application_type"] == "native" {
+                        return answer(StatusCode::BAD_REQUEST, &json!({"error": "invalid_client_metadata"}));
+                    }
                     let client = json!({
                         "client_id": format!("{name}-client"), "client_secret": format!("{name}-secret"),
                         "client_secret_expires_at": 0, "token_endpoint_auth_method": "client_secret_post",
@@ -373,6 +378,15 @@ async fn servers_without_iss_are_told_apart_by_a_callback_path_that_stays_theirs
     assert_eq!(first[0], first[1]);
     assert_ne!(first[0], second[0]);
     assert!(world.was_sent("second", "client.example"));
+}
+
+// MCP-REG-045
+#[tokio::test]
+async fn a_registration_that_is_refused_is_tried_once_as_the_other_type_of_application() {
+    let world = world().await;
+    world.script(|script| script.refuses_native = true);
+    assert_eq!(world.call().await.unwrap(), 200);
+    assert_eq!(world.reached("first"), ["register", "register", "authorize", "token"]);
 }
 
 // D33: what the person had is what the person keeps.

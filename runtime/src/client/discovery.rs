@@ -1,13 +1,14 @@
 //! The driver's way from a 401 to who this client is: discovery, the choice of an authorization server, identity.
 
 use mcp_authz::client::{
-    AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIdentity, ChoosingIssuer, IdentityKind, Ready,
-    RegistrationRecord, ResourceMetadataOutcome, ServerMetadataOutcome,
+    AwaitingRegistration, AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIdentity, ChoosingIssuer,
+    IdentityKind, Ready, RegistrationRecord, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
+use mcp_authz::error::Remedy;
 use mcp_authz::identifier::{ClientId, Issuer, ResourceId};
 use mcp_authz::message::exchange::{Fetch, Reply};
 use mcp_authz::sealer::Sealer;
-use mcp_authz::step::Step;
+use mcp_authz::step::{Failed, Step};
 use tokio::sync::oneshot;
 
 use super::credentials::StoreFailed;
@@ -160,13 +161,29 @@ impl Driver {
             };
             store.forget_registration(record).await?;
         }
-        let step = self.core_time().measure(|| choosing.register()).map_err(|failed| failed.error)?;
-        let (fetch, waiting) = step.into_parts();
-        let reply = self.fetch(fetch).await;
-        let ready = self.core_time().measure(|| waiting.receive(reply)).map_err(|failed| failed.error)?;
+        let ready = match self.register(self.core_time().measure(|| choosing.register())).await {
+            // MCP-REG-045: once, as the type of application that the core says.
+            Err(Failed { error, state }) => match error.remedy() {
+                Remedy::RegisterAs(application_type) => {
+                    let again = self.core_time().measure(|| state.register_as(application_type));
+                    self.register(again).await.map_err(|failed| failed.error)?
+                }
+                _ => return Err(error.into()),
+            },
+            Ok(ready) => ready,
+        };
         if let Some(record) = ready.registration_record(store.sealer())? {
             store.keep_registration(record).await?;
         }
         Ok(ready)
+    }
+
+    async fn register(
+        &self,
+        begun: Result<Step<Fetch, AwaitingRegistration>, Failed<ChoosingIdentity>>,
+    ) -> Result<Ready, Failed<ChoosingIdentity>> {
+        let (fetch, waiting) = begun?.into_parts();
+        let reply = self.fetch(fetch).await;
+        self.core_time().measure(|| waiting.receive(reply))
     }
 }

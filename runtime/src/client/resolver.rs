@@ -104,9 +104,14 @@ impl reqwest::dns::Resolve for OnlyProxy {
 
 #[cfg(test)]
 mod tests {
-    use mcp_authz::message::exchange::AddressPolicy;
+    use std::net::IpAddr;
+    use std::sync::Arc;
 
-    use super::{Network, permitted};
+    use mcp_authz::message::exchange::AddressPolicy;
+    use reqwest::dns::Resolve as _;
+
+    use super::{Network, OnlyProxy, Resolver, permitted};
+    use crate::BoxFuture;
 
     #[test]
     fn a_policy_permits_its_range_only() {
@@ -133,5 +138,24 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Says that every name is at this address.
+    #[derive(Debug)]
+    struct Everywhere;
+
+    impl Resolver for Everywhere {
+        fn resolve(&self, _name: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+            Box::pin(async { Ok(vec![IpAddr::from([10, 0, 0, 1])]) })
+        }
+    }
+
+    // EgressProxy: the proxy may lie anywhere; whatever else is asked for, this program does not look up.
+    #[tokio::test]
+    async fn behind_a_proxy_only_the_proxy_is_found() {
+        let resolver = OnlyProxy { resolver: Arc::new(Everywhere), proxy: "proxy.test".into() };
+        let found = async |name: &str| resolver.resolve(name.parse().unwrap()).await.is_ok();
+        assert!(found("proxy.test").await && found("PROXY.test").await);
+        assert!(!found("mcp.test").await && !found("localhost").await);
     }
 }

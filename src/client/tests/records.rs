@@ -150,6 +150,27 @@ fn with_member(object: &JsonObject, name: &str, value: Option<JsonValue>) -> Vec
     .finish()
 }
 
+// I-L3: a seal that opens everything does not turn the session of one server into another's.
+#[test]
+fn what_is_inside_a_record_is_for_what_is_outside() {
+    let client = strict();
+    let session = || session(&client).record(&PlaintextRecords).unwrap();
+    let callback = || callback_record(&client);
+    for (from, to) in [(SERVER, "https://mcp.example/other"), (ISSUER, "https://evil.example")] {
+        let elsewhere = |bytes: &[u8]| {
+            let plaintext = with_member(&plaintext(bytes), "", None);
+            Tampered(String::from_utf8(plaintext).unwrap().replace(from, to).into_bytes())
+        };
+        let sealer = elsewhere(&session().to_bytes());
+        assert_eq!(
+            session().resume(&client, &sealer, VERSION).unwrap_err(),
+            HostMisuse::ForeignRecord.into()
+        );
+        let sealer = elsewhere(&callback().to_bytes());
+        assert_eq!(callback().resume(&client, &sealer, now()).unwrap_err(), HostMisuse::ForeignRecord.into());
+    }
+}
+
 const WILD: [&str; 16] = [
     "",
     "https://evil.example",
