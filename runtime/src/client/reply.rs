@@ -110,7 +110,7 @@ impl OpenReply {
             let Some(piece) = piece.unwrap_or(Err(FetchFailure::TimedOut))? else { return Ok(None) };
             stream.push(&piece).map_err(|_| FetchFailure::TooLarge)?;
             // I-G1: a server that sends comments for ever is heard no longer than one that sends a message.
-            left = left.checked_sub(piece.len()).unwrap_or_default();
+            left = left.saturating_sub(piece.len());
             if left == 0 && !stream.has_event() {
                 return Err(FetchFailure::TooLarge);
             }
