@@ -515,13 +515,14 @@ impl World {
 
     /// Status and text of the pages the browser was shown at the callback, once there are so many.
     pub(crate) async fn pages(&self, count: usize) -> Vec<(u16, String)> {
-        loop {
+        for _ in 0..1000 {
             let pages = self.shared.pages.lock().unwrap().clone();
             if pages.len() >= count {
                 return pages;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        panic!("the browser saw fewer than {count} pages")
     }
 
     /// The bytes that endless answers have brought to the socket.
