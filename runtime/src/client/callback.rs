@@ -281,6 +281,10 @@ async fn serve(listener: TcpListener, visited: Visited) {
 
 /// Answers one request, after asking the host about a callback.
 async fn answer(request: &Request<Incoming>, visited: &Visited) -> Response<Full<Bytes>> {
+    // Of two, another reader may take the other one (RFC 9112 section 3.2).
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        return page(StatusCode::BAD_REQUEST, Page::Stray);
+    }
     let Visited { hosts, sender, waiting } = visited;
     // A name that was made to point at this machine carries its own Host (I-A11).
     let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
@@ -408,6 +412,8 @@ mod tests {
             ),
             ("GET /callback?code=a HTTP/1.1\r\nhost: rebound.test\r\n\r\n".to_owned(), "421"),
             ("GET /callback?code=a HTTP/1.1\r\n\r\n".to_owned(), "421"),
+            (format!("GET /callback?code=a HTTP/1.1\r\nhost: {address}\r\nhost: {address}\r\n\r\n"), "400"),
+            (get(address, &format!("http://{address}/callback?code=a")), "421"),
         ] {
             let answer = visit(address, request.clone()).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request} {answer}");
