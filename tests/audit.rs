@@ -65,6 +65,66 @@ fn the_evidence_is_listed_and_nothing_else() {
     assert_eq!(listed, types);
 }
 
+/// What an error of the core may print: our own words, numbers, and errors that print no more. A relaxation, which holds
+/// a peer's identifier, is there to act on.
+const PRINTED: [&str; 18] = [
+    "InvalidIdentifier",
+    "& 'static str",
+    "u16",
+    "usize",
+    "Option < Duration >",
+    "bool",
+    "KnownCode",
+    "Malformed",
+    "PeerMisbehaved",
+    "PeerIncompatible",
+    "HostMisuse",
+    "OutsideFailed",
+    "ChallengeError",
+    "FetchFailure",
+    "EntropyUnavailable",
+    "SealerFailed",
+    "JsonError",
+    "FormError",
+];
+
+// I-P8: what cannot be in an error is in no log, on no terminal and on no page by way of one.
+#[test]
+fn no_error_of_the_client_can_print_a_peers_words() {
+    let mut faults = Vec::new();
+    let mut seen = 0;
+    for file in [
+        "src/error.rs",
+        "src/message/malformed.rs",
+        "src/message/challenge.rs",
+        "src/syntax/json.rs",
+        "src/syntax/form.rs",
+    ] {
+        let source = std::fs::read_to_string(root().join(file)).unwrap();
+        for item in syn::parse_file(&source).unwrap().items {
+            let syn::Item::Enum(item) = item else { continue };
+            let variants = item.variants.iter().filter_map(|variant| {
+                let shown = variant.attrs.iter().find(|attribute| attribute.path().is_ident("error"))?;
+                Some((variant, shown.meta.require_list().unwrap().tokens.to_string()))
+            });
+            for (variant, shown) in variants {
+                seen += 1;
+                for (at, field) in variant.fields.iter().enumerate() {
+                    let of = quote::ToTokens::to_token_stream(&field.ty).to_string();
+                    let name = field.ident.as_ref().map_or_else(|| at.to_string(), ToString::to_string);
+                    // A relaxation's name is ours; what it is scoped to is not.
+                    let printed = shown.replace(&format!("{name} . name ()"), "").contains(&name);
+                    if printed && !PRINTED.contains(&of.as_str()) {
+                        faults.push(format!("{file}: {}::{} prints {of}", item.ident, variant.ident));
+                    }
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+    assert!(seen > 60, "{seen} variants were read");
+}
+
 #[test]
 fn every_file_that_the_documents_name_exists() {
     let mut missing = Vec::new();

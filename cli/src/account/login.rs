@@ -57,11 +57,11 @@ async fn login(options: &Options) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a person may want to know of a session. The scopes are a peer's words.
+/// What a person may want to know of a session. The scopes and the issuer are a peer's words (I-P8).
 pub(super) fn lines(session: &Session) -> Vec<(&'static str, String)> {
     let scopes = session.scopes().to_string();
     let mut lines = vec![
-        ("authorization server", session.issuer().as_str().to_owned()),
+        ("authorization server", TerminalText(session.issuer().as_str()).to_string()),
         ("token is for", session.resource().as_str().to_owned()),
         (
             "scopes",

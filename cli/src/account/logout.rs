@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use mcp_authz_tokio::client::logout::LoggedOut;
-use mcp_authz_tokio::text::OwnText;
+use mcp_authz_tokio::text::{OwnText, TerminalText};
 
 use super::{Account, Failure, NOT_LOGGED_IN, ServerOptions, block_on};
 
@@ -53,7 +53,7 @@ async fn logout(options: &Options) -> Result<ExitCode, Failure> {
             && let Some(record) = store.registration(&issuer).await?
         {
             store.forget_registration(record).await?;
-            println!("The registration at {issuer} is forgotten.");
+            println!("The registration at {} is forgotten.", TerminalText(issuer.as_str()));
         }
     }
     Ok(ExitCode::SUCCESS)

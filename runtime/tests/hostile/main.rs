@@ -10,5 +10,6 @@ mod issuers;
 mod redirects;
 mod registration;
 mod server;
+mod shown;
 mod tokens;
 mod world;
