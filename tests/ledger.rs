@@ -166,6 +166,46 @@ fn named<'a>(
     if found.is_empty() { Err(format!("{reference}: no such function")) } else { Ok(found) }
 }
 
+/// Rows of the tables in `docs/vulnerabilities.md`: case, class, answer and test.
+fn vulnerabilities() -> Vec<Vec<String>> {
+    let text = fs::read_to_string(root().join("docs/vulnerabilities.md")).unwrap();
+    text.lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| case |"))
+        .map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+#[test]
+fn each_vulnerability_has_an_answer_and_a_test_that_exists() {
+    let functions = functions();
+    let mut faults = Vec::new();
+    let rows = vulnerabilities();
+    assert!(rows.len() > 30, "docs/vulnerabilities.md has lost its tables");
+    for row in &rows {
+        let [case, class, answer, tests] = row.as_slice() else {
+            faults.push(format!("{row:?}: not case, class, answer and test"));
+            continue;
+        };
+        if [case, class, answer].into_iter().any(|cell| cell.is_empty()) {
+            faults.push(format!("{case}: an empty cell"));
+        }
+        let references: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+        if references.is_empty() {
+            faults.push(format!("{case}: no test"));
+        }
+        for reference in references {
+            match named(&functions, reference) {
+                Err(fault) => faults.push(format!("{case}: test {fault}")),
+                Ok(found) if !found.iter().any(|function| function.is_test) => {
+                    faults.push(format!("{case}: {reference} is no test"));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 #[test]
 fn each_row_names_code_that_cites_it_and_a_test_that_exists() {
     let functions = functions();
