@@ -14,15 +14,7 @@ use crate::world::{At, HONEST, World, control, core, stops_at};
 
 /// A world whose authorization server sends the browser back to a changed place.
 async fn answering(change: impl Fn(String) -> String + Clone + Send + Sync + 'static) -> World {
-    sending_back(change, Duration::from_secs(10)).await
-}
-
-/// The same for a place where nobody awaits the browser: it is waited for so long.
-async fn sending_back(
-    change: impl Fn(String) -> String + Clone + Send + Sync + 'static,
-    patience: Duration,
-) -> World {
-    let world = World::with(|_, setup| setup.patience = patience).await;
+    let world = World::new().await;
     world.change(HONEST, At::Authorization, move |_, honest| honest.location(change.clone()));
     world
 }
@@ -54,8 +46,8 @@ async fn a_callback_that_two_readers_could_understand_in_two_ways_is_waited_past
         |back| back.replace("/callback?", "/callback;x?"),
     ];
     for change in changes {
-        let mut world = sending_back(change, Duration::from_millis(300)).await;
-        let error = world.error().await;
+        let mut world = answering(change).await;
+        let error = world.hurried_error().await;
         assert_eq!(error, OutsideFailed::NoCallback { reregister: true }.into());
         let pages = world.pages(1).await;
         assert_eq!(pages[0].0, 404, "{}", pages[0].1);

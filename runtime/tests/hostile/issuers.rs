@@ -1,8 +1,6 @@
 //! Two authorization servers, and a resource that names one that is not its own: mix-up (RFC 9207), counterfeit
 //! resources (D36), and moving from one to the other (MCP-REG-051).
 
-use std::time::Duration;
-
 use mcp_authz::client::PreRegistered;
 use mcp_authz::error::{HostMisuse, OutsideFailed, PeerMisbehaved, Remedy};
 use mcp_authz::evidence::IssuerForResource;
@@ -59,7 +57,7 @@ async fn a_code_of_the_honest_server_is_not_given_to_the_one_that_was_asked() {
 // D29: where neither sends `iss`, the place the browser comes back to tells them apart.
 #[tokio::test]
 async fn without_iss_each_server_has_a_redirect_uri_of_its_own() {
-    let mut world = World::with(|_, setup| setup.patience = Duration::from_millis(300)).await;
+    let mut world = World::new().await;
     for server in [HONEST, SECOND] {
         world.change(server, At::ServerMetadata, |_, honest| {
             honest.member("authorization_response_iss_parameter_supported", Value::Null)
@@ -84,7 +82,7 @@ async fn without_iss_each_server_has_a_redirect_uri_of_its_own() {
             _ => value,
         }),
     );
-    assert_eq!(world.error().await, OutsideFailed::NoCallback { reregister: true }.into());
+    assert_eq!(world.hurried_error().await, OutsideFailed::NoCallback { reregister: true }.into());
     let second_place = world.seen_at(SECOND, At::Authorization)[0].parameter("redirect_uri").unwrap();
     assert_ne!(second_place, honest_place);
     assert_eq!((world.reached(SECOND, At::CodeExchange), world.reached(HONEST, At::CodeExchange)), (0, 1));

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     pages: Mutex<Vec<(u16, String)>>,
     pub(crate) events: Mutex<Vec<String>>,
     sent: Arc<AtomicUsize>,
+    /// The next page of a stray visit stops the clock.
+    hurries: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,6 +330,9 @@ impl UserAgent for Browser {
                 }
                 if let Ok(page) = browser.http.get(callback).send().await {
                     let page = (page.status().as_u16(), page.text().await.unwrap());
+                    if page.0 == 404 && browser.shared.hurries.swap(false, Ordering::SeqCst) {
+                        tokio::time::pause();
+                    }
                     browser.shared.pages.lock().unwrap().push(page);
                 }
             });
@@ -342,7 +347,6 @@ pub(crate) struct Setup {
     pub(crate) pre_registered: Vec<PreRegistered>,
     pub(crate) fetcher: Fetcher,
     pub(crate) driver: Box<dyn FnOnce(DriverBuilder) -> DriverBuilder>,
-    pub(crate) patience: Duration,
 }
 
 /// Where the servers are.
@@ -408,7 +412,6 @@ impl World {
             pre_registered: Vec::new(),
             fetcher: fetcher(),
             driver: Box::new(|driver| driver),
-            patience: Duration::from_secs(10),
         };
         change(&origins, &mut setup);
         let configuration = Configuration::new("A client", redirect_uri).policy(setup.policy);
@@ -419,7 +422,7 @@ impl World {
             Browser { shared: Arc::clone(&shared), own, http: browser_http(), before: Arc::clone(&before) };
         let events = Arc::clone(&shared);
         let driver = Driver::builder(Client::new(configuration), setup.fetcher, listener, browser)
-            .patience(setup.patience)
+            .patience(Duration::from_secs(10))
             .observer(move |event: ClientEvent<'_>| events.events.lock().unwrap().push(format!("{event:?}")));
         let driver = (setup.driver)(driver).build();
         let connection = Connection::new(driver.clone(), format!("{}/mcp", origins.notes)).unwrap();
@@ -457,6 +460,15 @@ impl World {
     /// Lets somebody else visit the callback before the browser comes back.
     pub(crate) fn visited(&self, before: impl FnOnce(String) -> BoxFuture<'static, ()> + Send + 'static) {
         *self.before.lock().unwrap() = Some(Box::new(before));
+    }
+
+    /// What comes of a login whose browser is sent away from the callback: from then on the clock jumps to what is waited
+    /// for.
+    pub(crate) async fn hurried_error(&mut self) -> Error {
+        self.shared.hurries.store(true, Ordering::SeqCst);
+        let error = self.error().await;
+        tokio::time::resume();
+        error
     }
 
     /// The resource takes access tokens that begin like this.
