@@ -105,7 +105,7 @@ impl CallbackListener {
     }
 
     /// Listens for an authorization server that compares loopback redirect URIs exactly
-    /// ([`LoopbackRedirect`](mcp_authz::policy::LoopbackRedirect)): on the first of those ports that is free, or on any
+    /// ([`LoopbackRedirect`]): on the first of those ports that is free, or on any
     /// if there are none; and by the name `localhost`, if that is what the server is told. The name leads to 127.0.0.1
     /// or to ::1, as each browser likes: both are taken, so that nobody else answers to it.
     ///

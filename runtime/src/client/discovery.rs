@@ -130,7 +130,7 @@ impl Driver {
     }
 
     /// Registers anew at a server that does not know this client's registration any more
-    /// ([`Remedy::Reregister`](mcp_authz::error::Remedy::Reregister)), unless another program has done so already. What
+    /// ([`Remedy::Reregister`]), unless another program has done so already. What
     /// was asked for and counted so far goes along.
     ///
     /// # Errors
