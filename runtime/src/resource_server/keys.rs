@@ -1,4 +1,4 @@
-//! The keys of an issuer: fetched at the start, again in time, and again for a token that names an unknown one.
+//! The keys of an issuer: fetched at the start, and again for a token that names an unknown one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
