@@ -35,6 +35,8 @@ pub enum FetchPurpose {
     ClientMetadataDocument,
     /// A JSON Web Key Set.
     KeySet,
+    /// RFC 8693 token exchange by a resource server.
+    TokenExchange,
 }
 
 /// Where a fetch may connect to. The host must check the literal address before it connects and every address a

@@ -8,7 +8,7 @@
 //! | a token in the query or body besides the field | 400 |
 //! | two fields, or `Bearer` with anything but one token68 | 400 |
 //!
-//! A list of the hosts and origins the server answers to will be decided first of all, before this table.
+//! Whether the request is addressed to this server at all is decided first ([`ResourceServer::addressed`]).
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -30,6 +30,8 @@ pub(super) struct Presented {
     pub(super) server: ResourceServer,
     pub(super) token: BearerToken,
     pub(super) required: RequiredScopes,
+    /// Known once a cache was asked.
+    pub(super) digest: Option<SecretDigest>,
 }
 
 impl ResourceServer {
@@ -67,11 +69,14 @@ impl ResourceServer {
         elsewhere: bool,
         required: &RequiredScopes,
     ) -> Result<PresentedToken, Denial> {
-        match bearer_token(head, elsewhere) {
+        // I-A11: before any word about tokens.
+        let token = self.check_addressed(head).and_then(|()| bearer_token(head, elsewhere));
+        match token {
             Ok(token) => Ok(PresentedToken(Box::new(Presented {
                 server: self.clone(),
                 token,
                 required: required.clone(),
+                digest: None,
             }))),
             Err(reason) => Err(Denial::new(self, required, reason)),
         }
@@ -79,14 +84,20 @@ impl ResourceServer {
 }
 
 impl PresentedToken {
-    /// The SHA-256 of the whole token, for a host that caches by it.
-    pub fn digest(&self) -> SecretDigest {
+    /// The SHA-256 of the whole token, computed once. A host that keeps a [`TokenCache`](super::TokenCache) behind a
+    /// lock calls this before it takes the lock.
+    pub fn digest(&mut self) -> SecretDigest {
         // MCP-SEC-002
-        self.0.token.digest()
+        let presented = &mut *self.0;
+        *presented.digest.get_or_insert_with(|| presented.token.digest())
     }
 
-    pub(super) fn into_interior(self) -> Presented {
-        *self.0
+    pub(super) fn into_interior(self) -> Box<Presented> {
+        self.0
+    }
+
+    pub(super) fn interior_mut(&mut self) -> &mut Presented {
+        &mut self.0
     }
 }
 

@@ -22,6 +22,7 @@ use crate::keys::{AwsLcImporter, SigningKey};
 
 const ISSUER: &str = "http://127.0.0.1:1";
 const RESOURCE: &str = "http://127.0.0.1:2/mcp";
+const HOST: &str = "127.0.0.1:2";
 
 fn keys_of(key: &SigningKey) -> KeySet {
     let kid = key.id().kid().to_owned();
@@ -69,7 +70,7 @@ const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
 const WRITE: &str = r#"{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"write_note"}}"#;
 
 fn call(token: Option<&str>, body: &'static str) -> Request<Body> {
-    let mut request = Request::post("/mcp").header("content-type", "application/json");
+    let mut request = Request::post("/mcp").header("host", HOST).header("content-type", "application/json");
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     }
@@ -129,7 +130,7 @@ async fn a_body_is_not_read_for_a_stranger_and_bounded_for_everyone() {
     let polled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&polled);
     let body = Body::new(http_body_util::StreamBody::new(futures_stream(counter)));
-    let request = Request::post("/mcp").body(body).unwrap();
+    let request = Request::post("/mcp").header("host", HOST).body(body).unwrap();
     assert_eq!(through(&layer, request).await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(polled.load(Ordering::SeqCst), 0);
     let token = token(&key, RESOURCE, "notes:read notes:write");
@@ -153,12 +154,12 @@ fn futures_stream(
 async fn the_document_needs_no_token() {
     let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let path = "/.well-known/oauth-protected-resource/mcp";
-    let request = Request::get(path).body(Body::empty()).unwrap();
+    let request = Request::get(path).header("host", HOST).body(Body::empty()).unwrap();
     let (status, body, response) = through(&layer(&key), request).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(body.contains(RESOURCE) && body.contains(ISSUER));
-    let request = Request::post(path).body(Body::empty()).unwrap();
+    let request = Request::post(path).header("host", HOST).body(Body::empty()).unwrap();
     assert_eq!(through(&layer(&key), request).await.0, StatusCode::METHOD_NOT_ALLOWED);
 }
 
