@@ -61,7 +61,7 @@ impl ScopeSet {
         Ok(Self { scopes })
     }
 
-    /// Whether these are scope tokens, and not too many: what [`ScopeSet::parse`] would take, without taking it.
+    /// Whether these are scope tokens, and not too many.
     pub(crate) fn is_set<'t>(tokens: impl Iterator<Item = &'t str>) -> bool {
         // D36: repetitions count, so that a text of a few kilobytes is not walked for each of its tokens.
         let mut count = 0_usize;
@@ -69,6 +69,21 @@ impl ScopeSet {
             count = count.saturating_add(1);
             count <= limits::SCOPES && Scope::is_token(token)
         })
+    }
+
+    /// What [`ScopeSet::parse`] would take, without taking it: scope tokens with single spaces between them.
+    pub(crate) fn is_text(text: &str) -> bool {
+        let (mut count, mut length) = (1_usize, 0_usize);
+        for byte in text.bytes() {
+            match byte {
+                b' ' if length > 0 => (count, length) = (count.saturating_add(1), 0),
+                0x21 | 0x23..=0x5b | 0x5d..=0x7e if length < limits::SCOPE_BYTES => {
+                    length = length.saturating_add(1);
+                }
+                _ => return false,
+            }
+        }
+        length > 0 && count <= limits::SCOPES
     }
 
     /// Whether there is none.
@@ -192,6 +207,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_checked_in_place_is_what_is_parsed(text in "[a-c!\"\\\\ ]{0,12}") {
+            prop_assert_eq!(ScopeSet::is_text(&text), ScopeSet::parse(&text).is_ok());
+            prop_assert_eq!(ScopeSet::is_set(text.split(' ')), ScopeSet::parse(&text).is_ok());
+        }
+
         #[test]
         fn what_is_shown_is_read_back(tokens in proptest::collection::vec("[!#-\\[\\]-~]{1,12}", 1..12)) {
             let set: ScopeSet = tokens.iter().map(|token| Scope::new(token.as_str()).unwrap()).collect();

@@ -90,6 +90,31 @@ pub enum ScopeClaim<'c> {
 }
 
 impl<'c> ScopeClaim<'c> {
+    /// Appends the scope tokens to a text, with a space before each.
+    pub(crate) fn append_to(self, text: &mut String) {
+        match self {
+            Self::Text("") => {}
+            Self::Text(scope) => {
+                text.push(' ');
+                text.push_str(scope);
+            }
+            Self::List(scopes) => scopes.iter().for_each(|scope| {
+                text.push(' ');
+                text.push_str(scope);
+            }),
+        }
+    }
+
+    /// How many bytes that takes at most.
+    pub(crate) fn text_bytes(self) -> usize {
+        match self {
+            Self::Text(scope) => scope.len().saturating_add(1),
+            Self::List(scopes) => {
+                scopes.iter().fold(0, |sum, scope| scope.len().saturating_add(1).saturating_add(sum))
+            }
+        }
+    }
+
     /// Each scope token, as written.
     pub fn iter(self) -> impl Iterator<Item = &'c str> + Clone {
         let (text, list) = match self {
@@ -143,11 +168,13 @@ impl<'c> PresentedClaims<'c> {
     }
 }
 
+#[inline(always)]
 fn required<'c>(claims: &'c FlatObject<'_>, name: &'static str) -> Result<&'c str, Malformed> {
     optional(claims, name)?.ok_or(Malformed::Missing(name))
 }
 
 /// Text that is there; empty text says nothing.
+#[inline(always)]
 fn optional<'c>(claims: &'c FlatObject<'_>, name: &'static str) -> Result<Option<&'c str>, Malformed> {
     match claims.string(name)?.filter(|text| !text.is_empty()) {
         Some(text) if text.len() > limits::URL_BYTES => Err(Malformed::Invalid(name)),
@@ -160,7 +187,7 @@ fn scope<'c>(claims: &'c FlatObject<'_>, names: ClaimNames) -> Result<Option<Sco
         ScopeShape::Text => match claims.string(names.scope)? {
             None => return Ok(None),
             Some("") => return Ok(Some(ScopeClaim::Text(""))),
-            Some(text) if ScopeSet::is_set(text.split(' ')) => ScopeClaim::Text(text),
+            Some(text) if ScopeSet::is_text(text) => ScopeClaim::Text(text),
             Some(_) => return Err(Malformed::Invalid(names.scope)),
         },
         ScopeShape::List => match claims.strings(names.scope)? {

@@ -4,7 +4,7 @@
 //! Which check stands where is the same on both paths: whose token, which kind, which restrictions, for whom, when.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use core::fmt;
 
@@ -15,8 +15,8 @@ use super::exchange::SubjectToken;
 use super::issuer::{Introspection, KeysNow, TokenProfile, TrustedIssuer};
 use super::scope::RequiredScopes;
 use crate::evidence::{AudienceAccepted, IssuerMatched};
-use crate::identifier::{ClientId, Issuer, Scope};
-use crate::jose::{JwtBuffer, KeySet, UnverifiedJwt};
+use crate::identifier::{ClientId, Issuer};
+use crate::jose::{JwsError, JwtBuffer, KeySet, UnverifiedJwt};
 use crate::limits;
 use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
 use crate::message::introspection::{ActiveToken, IntrospectionRequest, IntrospectionResponse};
@@ -90,14 +90,12 @@ impl fmt::Debug for Facts {
 }
 
 /// Subject and scopes in one text.
-fn one_text<'t>(subject: &str, scopes: impl Iterator<Item = &'t str> + Clone) -> String {
-    let length =
-        scopes.clone().fold(subject.len(), |sum, token| sum.saturating_add(token.len()).saturating_add(1));
-    let mut text = String::with_capacity(length);
+fn one_text(subject: &str, scope: Option<ScopeClaim<'_>>) -> String {
+    let bytes = scope.map_or(0, ScopeClaim::text_bytes);
+    let mut text = String::with_capacity(subject.len().saturating_add(bytes));
     text.push_str(subject);
-    for token in scopes {
-        text.push(' ');
-        text.push_str(token);
+    if let Some(scope) = scope {
+        scope.append_to(&mut text);
     }
     text
 }
@@ -178,16 +176,20 @@ impl From<DenialReason> for Unroutable<'_> {
 }
 
 impl ResourceServer {
-    /// Reads a signed token; any other is opaque, and so is every token where no issuer has keys.
+    /// Reads a signed token. What has not three segments is opaque, and so is every token where no issuer has keys.
     fn signed<'t>(
         &self,
         token: &'t str,
         buffer: &'t mut JwtBuffer,
     ) -> Result<Option<UnverifiedJwt<'t>>, DenialReason> {
-        if !self.0.any_keys || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
+        if !self.0.any_keys {
             return Ok(None);
         }
-        UnverifiedJwt::parse(token, buffer).map(Some).map_err(DenialReason::Token)
+        match UnverifiedJwt::parse(token, buffer) {
+            Ok(jwt) => Ok(Some(jwt)),
+            Err(JwsError::Segments) => Ok(None),
+            Err(error) => Err(DenialReason::Token(error)),
+        }
     }
 
     /// Chooses the issuer. A signed token names one of those configured; an opaque one belongs to the only issuer that
@@ -250,14 +252,13 @@ impl ResourceServer {
         }
         self.check_time(claims.exp, claims.nbf, claims.iat, now)?;
         let keys_until = until.map_or(i64::MAX, OffsetDateTime::unix_timestamp);
-        let scopes = claims.scope.into_iter().flat_map(ScopeClaim::iter);
         Ok(Facts {
             server: self.clone(),
             issuer,
             audience,
             client: ClientId::new(claims.client_id)
                 .map_err(|_| DenialReason::Claim(Some(profile.claims().client_id)))?,
-            text: one_text(claims.sub, scopes),
+            text: one_text(claims.sub, claims.scope),
             subject_bytes: claims.sub.len(),
             expires_at: instant(claims.exp),
             stale_at: claims.exp.min(keys_until),
@@ -294,6 +295,7 @@ impl ResourceServer {
         self.check_time(exp, active.nbf, active.iat, now)?;
         let client = active.client_id.as_deref().ok_or(missing("client_id"))?;
         let subject = active.sub.as_deref().ok_or(missing("sub"))?;
+        let scope = active.scope.as_ref().map(ToString::to_string);
         let asked_again =
             now.saturating_add(Duration::seconds(limits::INTROSPECTION_CACHE_SECONDS)).unix_timestamp();
         Ok(Facts {
@@ -301,7 +303,7 @@ impl ResourceServer {
             issuer,
             audience,
             client: ClientId::new(client).map_err(|_| missing("client_id"))?,
-            text: one_text(subject, active.scope.iter().flat_map(|scopes| scopes.iter().map(Scope::as_str))),
+            text: one_text(subject, scope.as_deref().map(ScopeClaim::Text)),
             subject_bytes: subject.len(),
             expires_at: instant(exp),
             stale_at: exp.min(asked_again),

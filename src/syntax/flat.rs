@@ -27,7 +27,18 @@ const ELEMENTS: usize = 4;
 /// An object whose members can be read by name and type. `Debug` shows names only: values may be personal.
 pub struct FlatObject<'a> {
     members: Few<(Text<'a>, Value<'a>), MEMBERS>,
+    /// Of the first members' names, in their order: names that differ are told apart without looking at them.
+    marks: [u32; MEMBERS],
     elements: Few<Text<'a>, ELEMENTS>,
+}
+
+/// The length of a name with its first, middle and last byte.
+#[inline]
+fn mark(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let byte = |found: Option<&u8>| u32::from(found.copied().unwrap_or_default());
+    let length = u32::from(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+    length | byte(bytes.first()) << 8 | byte(bytes.get(bytes.len() / 2)) << 16 | byte(bytes.last()) << 24
 }
 
 /// What is kept of a member.
@@ -62,24 +73,74 @@ impl<'a> FlatObject<'a> {
     /// # Errors
     /// [`JsonError::TooLarge`] or [`JsonError::Malformed`], never with the text itself.
     pub fn parse(bytes: &'a [u8], max_bytes: usize) -> Result<Self, JsonError> {
-        if bytes.len() > max_bytes {
-            return Err(JsonError::TooLarge);
-        }
-        let mut object = Self { members: Few::new(), elements: Few::new() };
-        let nodes = Cell::new(0);
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        Top { object: &mut object, place: Place { depth: 0, nodes: &nodes } }
-            .deserialize(&mut reader)
-            .map_err(|_| JsonError::Malformed)?;
-        reader.end().map_err(|_| JsonError::Malformed)?;
+        let mut object = Self::empty();
+        object.fill(bytes, max_bytes)?;
         Ok(object)
     }
 
+    /// An object without members, to be filled where it stands.
+    pub(crate) fn empty() -> Self {
+        Self { members: Few::new(), marks: [0; MEMBERS], elements: Few::new() }
+    }
+
+    /// As [`FlatObject::parse`], into an empty one.
+    pub(crate) fn fill(&mut self, bytes: &'a [u8], max_bytes: usize) -> Result<(), JsonError> {
+        if bytes.len() > max_bytes {
+            return Err(JsonError::TooLarge);
+        }
+        let nodes = Cell::new(0);
+        // Checked once for all of its strings.
+        let text = core::str::from_utf8(bytes).map_err(|_| JsonError::Malformed)?;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        Top { object: self, place: Place { depth: 0, nodes: &nodes } }
+            .deserialize(&mut reader)
+            .map_err(|_| JsonError::Malformed)?;
+        reader.end().map_err(|_| JsonError::Malformed)
+    }
+
+    /// The members' names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(name, _)| name.as_ref())
+    }
+
+    /// Whether two names could be the same; always so where there are more than have marks.
+    fn has_equal_marks(&self) -> bool {
+        let mut marks = self.marks.get(..self.members.used).unwrap_or_default();
+        while let Some((mark, rest)) = marks.split_first() {
+            if rest.contains(mark) {
+                return true;
+            }
+            marks = rest;
+        }
+        !self.members.spill.is_empty()
+    }
+
+    /// Inlined, so that names known when this is compiled are compared without a call.
+    #[inline(always)]
     fn get(&self, name: &str) -> Option<&Value<'a>> {
-        self.members.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        let mark = mark(name);
+        let mut from = 0;
+        while let Some(at) = self.marked(mark, from) {
+            match self.members.head.get(at) {
+                Some(Some((known, value))) if known == name => return Some(value),
+                _ => from = at.saturating_add(1),
+            }
+        }
+        if self.members.spill.is_empty() { None } else { self.spilled(name) }
+    }
+
+    fn marked(&self, mark: u32, from: usize) -> Option<usize> {
+        let rest = self.marks.get(from..self.members.used)?;
+        rest.iter().position(|known| *known == mark).map(|at| at.saturating_add(from))
+    }
+
+    #[cold]
+    fn spilled(&self, name: &str) -> Option<&Value<'a>> {
+        self.members.spill.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
     /// Whether there is a member of that name, of any type.
+    #[inline(always)]
     pub fn has(&self, name: &str) -> bool {
         self.get(name).is_some()
     }
@@ -88,6 +149,7 @@ impl<'a> FlatObject<'a> {
     ///
     /// # Errors
     /// [`JsonError::WrongType`] when it is anything but a string.
+    #[inline(always)]
     pub fn string(&self, name: &'static str) -> Result<Option<&str>, JsonError> {
         match self.get(name) {
             None => Ok(None),
@@ -100,6 +162,7 @@ impl<'a> FlatObject<'a> {
     ///
     /// # Errors
     /// [`JsonError::Missing`] or [`JsonError::WrongType`].
+    #[inline(always)]
     pub fn required_string(&self, name: &'static str) -> Result<&str, JsonError> {
         self.string(name)?.ok_or(JsonError::Missing(name))
     }
@@ -122,6 +185,7 @@ impl<'a> FlatObject<'a> {
     ///
     /// # Errors
     /// [`JsonError::WrongType`] for strings, fractions and exponents.
+    #[inline(always)]
     pub fn integer(&self, name: &'static str) -> Result<Option<i64>, JsonError> {
         match self.get(name) {
             None => Ok(None),
@@ -134,6 +198,7 @@ impl<'a> FlatObject<'a> {
     ///
     /// # Errors
     /// [`JsonError::WrongType`] when it is no array or has an element that is no string.
+    #[inline(always)]
     pub fn strings(&self, name: &'static str) -> Result<Option<Strings<'_>>, JsonError> {
         match self.get(name) {
             None => Ok(None),
@@ -149,6 +214,7 @@ impl<'a> FlatObject<'a> {
     ///
     /// # Errors
     /// [`JsonError::WrongType`] for anything else.
+    #[inline(always)]
     pub fn one_or_more(&self, name: &'static str) -> Result<Option<Strings<'_>>, JsonError> {
         match self.get(name) {
             Some(Value::Text(text)) => {
@@ -191,7 +257,7 @@ impl<T, const N: usize> Few<T, N> {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = &T> {
+    fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.head.iter().take(self.used).flatten().chain(&self.spill)
     }
 
@@ -209,10 +275,9 @@ impl<T, const N: usize> Few<T, N> {
 }
 
 /// Whether a name stands twice. Few names are compared with one another, many are sorted first (I-G1).
-fn repeated<'n>(names: impl Names<'n>) -> bool {
-    let count = names.count();
+fn repeated<'n>(names: impl Iterator<Item = &'n str> + Clone, count: usize) -> bool {
     if count <= MEMBERS {
-        let mut rest = names.names();
+        let mut rest = names;
         while let Some(name) = rest.next() {
             if rest.clone().any(|other| other == name) {
                 return true;
@@ -220,36 +285,9 @@ fn repeated<'n>(names: impl Names<'n>) -> bool {
         }
         return false;
     }
-    let mut sorted: Vec<&str> = names.names().collect();
+    let mut sorted: Vec<&str> = names.collect();
     sorted.sort_unstable();
     sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
-}
-
-/// Names that can be walked again and again.
-trait Names<'n>: Copy {
-    fn count(self) -> usize;
-    fn names(self) -> impl Iterator<Item = &'n str> + Clone;
-}
-
-impl<'n> Names<'n> for &'n [Text<'n>] {
-    fn count(self) -> usize {
-        self.len()
-    }
-
-    fn names(self) -> impl Iterator<Item = &'n str> + Clone {
-        self.iter().map(Cow::as_ref)
-    }
-}
-
-impl<'n, 'a> Names<'n> for &'n Few<(Text<'a>, Value<'a>), MEMBERS> {
-    fn count(self) -> usize {
-        self.len()
-    }
-
-    fn names(self) -> impl Iterator<Item = &'n str> + Clone {
-        let head = self.head.iter().take(self.used).flatten();
-        head.chain(&self.spill).map(|(name, _)| name.as_ref())
-    }
 }
 
 /// Where in the document a value stands.
@@ -329,10 +367,18 @@ impl<'de> Visitor<'de> for Top<'_, 'de, '_> {
         while let Some(name) = access.next_key_seed(Name)? {
             let seed = Kept { elements: &mut object.elements, place: place.below() };
             let value = access.next_value_seed(seed)?;
+            if let Some(free) = object.marks.get_mut(object.members.len()) {
+                *free = mark(&name);
+            }
             object.members.push((name, value));
         }
         // I-G2
-        if repeated(&object.members) { Err(A::Error::custom("repeated member")) } else { Ok(()) }
+        let names = object.members.iter().map(|(name, _)| name.as_ref());
+        if object.has_equal_marks() && repeated(names, object.members.len()) {
+            Err(A::Error::custom("repeated member"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -463,7 +509,11 @@ impl<'de> Visitor<'de> for Passed<'_> {
             access.next_value_seed(Passed(self.0.below()))?;
         }
         // I-G2: at any depth.
-        if repeated(names.as_slice()) { Err(A::Error::custom("repeated member")) } else { Ok(None) }
+        if repeated(names.iter().map(Cow::as_ref), names.len()) {
+            Err(A::Error::custom("repeated member"))
+        } else {
+            Ok(None)
+        }
     }
 }
 
