@@ -19,6 +19,12 @@ use crate::syntax::base64url;
 use crate::syntax::json::JsonObject;
 use crate::time::OffsetDateTime;
 
+mod addressing;
+mod cache;
+mod exchange;
+mod keys;
+mod profiles;
+
 const RESOURCE: &str = "https://mcp.example/mcp";
 const ISSUER: &str = "https://as.example";
 const OTHER_ISSUER: &str = "https://other.example";
