@@ -220,11 +220,11 @@ impl OperationScopes for RouteScopes {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use http::request::Parts;
+    use http::{Method, Request};
     use mcp_authz::identifier::ScopeSet;
 
-    use super::{McpScopes, OperationScopes as _};
+    use super::{McpScopes, OperationScopes as _, RouteScopes};
 
     fn scopes() -> McpScopes {
         let set = |text| ScopeSet::parse(text).unwrap();
@@ -283,5 +283,54 @@ mod tests {
         assert_eq!(needed(&[("mcp-name", "read_note")], WRITE), None);
         assert_eq!(needed(&[("mcp-method", "tools/call"), ("mcp-method", "tools/call")], WRITE), None);
         assert_eq!(needed(&[("mcp-method", "tools/call")], r#"{"id":1,"result":{}}"#), None);
+    }
+
+    // D46
+    #[test]
+    fn a_name_in_the_head_is_the_name_in_the_body_whatever_the_method() {
+        let read = r#"{"method":"resources/read","params":{"uri":"file:///a"}}"#;
+        let prompt = r#"{"method":"prompts/get","params":{"name":"p"}}"#;
+        assert!(needed(&[("mcp-name", "file:///a")], read).is_some());
+        assert!(needed(&[("mcp-name", "p")], prompt).is_some());
+        for (name, body) in [("file:///b", read), ("write_note", prompt), ("", read), ("write_note", LIST)] {
+            assert_eq!(needed(&[("mcp-name", name)], body), None, "{name} {body}");
+        }
+        for body in [r#"{"method":"resources/read"}"#, r#"{"method":"prompts/get","params":{"name":1}}"#] {
+            assert_eq!(needed(&[], body), None, "{body}");
+        }
+        // A prompt of a tool's name is no tool.
+        let prompt = r#"{"method":"prompts/get","params":{"name":"write_note"}}"#;
+        assert_eq!(needed(&[], prompt).unwrap(), "notes:read");
+    }
+
+    // I-A11
+    #[test]
+    fn a_route_speaks_for_its_path_and_below_and_an_ambiguous_path_needs_everything() {
+        let set = |text| ScopeSet::parse(text).unwrap();
+        let routes = RouteScopes::new(set("base"))
+            .unwrap()
+            .route(Method::DELETE, "/files", set("files:delete"))
+            .unwrap()
+            .route(None, "/files/private/", set("private"))
+            .unwrap();
+        let needed = |method: &str, target: &str| {
+            let parts = Request::builder().method(method).uri(target).body(()).unwrap().into_parts().0;
+            routes.of_head(&parts).scopes().to_string()
+        };
+        assert_eq!(needed("GET", "/files"), "base");
+        assert_eq!(needed("DELETE", "/files?x=/files/private"), "base files:delete");
+        assert_eq!(needed("DELETE", "/filesystem"), "base");
+        assert_eq!(needed("GET", "/files/private"), "base private");
+        assert_eq!(needed("GET", "/files/private/a"), "base private");
+        assert_eq!(needed("DELETE", "/files/private/a"), "base files:delete private");
+        for path in [
+            "/x/%2e%2e/files/private",
+            "/files//private",
+            "/x/../files",
+            "/files/./private",
+            "/files%2fprivate",
+        ] {
+            assert_eq!(needed("GET", path), "base files:delete private", "{path}");
+        }
     }
 }
