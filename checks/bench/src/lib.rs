@@ -203,7 +203,7 @@ impl World {
 }
 
 /// The compact form of a token with this content.
-fn sign(key: &SigningKey, input: &str) -> String {
+pub fn sign(key: &SigningKey, input: &str) -> String {
     let (stored, random) = (key.to_pkcs8().unwrap(), aws_lc_rs::rand::SystemRandom::new());
     let (stored, bytes) = (stored.expose(), input.as_bytes());
     let signature = match key.id().algorithm() {
