@@ -12,6 +12,7 @@ mod client_flow;
 mod documents;
 mod identifiers;
 mod jws;
+mod resource_server;
 mod server_flow;
 pub mod store;
 mod syntax;
@@ -21,6 +22,7 @@ pub use client_flow::client_flow;
 pub use documents::{callback, documents};
 pub use identifiers::{pkce, redirect, resource};
 pub use jws::jws;
+pub use resource_server::resource_server;
 pub use server_flow::server_flow;
 pub use syntax::{base64url, basic, form, json};
 
@@ -41,5 +43,6 @@ pub const ORACLES: &[(&str, Oracle)] = &[
     ("pkce", pkce),
     ("redirect", redirect),
     ("resource", resource),
+    ("resource_server", resource_server),
     ("server_flow", server_flow),
 ];
