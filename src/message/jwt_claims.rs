@@ -133,6 +133,7 @@ impl<'c> PresentedClaims<'c> {
     /// [`Malformed`] when a required claim is missing or empty, or one has another JSON type or grammar than it must
     /// have.
     pub fn read(claims: &'c FlatObject<'_>, names: ClaimNames) -> Result<Self, Malformed> {
+        // RFC8693-4.1-1: the members at the top alone; an `act` claim and what lies in it are not looked at.
         let text = |name| required(claims, name);
         let aud = claims.one_or_more("aud")?.ok_or(Malformed::Missing("aud"))?;
         if aud.iter().next().is_none() || aud.iter().any(str::is_empty) {

@@ -102,7 +102,7 @@ impl PresentedToken {
 }
 
 fn bearer_token(head: &RequestHead, elsewhere: bool) -> Result<BearerToken, DenialReason> {
-    // MCP-SBP-031: nothing but this field is ever a credential; a session or state handle is none.
+    // MCP-SBP-031, MCP-L1125-002: nothing but this field is ever a credential; a session or state handle is none.
     let mut fields = head.authorization();
     let field = match (fields.next(), fields.next()) {
         // MCP-AUTH-092: two credentials, and no rule for which of them counts.

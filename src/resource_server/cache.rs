@@ -146,7 +146,7 @@ impl Bounded<Kept> {
 
     /// The entry, if it holds at this time; one that does not is dropped.
     fn get(&mut self, digest: &SecretDigest, now: i64) -> Option<&Kept> {
-        // I-T9: at `exp` it is over; a clock that went back knows nothing either.
+        // I-T9, RFC7662-4-2: at `exp` it is over; a clock that went back knows nothing either.
         if self.by_digest.get(digest).is_some_and(|kept| now < kept.from || now >= kept.until) {
             self.by_digest.remove(digest);
         }

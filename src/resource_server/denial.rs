@@ -230,7 +230,7 @@ impl Denial {
                 Some("the access token lacks a scope this operation needs"),
             ),
         };
-        // MCP-AUTH-014, MCP-AUTH-101, MCP-AUTH-105: all scopes of the operation at once, those the token has among
+        // MCP-AUTH-014, MCP-AUTH-101, MCP-AUTH-105, MCP-L1125-001: all scopes of the operation at once, those the token has among
         // them (MCP-AUTH-104: nothing is remembered of a client), and none of other operations (MCP-SBP-050), listed
         // in the document or not (MCP-AUTH-015). A bad request and a local refusal are not mended by scopes.
         let scope = match answer(reason) {
@@ -243,7 +243,7 @@ impl Denial {
             scope,
             error: code.map(|code| String::from(code.as_str())),
             error_description: description.map(String::from),
-            // MCP-DISC-005, MCP-AUTH-102, OAUTH21-5.3.1-2, RFC9728-5.1-1; each denial points at the document as it is
+            // MCP-L0618-001, MCP-DISC-005, MCP-AUTH-102, OAUTH21-5.3.1-2, RFC9728-5.1-1; each denial points at the document as it is
             // now (RFC9728-5.2-2).
             resource_metadata: Some(server.0.metadata_url.clone()),
             ..BearerChallenge::default()

@@ -75,7 +75,7 @@ impl SubjectToken {
     /// Asks for a token for `target` with these scopes; without scopes for what the authorization server gives by itself.
     pub fn exchange(&self, target: ResourceId, scopes: &ScopeSet) -> Step<Fetch, AwaitingExchange> {
         let scope = scopes.to_string();
-        // RFC8693-2.1-1, RFC8693-2.1-2: one target, so that what comes back is good for nothing else.
+        // RFC8693-2.1-1, RFC8693-2.1-2: the service acts as itself, so there is no actor token; one target, so that what comes back is good for nothing else.
         let mut pairs: Vec<(&str, &str)> = Vec::from([
             ("grant_type", GRANT_TYPE),
             ("resource", target.as_str()),
@@ -165,7 +165,7 @@ impl AwaitingExchange {
                 TokenReply::Tokens(tokens) => tokens,
                 TokenReply::Error(error) => return Err(ExchangeFailure::Refused(error.code)),
             };
-        // RFC8693-2.2.1-1: what was issued is said, and is what was asked for.
+        // RFC 8693 section 2.2.1: what was issued is said, and is what was asked for.
         let object = JsonObject::parse(reply.body(), limits::REPLY_BYTES).map_err(malformed)?;
         let issued = object.required_string("issued_token_type").map_err(malformed)?;
         if issued != ACCESS_TOKEN || tokens.token_type != TokenType::Bearer {

@@ -9,8 +9,9 @@
 //!                    Denial                  Denial            Denial                    Denial
 //! ```
 //!
-//! Every request passes every step: [`Authorized`] has no other origin, and it holds no token text, so that there is
-//! nothing a handler could pass on (MCP-AUTH-079). What the answers, the metadata document and the audience say comes
+//! Every request passes every step: [`Authorized`] has no other origin, and it gives no token text away, so that there is
+//! nothing a handler could pass on (MCP-AUTH-079). A token that was verified before may come back from a [`TokenCache`] in
+//! place of the second step; the others are passed all the same. What the answers, the metadata document and the audience say comes
 //! from the configuration alone, never from a header of the request (I-A9).
 //!
 //! An MCP server that runs without authorization does not put this role before its handlers; there is no switch in

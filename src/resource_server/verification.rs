@@ -295,6 +295,7 @@ impl ResourceServer {
         self.check_time(exp, active.nbf, active.iat, now)?;
         let client = active.client_id.as_deref().ok_or(missing("client_id"))?;
         let subject = active.sub.as_deref().ok_or(missing("sub"))?;
+        // RFC7662-4-2: an answer is not used past the token's end, and for a minute at most.
         let scope = active.scope.as_ref().map(ToString::to_string);
         let asked_again =
             now.saturating_add(Duration::seconds(limits::INTROSPECTION_CACHE_SECONDS)).unix_timestamp();

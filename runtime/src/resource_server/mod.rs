@@ -1,13 +1,14 @@
 //! The resource server as a tower layer: what passes it is authorized, and nothing behind it ever sees a token.
 //!
 //! ```text
-//! request ─▶ admit ─▶ verify (─▶ introspect) ─▶ read the body, if scopes depend on it ─▶ authorize ─▶ inner service
-//!              │         │                              │                                   │
-//!              └─────────┴────────── Denial ────────────┴───────────────────────────────────┘
+//! request ─▶ host, origin ─▶ admit ─▶ recall, or verify (─▶ keys, introspect) ─▶ body, if scopes need it ─▶ authorize ─▶ inner service
+//!                  │           │                     │                                │                       │
+//!                  └───────────┴───────────────────── Denial ─────────────────────────┴───────────────────────┘
 //! ```
 //!
-//! The layer also answers for the RFC 9728 document, which needs no token. The inner service finds
-//! [`Authorized`] in the request's extensions; the `Authorization` field is gone (MCP-AUTH-079).
+//! The layer also answers for the RFC 9728 document and for pre-flight requests, which need no token. The inner service
+//! finds [`Authorized`] in the request's extensions ([`Caller`] takes it from there); the `Authorization` field is gone
+//! (MCP-AUTH-079).
 //!
 //! ```no_run
 //! use axum::{Extension, Router, routing::post};

@@ -131,7 +131,7 @@ fn what_comes_back_is_for_the_target_alone() {
     assert!(!format!("{exchanged:?}").contains("new-token"));
 }
 
-// RFC8693-2.2.1-1
+// RFC 8693 section 2.2.1
 #[test]
 fn only_the_access_token_that_was_asked_for_is_taken() {
     for (name, value) in [
@@ -180,4 +180,20 @@ fn refusals_and_failures_are_told_apart() {
     assert_eq!(begin("a").1.receive(Ok(page), now()).unwrap_err(), ExchangeFailure::Malformed);
     let failed = begin("a").1.receive(Err(FetchFailure::TimedOut), now()).unwrap_err();
     assert_eq!(failed, ExchangeFailure::Fetch(FetchFailure::TimedOut));
+}
+
+// RFC8693-4.1-1
+#[test]
+fn an_actor_inside_a_token_decides_nothing() {
+    let act = r#"{"sub":"admin","client_id":"other","scope":"files:delete","act":{"sub":"root"}}"#;
+    let plain =
+        verify(&server(), &token(&good_claims())).unwrap().authorize(&required("files:read")).unwrap();
+    let acted =
+        verify(&server(), &token(&with("act", act))).unwrap().authorize(&required("files:read")).unwrap();
+    assert_eq!(
+        (acted.subject(), acted.client(), acted.scopes()),
+        (plain.subject(), plain.client(), plain.scopes())
+    );
+    let delete = verify(&server(), &token(&with("act", act))).unwrap().authorize(&required("files:delete"));
+    assert_eq!(delete.unwrap_err().reason(), DenialReason::InsufficientScope);
 }
