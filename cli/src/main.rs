@@ -15,6 +15,7 @@
 )]
 
 mod demo;
+mod guard;
 
 use std::process::ExitCode;
 
@@ -32,10 +33,13 @@ struct Arguments {
 enum Command {
     /// Run one person's authorization over real sockets, from a 401 to a tool call, and four attacks that fail.
     Demo(demo::Options),
+    /// Stand before an MCP server, in whichever language, and let only authorized requests through.
+    Guard(Box<guard::Options>),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Guard(options) => guard::run(&options),
     }
 }

@@ -566,6 +566,30 @@ mod tests {
         assert_eq!(parse(&twice).unwrap_err(), JsonError::Malformed);
     }
 
+    // I-G1
+    #[test]
+    fn size_depth_and_count_are_bounded_as_for_whole_documents() {
+        let both = |text: &str| {
+            let (flat, whole) =
+                (parse(text).map(|_| ()), JsonObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES));
+            assert_eq!(flat, whole.map(|_| ()));
+            flat
+        };
+        let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(both(&deep(limits::JSON_DEPTH)).is_ok());
+        assert_eq!(both(&deep(limits::JSON_DEPTH + 1)), Err(JsonError::Malformed));
+        let objects = |n: usize| format!("{}1{}", "{\"a\":".repeat(n), "}".repeat(n));
+        assert!(both(&objects(limits::JSON_DEPTH)).is_ok());
+        assert_eq!(both(&objects(limits::JSON_DEPTH + 1)), Err(JsonError::Malformed));
+        let wide = |n: usize| format!("{{\"a\":[{}1]}}", "1,".repeat(n));
+        assert!(both(&wide(limits::JSON_NODES - 3)).is_ok());
+        assert_eq!(both(&wide(limits::JSON_NODES - 2)), Err(JsonError::Malformed));
+        let members: Vec<_> = (0..=limits::JSON_NODES).map(|n| format!("\"{n}\":1")).collect();
+        assert_eq!(both(&format!("{{{}}}", members.join(","))), Err(JsonError::Malformed));
+        assert_eq!(FlatObject::parse(b"{}   ", 4).unwrap_err(), JsonError::TooLarge);
+        assert!(FlatObject::parse(b"{}   ", 5).is_ok());
+    }
+
     #[test]
     fn values_stay_out_of_debug() {
         let shown = format!("{:?}", parse(r#"{"sub":"canary","o":{"p":["canary"]}}"#).unwrap());

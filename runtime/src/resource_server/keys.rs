@@ -7,7 +7,8 @@ use mcp_authz::identifier::{Endpoint, Issuer};
 use mcp_authz::jose::{KeyImporter, KeySet};
 use mcp_authz::message::exchange::{AddressPolicy, Fetch};
 use mcp_authz::resource_server::{
-    AwaitingKeySet, Denial, FetchedKeys, KeyCache, KeySetFailure, MissingKey, fetch_key_set,
+    AwaitingKeySet, Denial, FetchedKeys, KeyCache, KeyPlace, KeyPlaceFailure, KeySetFailure, MissingKey,
+    fetch_key_set, find_key_set,
 };
 use mcp_authz::step::Step;
 use mcp_authz::time::OffsetDateTime;
@@ -31,6 +32,26 @@ impl KeySource {
     /// The keys of `issuer` at this URL, which comes from the host's configuration or the issuer's metadata.
     pub fn new(issuer: Issuer, jwks_uri: Endpoint, importer: Arc<dyn KeyImporter>) -> Self {
         Self { issuer, jwks_uri, importer }
+    }
+
+    /// The keys of `issuer` where its metadata says they are. The issuer is asked now, once.
+    ///
+    /// # Errors
+    /// [`KeyPlaceFailure`]; none of what was read is used.
+    pub async fn discover(
+        issuer: Issuer,
+        fetcher: &Fetcher,
+        importer: Arc<dyn KeyImporter>,
+    ) -> Result<Self, KeyPlaceFailure> {
+        let addresses = if issuer.is_loopback() { AddressPolicy::Loopback } else { AddressPolicy::Public };
+        let mut step = find_key_set(issuer.clone(), addresses)?;
+        loop {
+            let (fetch, waiting) = step.into_parts();
+            match waiting.receive(fetcher.fetch(&fetch).await)? {
+                KeyPlace::Next(next) => step = next,
+                KeyPlace::Found(jwks_uri) => return Ok(Self::new(issuer, jwks_uri, importer)),
+            }
+        }
     }
 
     /// Whose keys.

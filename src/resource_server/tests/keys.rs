@@ -183,3 +183,68 @@ proptest! {
         prop_assert!(unknowns <= 1 + second / limits::UNKNOWN_KEY_SECONDS);
     }
 }
+
+mod places {
+    use super::*;
+
+    fn search() -> crate::step::Step<Fetch, AwaitingKeyPlace> {
+        find_key_set(issuer("https://as.example/tenant"), AddressPolicy::Public).unwrap()
+    }
+
+    fn document(issuer: &str) -> Reply {
+        let body = format!(
+            r#"{{"issuer":"{issuer}","response_types_supported":["code"],"jwks_uri":"https://keys.example/jwks"}}"#
+        );
+        Reply::new(200, body).with_header("content-type", b"application/json")
+    }
+
+    // D5
+    #[test]
+    fn each_location_is_asked_until_one_has_a_document() {
+        let mut step = search();
+        let mut asked = Vec::new();
+        let failure = loop {
+            let (fetch, waiting) = step.into_parts();
+            assert_eq!(fetch.purpose(), FetchPurpose::AuthorizationServerMetadata);
+            asked.push(String::from(fetch.url()));
+            match waiting.receive(Ok(Reply::new(404, ""))) {
+                Ok(KeyPlace::Next(next)) => step = next,
+                Ok(KeyPlace::Found(place)) => panic!("{place}"),
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!(failure, KeyPlaceFailure::NotThere);
+        assert_eq!(asked, issuer("https://as.example/tenant").metadata_urls());
+        let (_, waiting) = search().into_parts();
+        let KeyPlace::Next(step) = waiting.receive(Ok(Reply::new(302, ""))).unwrap() else {
+            panic!("not followed")
+        };
+        let found = step.into_parts().1.receive(Ok(document("https://as.example/tenant"))).unwrap();
+        assert!(matches!(found, KeyPlace::Found(place) if place.as_str() == "https://keys.example/jwks"));
+    }
+
+    // I-L1, RFC8414-3.3-1
+    #[test]
+    fn a_document_of_another_issuer_names_no_keys() {
+        for other in [
+            "https://as.example",
+            "https://as.example/tenant/",
+            "https://evil.example/tenant",
+            "https://AS.example/tenant",
+        ] {
+            let refused = search().into_parts().1.receive(Ok(document(other))).unwrap_err();
+            assert_eq!(refused, KeyPlaceFailure::OtherIssuer, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_fails_or_says_something_else_ends_the_search() {
+        let receive = |reply| search().into_parts().1.receive(reply).unwrap_err();
+        assert_eq!(receive(Err(FetchFailure::TimedOut)), KeyPlaceFailure::Fetch(FetchFailure::TimedOut));
+        assert_eq!(receive(Ok(Reply::new(503, ""))), KeyPlaceFailure::Status(503));
+        let json = |body: &str| Ok(Reply::new(200, body).with_header("content-type", b"application/json"));
+        assert_eq!(receive(json("{}")), KeyPlaceFailure::Malformed);
+        let silent = r#"{"issuer":"https://as.example/tenant","response_types_supported":["code"]}"#;
+        assert_eq!(receive(json(silent)), KeyPlaceFailure::NoKeys);
+    }
+}
