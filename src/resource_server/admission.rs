@@ -11,7 +11,6 @@
 //! Whether the request is addressed to this server at all is decided first ([`ResourceServer::addressed`]).
 
 use alloc::boxed::Box;
-use alloc::string::String;
 
 use super::ResourceServer;
 use super::denial::{Denial, DenialReason};
@@ -103,7 +102,7 @@ impl PresentedToken {
 
 fn bearer_token(head: &RequestHead, elsewhere: bool) -> Result<BearerToken, DenialReason> {
     // MCP-SBP-031, MCP-L1125-002: nothing but this field is ever a credential; a session or state handle is none.
-    let mut fields = head.authorization();
+    let mut fields = head.shared_authorization();
     let field = match (fields.next(), fields.next()) {
         // MCP-AUTH-092: two credentials, and no rule for which of them counts.
         (Some(_), Some(_)) => return Err(DenialReason::SeveralCredentials),
@@ -127,9 +126,8 @@ fn bearer_token(head: &RequestHead, elsewhere: bool) -> Result<BearerToken, Deni
     }
     // I-A10: one token68 behind one or more spaces, nothing after it, and no other white space anywhere.
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-    let token = rest.get(spaces..).unwrap_or_default();
-    let token = core::str::from_utf8(token).map_err(|_| DenialReason::MalformedCredentials)?;
-    BearerToken::new(String::from(token)).map_err(|_| DenialReason::MalformedCredentials)
+    let start = scheme_end.saturating_add(spaces);
+    BearerToken::in_field(field, start).map_err(|_| DenialReason::MalformedCredentials)
 }
 
 /// RFC 9110 section 5.6.2.
