@@ -118,9 +118,6 @@ pub const UNKNOWN_KEY_SECONDS: i64 = 60;
 /// How long a key name that a fresh set did not have is known not to be there, in seconds.
 pub const ABSENT_KEY_SECONDS: i64 = 300;
 
-/// Most key names of one issuer known not to be there.
-pub const ABSENT_KEYS: usize = 64;
-
 /// How long the answer about an opaque token is used, in seconds, if it does not expire sooner: the longest a
 /// revocation may go unnoticed.
 pub const INTROSPECTION_CACHE_SECONDS: i64 = 60;

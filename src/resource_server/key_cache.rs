@@ -9,7 +9,7 @@
 //! refresh. One fetch is under way at a time. A set is taken whole or not at all: what cannot be used never replaces
 //! what there is, which stays in force for a bounded time.
 
-use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use super::denial::{Denial, DenialReason};
 use super::key_set::{AwaitingKeySet, KeySetFailure, fetch_key_set};
@@ -36,8 +36,9 @@ pub struct KeyCache {
     under_way: Option<OffsetDateTime>,
     /// The key name that the fetch under way is for.
     asked: Option<SecretDigest>,
-    /// Key names that a fresh set did not have, and until when that is believed.
-    absent: VecDeque<(SecretDigest, OffsetDateTime)>,
+    /// Key names that a fresh set did not have, and until when that is believed. The budget bounds them (I-G1): one is
+    /// learnt at a time, and forgotten before a handful are.
+    absent: Vec<(SecretDigest, OffsetDateTime)>,
 }
 
 /// What to do about a token whose key is not there.
@@ -84,7 +85,7 @@ impl KeyCache {
             unknown_from: None,
             under_way: None,
             asked: None,
-            absent: VecDeque::new(),
+            absent: Vec::new(),
         }
     }
 
@@ -166,10 +167,7 @@ impl KeyCache {
                 self.due = Some(later(now, limits::KEYS_FRESH_SECONDS));
                 if let Some(asked) = asked {
                     // If the set has it, nobody will ask again.
-                    if self.absent.len() >= limits::ABSENT_KEYS {
-                        self.absent.pop_front();
-                    }
-                    self.absent.push_back((asked, later(now, limits::ABSENT_KEY_SECONDS)));
+                    self.absent.push((asked, later(now, limits::ABSENT_KEY_SECONDS)));
                 }
                 let held = limits::KEYS_FRESH_SECONDS.saturating_add(limits::KEYS_STALE_SECONDS);
                 Ok(FetchedKeys { issuer, keys, until: later(now, held) })
