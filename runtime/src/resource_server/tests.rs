@@ -9,9 +9,10 @@ use axum::body::Body;
 use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use mcp_authz::identifier::{Endpoint, Issuer, Origin, ResourceId, ScopeSet};
+use mcp_authz::identifier::{ClientId, Endpoint, Issuer, Origin, ResourceId, ScopeSet};
 use mcp_authz::jose::{Algorithm, KeyImporter as _, KeySet, signing_input};
-use mcp_authz::resource_server::{Authorized, ResourceServer, TrustedIssuer};
+use mcp_authz::resource_server::{Authorized, Introspection, ResourceServer, TrustedIssuer};
+use mcp_authz::secret::ClientSecret;
 use mcp_authz::syntax::base64url;
 use mcp_authz::time::OffsetDateTime;
 use tower::{Layer as _, ServiceExt as _};
@@ -513,4 +514,58 @@ async fn a_withdrawn_key_is_gone_after_the_refresh() {
     *served.lock().unwrap() = document(&[&new]);
     assert_eq!(through(&layer, call(Some(&after), LIST)).await.0, StatusCode::OK);
     assert_eq!(through(&layer, call(Some(&before), LIST)).await.0, StatusCode::UNAUTHORIZED);
+}
+
+// D32, I-A14
+#[tokio::test]
+async fn an_issuer_is_asked_once_about_an_opaque_token_and_shortly_about_one_that_is_not_active() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}/introspect", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let questions = Arc::clone(&asked);
+    let exp = SystemClock.now().unix_timestamp() + 300;
+    let handler = axum::routing::post(move |headers: http::HeaderMap, body: String| {
+        assert!(headers["authorization"].to_str().unwrap().starts_with("Basic "));
+        let active = body.contains("token=good");
+        questions.lock().unwrap().push(body);
+        let answer = if active {
+            format!(
+                r#"{{"active":true,"aud":"{RESOURCE}","sub":"alice","client_id":"c1","scope":"notes:read","exp":{exp}}}"#
+            )
+        } else {
+            r#"{"active":false}"#.to_owned()
+        };
+        std::future::ready(([("content-type", "application/json")], answer))
+    });
+    let server = tokio::spawn(async move {
+        axum::serve(listener, axum::Router::new().route("/introspect", handler)).await.unwrap();
+    });
+    let asking = Introspection::new(
+        Endpoint::new(endpoint).unwrap(),
+        ClientId::new("rs").unwrap(),
+        ClientSecret::new("secret").unwrap(),
+    );
+    let trusted = TrustedIssuer::with_introspection(Issuer::new(ISSUER).unwrap(), asking);
+    let resource = ResourceServer::new(ResourceId::new(RESOURCE).unwrap(), [trusted]).unwrap();
+    let clock = Arc::new(Moved::default());
+    let moved: Arc<Moved> = Arc::clone(&clock);
+    let layer =
+        ResourceServerLayer::builder(resource, Fetcher::new().unwrap(), scopes()).clock(moved).build();
+    for _ in 0..3 {
+        assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::OK);
+        assert_eq!(through(&layer, call(Some("stale"), LIST)).await.0, StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    clock.0.store(20, Ordering::SeqCst);
+    assert_eq!(through(&layer, call(Some("stale"), LIST)).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::OK);
+    assert_eq!(asked.lock().unwrap().len(), 3);
+    clock.0.store(70, Ordering::SeqCst);
+    assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::OK);
+    assert_eq!((asked.lock().unwrap().len(), layer.counts().introspections), (4, 4));
+    // An issuer out of reach is no verdict on the token.
+    server.abort();
+    let _ = server.await;
+    clock.0.store(140, Ordering::SeqCst);
+    assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::SERVICE_UNAVAILABLE);
 }
