@@ -210,7 +210,7 @@ impl OperationScopes for RouteScopes {
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         // A path that a router could read in another way needs what any route needs.
-        let plain = !path.contains(['%', '\\']) && !path.contains("//") && !path.contains("/.");
+        let plain = !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.");
         let routes = self.routes.iter().filter(|route| !plain || speaks(route));
         let scopes = routes.fold(self.base.clone(), |scopes, (_, _, more)| scopes.union(more));
         // Checked when they were set: the same constructor cannot fail here.
@@ -329,6 +329,7 @@ mod tests {
             "/x/../files",
             "/files/./private",
             "/files%2fprivate",
+            "/files;x/private",
         ] {
             assert_eq!(needed("GET", path), "base files:delete private", "{path}");
         }
