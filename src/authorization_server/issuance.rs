@@ -111,9 +111,6 @@ impl Issuance {
             scope: (!scope.is_empty()).then(|| scope.clone()),
             auth_time: None,
             acr: None,
-            bound_to_key: false,
-            authorization_details: false,
-            id_token_marks: false,
         };
         // RFC9068-2.1-1
         let (sign, awaited) = Sign::new(server.signing_key().clone(), "at+jwt", &claims.render());

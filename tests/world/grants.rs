@@ -218,10 +218,9 @@ pub(crate) fn tokens(answer: &Answer) -> TokenResponse {
 /// Header and claims of an access token.
 pub(crate) fn opened(tokens: &TokenResponse) -> (JsonObject, AccessTokenClaims) {
     let mut parts = tokens.access_token.expose().split('.');
-    let mut object =
-        || JsonObject::parse(&base64url::decode(parts.next().unwrap()).unwrap(), 10_000).unwrap();
-    let header = object();
-    (header, AccessTokenClaims::parse(&object()).unwrap())
+    let mut part = || base64url::decode(parts.next().unwrap()).unwrap();
+    let header = JsonObject::parse(&part(), 10_000).unwrap();
+    (header, AccessTokenClaims::parse(&part()).unwrap())
 }
 
 pub(crate) fn scope(text: &str) -> ScopeSet {
