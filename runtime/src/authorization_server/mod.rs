@@ -6,7 +6,8 @@
 //! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
 //! | `POST /decision` | the consent page's form |
 //! | `POST /sign-in` | the sign-in page of [`LocalUser`](people::LocalUser) |
-//! | `POST /token`, `/register`, `/revoke` | for clients |
+//! | `POST /token`, `/register`, `/revoke`, `/introspect`, `/par` | for clients |
+//! | `GET, PUT, DELETE /register/ID` | for the client of that registration |
 //! | `GET  /jwks` | the signing keys' public halves |
 //!
 //! Every request runs to its end even if the peer hangs up: whoever replays a code cannot keep its family from being
@@ -42,7 +43,7 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh,
 };
 use mcp_authz::evidence::{RedirectMatched, VerifierMatched};
-use mcp_authz::jose::Sign;
+use mcp_authz::jose::{KeyImporter, Sign};
 use mcp_authz::message::exchange::Fetch;
 
 use crate::client::fetch::Fetcher;
@@ -135,6 +136,7 @@ pub struct AuthorizationServerHost {
     signer: Arc<dyn Signer>,
     people: Arc<dyn PersonAuthentication>,
     fetcher: Fetcher,
+    importer: Arc<dyn KeyImporter>,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     observer: Option<Observer>,
@@ -152,7 +154,15 @@ impl AuthorizationServerHost {
     ) -> Self {
         let browsers = Arc::new(Browsers::new(server.issuer()));
         let (clock, core) = (Arc::new(SystemClock), CoreTime::default());
-        Self { server, store, signer, people, fetcher, clock, core, observer: None, browsers }
+        let importer = default_importer();
+        Self { server, store, signer, people, fetcher, importer, clock, core, observer: None, browsers }
+    }
+
+    /// Imports the keys of clients that sign with that, and its own keys to introspect its tokens.
+    #[must_use]
+    pub fn importer(mut self, importer: Arc<dyn KeyImporter>) -> Self {
+        self.importer = importer;
+        self
     }
 
     /// Reads the time there; give the store the same clock.
@@ -206,6 +216,26 @@ impl fmt::Debug for AuthorizationServerHost {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "aws-lc-rs")]
+fn default_importer() -> Arc<dyn KeyImporter> {
+    Arc::new(crate::keys::AwsLcImporter)
+}
+
+/// Without an implementation of signatures no client that signs is let in, until the host brings one.
+#[cfg(not(feature = "aws-lc-rs"))]
+fn default_importer() -> Arc<dyn KeyImporter> {
+    struct None;
+    impl KeyImporter for None {
+        fn import(
+            &self,
+            _: &mcp_authz::jose::Jwk,
+        ) -> Result<Box<dyn mcp_authz::jose::VerifyingKey>, mcp_authz::jose::ImportFailed> {
+            Err(mcp_authz::jose::ImportFailed)
+        }
+    }
+    Arc::new(None)
 }
 
 #[cfg(all(test, feature = "aws-lc-rs"))]

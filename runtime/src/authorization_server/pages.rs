@@ -12,7 +12,7 @@ use http::header::{
     X_FRAME_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
-use mcp_authz::authorization_server::authorization::ConsentView;
+use mcp_authz::authorization_server::authorization::{ConsentView, ScopeShown};
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::syntax::base64url;
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -82,18 +82,26 @@ fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Resul
         Exact(&view.handle),
         Exact(&view.csrf)
     )?;
-    for (scope, words) in &view.scopes {
+    for ScopeShown { scope, words, is_risky } in &view.scopes {
+        let mark = if *is_risky { "<span class=\"mark\">far-reaching</span>" } else { "" };
         write!(
             out,
             "<label><input type=\"checkbox\" name=\"{SCOPE_FIELD}{}\" value=\"on\" checked>\
-             <span>{}<br><code>{}</code></span></label>",
+             <span>{}{mark}<br><code>{}</code></span></label>",
             Exact(scope.as_str()),
             HtmlText(words),
             HtmlText(scope.as_str())
         )?;
     }
+    out.push_str("</fieldset>");
+    if view.may_remember {
+        out.push_str(
+            "<label><input type=\"checkbox\" name=\"remember\" value=\"on\">\
+             <span>Do not ask again for exactly this</span></label>",
+        );
+    }
     out.push_str(
-        "</fieldset><div class=\"buttons\">\
+        "<div class=\"buttons\">\
          <button name=\"decision\" value=\"deny\">Deny</button>\
          <button class=\"main\" name=\"decision\" value=\"approve\">Allow</button></div></form>",
     );

@@ -6,13 +6,16 @@ use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{
-    Authorizing, ErrorAwaitingPerson, Redirect, RequestOutcome, RequestValidated,
+    Authorizing, ErrorAwaitingPerson, PageOutcome, Recall, Recalled, Redirect, RequestOutcome,
+    RequestValidated,
 };
-use mcp_authz::authorization_server::decision::Decided;
+use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{Scope, ScopeSet};
 use mcp_authz::limits;
+use mcp_authz::step::Step;
 use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
@@ -45,7 +48,21 @@ impl AuthorizationServerHost {
 
     /// Everything about the request that needs no person.
     async fn checked(&self, query: &str) -> Result<RequestOutcome, Refusal> {
-        match self.core.measure(|| self.server.authorize(query))? {
+        let mut authorizing = self.core.measure(|| self.server.authorize(query))?;
+        if let Authorizing::Pushed(step) = authorizing {
+            let (action, waiting) = step.into_parts();
+            let found = match self.store.read_pushed(action).await {
+                Ok(found) => found,
+                Err(error) => {
+                    self.store_failed(&error);
+                    return Err(waiting.store_failed());
+                }
+            };
+            authorizing = self.core.measure(|| waiting.found(found))?;
+        }
+        match authorizing {
+            // What was pushed is no reference to another.
+            Authorizing::Pushed(step) => Err(step.into_parts().1.store_failed()),
             Authorizing::Find(step) => {
                 let (action, waiting) = step.into_parts();
                 self.observe(AuthorizationEvent::FindClient(&action));
@@ -89,6 +106,10 @@ impl AuthorizationServerHost {
             Ok(person) => person,
             Err(answer) => return answer,
         };
+        let request = match self.recall(request, &person).await {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
         let now = self.clock.now();
         let step = match self.core.measure(|| request.show(&person, now, &mut OsEntropy)) {
             Ok(step) => step,
@@ -97,8 +118,9 @@ impl AuthorizationServerHost {
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::InsertDecision(&action));
         let view = match self.store.insert_decision(action).await {
-            Ok(receipt) => match self.core.measure(|| waiting.stored(receipt)) {
-                Ok(view) => view,
+            Ok(receipt) => match self.core.measure(|| waiting.stored(receipt)).map(PageOutcome::into_page) {
+                Ok(Ok(view)) => view,
+                Ok(Err(refusal)) => return self.refusal(&refusal),
                 Err(failed) => return self.refusal(&failed.state.store_failed()),
             },
             Err(error) => {
@@ -108,6 +130,35 @@ impl AuthorizationServerHost {
         };
         self.observe(AuthorizationEvent::Shown(&view));
         pages::consent(self.base(), &view)
+    }
+
+    /// The request, unless the person wanted the answer to it remembered: then the answer.
+    async fn recall(
+        &self,
+        request: RequestValidated,
+        person: &Authentication,
+    ) -> Result<RequestValidated, Response> {
+        let step = match self.core.measure(|| request.recall(person)) {
+            Recall::Ask(request) => return Ok(request),
+            Recall::Read(step) => step,
+        };
+        let (action, waiting) = step.into_parts();
+        let found = match self.store.read_consent(action).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.store_failed(&error);
+                return Err(self.refusal(&waiting.store_failed()));
+            }
+        };
+        let step = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+            Recalled::Ask(request, _) => return Ok(request),
+            Recalled::Refused(refusal) => return Err(self.refusal(&refusal)),
+            Recalled::Remembered(step) => step,
+        };
+        Err(match self.take(step).await {
+            Ok(redirect) => self.redirect(redirect),
+            Err(refusal) => self.refusal(&refusal),
+        })
     }
 
     async fn answer_error(&self, parts: &Parts, browser: &Browser, error: ErrorAwaitingPerson) -> Response {
@@ -154,11 +205,19 @@ impl AuthorizationServerHost {
             let deciding = waiting.found(found)?;
             // Anything but the one word is no approval (I-G8).
             if form.get("decision") == Some("approve") {
-                deciding.approve(Approval::assertion(subject, agent, approved(form)), csrf, &mut OsEntropy)
+                let approval = Approval::assertion(subject, agent, approved(form));
+                let remembered = form.get("remember") == Some("on");
+                let approval = if remembered { approval.remembered() } else { approval };
+                deciding.approve(approval, csrf, &mut OsEntropy)
             } else {
                 deciding.deny(subject, agent, csrf, &mut OsEntropy)
             }
         })?;
+        self.take(step).await
+    }
+
+    /// The decision, and the code with it, are stored; the browser goes back to the client.
+    async fn take(&self, step: Step<DecideOnce, AwaitingCodeStored>) -> Result<Redirect, Refusal> {
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::DecideOnce(&action));
         let receipt = match self.store.decide_once(action).await {

@@ -4,12 +4,13 @@ use std::future::Future;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 
+use mcp_authz::authorization_server::AuthorizationServer;
 use mcp_authz::jose::JwkSet;
 
 use super::{AuthorizationEvent, AuthorizationServerHost};
@@ -42,16 +43,14 @@ impl AuthorizationServerHost {
                     detached(async move { host.sign_in(request).await })
                 }),
             )
+            .route(&path("/token"), any(Self::token))
+            .route(&path("/revoke"), any(Self::revoke))
+            .route(&path("/introspect"), any(Self::introspect))
+            .route(&path("/par"), any(Self::push))
             .route(
-                &path("/token"),
-                any(|State(host): State<Self>, request: Request| {
-                    detached(async move { host.token(request).await })
-                }),
-            )
-            .route(
-                &path("/revoke"),
-                any(|State(host): State<Self>, request: Request| {
-                    detached(async move { host.revoke(request).await })
+                &path("/register/{client_id}"),
+                any(|State(host): State<Self>, Path(client_id): Path<String>, request: Request| {
+                    detached(async move { host.manage(&client_id, request).await })
                 }),
             )
             .route(
@@ -61,6 +60,22 @@ impl AuthorizationServerHost {
                 }),
             )
             .with_state(self)
+    }
+
+    async fn token(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::token).await }).await
+    }
+
+    async fn revoke(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::revoke).await }).await
+    }
+
+    async fn introspect(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::introspect).await }).await
+    }
+
+    async fn push(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::push).await }).await
     }
 
     /// The path below which the endpoints lie: the issuer's, without a slash at its end.
