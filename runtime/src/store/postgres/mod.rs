@@ -48,8 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[non_exhaustive]
 pub enum OpenError {
     /// The URL is none of a database.
-    #[error("the store's URL must be postgres://user@host/database: {0}")]
-    Url(#[source] sqlx::Error),
+    #[error("the store's URL must be postgres://user@host/database")]
+    Url,
     /// The database cannot be reached or refused a statement.
     #[error("the store's database cannot be used; check the URL, and that its role may make tables: {0}")]
     Database(#[from] sqlx::Error),
@@ -92,7 +92,10 @@ impl PostgresStore {
     }
 
     async fn connect(url: &str, clock: Option<Arc<dyn Clock>>) -> Result<Self, OpenError> {
-        let options: PgConnectOptions = url.parse().map_err(OpenError::Url)?;
+        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            return Err(OpenError::Url);
+        }
+        let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
         // Durable before the receipt, whatever the database's default is.
         let options = options
             .application_name("mcp-authz")
@@ -158,16 +161,14 @@ impl PostgresStore {
 async fn migrate(pool: &PgPool) -> Result<(), OpenError> {
     let mut transaction = pool.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *transaction).await?;
-    transaction
-        .execute("CREATE TABLE IF NOT EXISTS mcp_authz_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)")
-        .await?;
+    sqlx::query("CREATE TABLE IF NOT EXISTS mcp_authz_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)").execute(&mut *transaction).await?;
     let version =
         sqlx::query("SELECT version FROM mcp_authz_schema").fetch_optional(&mut *transaction).await?;
     let version: i64 = version.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
     let newer = || OpenError::Newer { found: version, known: SCHEMA.len() };
     let done = usize::try_from(version).map_err(|_| newer())?;
     for step in SCHEMA.get(done..).ok_or_else(newer)? {
-        sqlx::raw_sql(step).execute(&mut *transaction).await?;
+        transaction.execute(*step).await?;
     }
     sqlx::query(
         "INSERT INTO mcp_authz_schema (one, version) VALUES (1, $1) \
