@@ -54,6 +54,8 @@ use crate::store::{Store, StoreError};
 
 pub mod browser;
 mod clients;
+#[cfg(feature = "aws-lc-rs")]
+pub mod key_ring;
 mod pages;
 pub mod people;
 mod person_endpoints;

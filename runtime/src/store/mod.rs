@@ -35,6 +35,7 @@ pub mod memory;
 pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod witness;
 
 /// Consent pages that may wait for an answer at one time; the oldest goes when one more comes (I-P7).
 pub const PENDING_DECISIONS: usize = 10_000;
