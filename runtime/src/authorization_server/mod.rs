@@ -5,7 +5,8 @@
 //! | `GET  /.well-known/oauth-authorization-server` (inserted before the issuer's path) | RFC 8414 document |
 //! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
 //! | `POST /decision` | the consent page's form |
-//! | `POST /sign-in` | the sign-in page of [`LocalUser`](people::LocalUser) |
+//! | `POST /sign-in` | the sign-in page's form |
+//! | `GET, POST /grants` | where a person sees and ends what they allowed |
 //! | `POST /token`, `/register`, `/revoke`, `/introspect`, `/par` | for clients |
 //! | `GET, PUT, DELETE /register/ID` | for the client of that registration |
 //! | `GET  /jwks` | the signing keys' public halves |
@@ -50,18 +51,22 @@ use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
 use crate::signer::Signer;
-use crate::store::{Store, StoreError};
+use crate::store::{AdministeredStore, Store, StoreError};
 
 pub mod browser;
 mod clients;
+mod forms;
 #[cfg(feature = "aws-lc-rs")]
 pub mod key_ring;
 mod pages;
+#[cfg(feature = "passwords")]
+pub mod passwords;
 pub mod people;
 mod person_endpoints;
 mod router;
 
 use browser::Browsers;
+use forms::Forms;
 use people::PersonAuthentication;
 
 /// What happens at the authorization server, for a log or a demonstration: the core's actions before they are
@@ -139,6 +144,8 @@ pub struct AuthorizationServerHost {
     people: Arc<dyn PersonAuthentication>,
     fetcher: Fetcher,
     importer: Arc<dyn KeyImporter>,
+    administered: Option<Arc<dyn AdministeredStore>>,
+    forms: Arc<Forms>,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     observer: Option<Observer>,
@@ -157,7 +164,36 @@ impl AuthorizationServerHost {
         let browsers = Arc::new(Browsers::new(server.issuer()));
         let (clock, core) = (Arc::new(SystemClock), CoreTime::default());
         let importer = default_importer();
-        Self { server, store, signer, people, fetcher, importer, clock, core, observer: None, browsers }
+        let (administered, forms, observer) = (None, Arc::new(Forms::new()), None);
+        Self {
+            server,
+            store,
+            signer,
+            people,
+            fetcher,
+            importer,
+            administered,
+            forms,
+            clock,
+            core,
+            observer,
+            browsers,
+        }
+    }
+
+    /// Gives a person a page of what they have allowed, at `/grants`. The store is the one that the host has.
+    #[must_use]
+    pub fn grants_page(mut self, store: Arc<dyn AdministeredStore>) -> Self {
+        self.administered = Some(store);
+        self
+    }
+
+    /// Shares the value in its own pages' forms with other processes, whose browsers may come to this one: 32 random
+    /// bytes, the same for all. Without it a form is taken only by the process that made it.
+    #[must_use]
+    pub fn form_key(mut self, key: [u8; 32]) -> Self {
+        self.forms = Arc::new(Forms::with_key(key));
+        self
     }
 
     /// Imports the keys of clients that sign with that, and its own keys to introspect its tokens.

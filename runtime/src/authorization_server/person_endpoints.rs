@@ -11,19 +11,20 @@ use mcp_authz::authorization_server::authorization::{
 };
 use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
-use mcp_authz::authorization_server::store::DecideOnce;
+use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, RevokeAll};
 use mcp_authz::evidence::{Approval, Authentication};
-use mcp_authz::identifier::{Scope, ScopeSet};
+use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::step::Step;
 use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
-use super::people::Person;
+use super::people::{Person, SignIn};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
+use crate::store::GrantsOf;
 
 impl AuthorizationServerHost {
     /// `GET /authorize`
@@ -93,7 +94,11 @@ impl AuthorizationServerHost {
             }
             Person::Button { subject } => {
                 let query = parts.uri.query().unwrap_or_default();
-                Err(pages::sign_in(self.base(), &subject, query))
+                Err(pages::sign_in(self.base(), &subject, &format!("/authorize?{query}")))
+            }
+            Person::Password => {
+                let query = parts.uri.query().unwrap_or_default();
+                Err(pages::password(self.base(), &format!("/authorize?{query}"), false))
             }
             Person::Elsewhere(response) => Err(*response),
             Person::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE.into_response()),
@@ -241,15 +246,93 @@ impl AuthorizationServerHost {
             Ok(read) => read,
             Err(answer) => return answer,
         };
-        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        if !self.people.sign_in(&parts, &browser).await {
-            return StatusCode::NOT_FOUND.into_response();
+        if self.browsers.known(&parts).is_none() {
+            return pages::expired();
         }
-        // Back to where the person came from, which is always this server's own endpoint.
-        let target = format!("{}/authorize?{}", self.base(), form.get("request").unwrap_or_default());
-        match HeaderValue::try_from(target) {
-            Ok(target) => (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response(),
-            Err(_) => pages::expired(),
+        // Back to where the person came from, which is always one of this server's own pages.
+        let request = form.get("request").unwrap_or_default();
+        if !(request.starts_with("/authorize?") || request == "/grants") {
+            return pages::expired();
+        }
+        // Session fixation: who is signed in is known by another cookie than who was not.
+        let Some(browser) = self.browsers.fresh() else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let more = match self.people.sign_in(&parts, &form, &browser).await {
+            SignIn::SignedIn(more) => more,
+            SignIn::Refused => return pages::password(self.base(), request, true),
+            SignIn::NoPage => return StatusCode::NOT_FOUND.into_response(),
+        };
+        let Ok(target) = HeaderValue::try_from(format!("{}{request}", self.base())) else {
+            return pages::expired();
+        };
+        let mut answer = (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response();
+        for cookie in browser.set_cookie().into_iter().chain(more.as_ref()) {
+            answer.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+        answer
+    }
+
+    /// `GET /grants`: what the person has allowed.
+    pub(super) async fn grants(&self, parts: Parts) -> Response {
+        let Some(administered) = &self.administered else { return StatusCode::NOT_FOUND.into_response() };
+        let Some(browser) = self.browsers.known_or_fresh(&parts) else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let mut answer = match self.people.person(&parts, &browser).await {
+            Person::SignedIn { subject, .. } => {
+                match administered.list_grants(GrantsOf::Subject(&subject), None).await {
+                    Ok(grants) => {
+                        let token = self.forms.token(browser.agent(), &subject);
+                        pages::grants(self.base(), &subject, &grants, &token)
+                    }
+                    Err(error) => {
+                        self.store_failed(&error);
+                        StatusCode::SERVICE_UNAVAILABLE.into_response()
+                    }
+                }
+            }
+            Person::Button { subject } => pages::sign_in(self.base(), &subject, "/grants"),
+            Person::Password => pages::password(self.base(), "/grants", false),
+            Person::Elsewhere(response) => *response,
+            Person::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        };
+        if let Some(cookie) = browser.set_cookie() {
+            answer.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+        answer
+    }
+
+    /// `POST /grants`: the person ends what they allowed one application. That withdraws their consent to it, so that
+    /// all its grants of theirs end, and what was remembered.
+    pub(super) async fn end_grants(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        let Person::SignedIn { subject, .. } = self.people.person(&parts, &browser).await else {
+            return pages::expired();
+        };
+        // I-P9: the form was shown to this person in this browser, by this server.
+        if !self.forms.is_token(browser.agent(), &subject, form.get("csrf").unwrap_or_default()) {
+            return pages::expired();
+        }
+        let Ok(client_id) = ClientId::new(form.get("client").unwrap_or_default()) else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        let target = RevocationTarget::Consent { subject, client_id };
+        match self.store.revoke_all(RevokeAll::of(target)).await {
+            Ok(_ended) => {
+                let Ok(target) = HeaderValue::try_from(format!("{}/grants", self.base())) else {
+                    return pages::expired();
+                };
+                (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response()
+            }
+            Err(error) => {
+                self.store_failed(&error);
+                StatusCode::SERVICE_UNAVAILABLE.into_response()
+            }
         }
     }
 

@@ -38,6 +38,15 @@ impl AuthorizationServerHost {
                 }),
             )
             .route(
+                &path("/grants"),
+                get(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.grants(request.into_parts().0).await })
+                })
+                .post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.end_grants(request).await })
+                }),
+            )
+            .route(
                 &path("/sign-in"),
                 post(|State(host): State<Self>, request: Request| {
                     detached(async move { host.sign_in(request).await })
