@@ -2,6 +2,8 @@
 //! than a race already gives, and without the relaxation nobody gets anything twice.
 
 use mcp_authz::authorization_server::grace::{GraceKey, RefreshGrace};
+use mcp_authz::authorization_server::refresh::RefreshOutcome;
+use mcp_authz::authorization_server::store::Retirement;
 use mcp_authz::authorization_server::{AuthorizationServer, Lifetimes};
 use mcp_authz::time::Duration;
 
@@ -70,6 +72,25 @@ fn the_first_use_of_the_successor_closes_the_window() {
     let _third = refresh_of(&mut world, &second).unwrap();
     assert_eq!(refresh_of(&mut world, &first), reuse());
     assert!(world.store.is_revoked(family()));
+}
+
+/// What the store noted is judged before anything is signed, and not left to the store's own conditions.
+#[test]
+fn a_retirement_outside_the_bounds_is_reuse_at_once() {
+    for (repeats, unused, within) in [(1, true, true), (2, true, false), (0, false, false)] {
+        let mut world = world();
+        let first = world.refresh_token();
+        refresh_of(&mut world, &first).unwrap();
+        let flow = Request::refresh(APP, &first).begin(&world.server);
+        let Flow::Refresh(read, waiting) = flow.advance(&mut world.store, &mut world.entropy) else {
+            panic!()
+        };
+        let (record, at, request) = world.store.retired(read.digest()).unwrap();
+        let found = read.retired(record, Retirement::new(at, request, repeats, unused), world.store.now());
+        let outcome = waiting.found(found, &mut world.entropy);
+        assert_eq!(matches!(outcome, RefreshOutcome::Sign(_)), within, "{repeats} {unused}");
+        assert_eq!(matches!(outcome, RefreshOutcome::Reused(_)), !within, "{repeats} {unused}");
+    }
 }
 
 #[test]

@@ -102,6 +102,13 @@ impl Store {
         self.clients.get(client_id).cloned()
     }
 
+    /// A retired refresh token, when it was retired and by which request.
+    pub fn retired(&self, digest: SecretDigest) -> Option<(RefreshRecord, OffsetDateTime, SecretDigest)> {
+        let (record, retired) = self.credentials.refresh.get(&digest)?;
+        let (at, request, _) = (*retired)?;
+        Some((record.clone(), at, request))
+    }
+
     /// Inserts a code with its pending family, as an approval does.
     pub fn put_code(&mut self, digest: SecretDigest, record: CodeRecord) {
         self.credentials.families.insert(record.grant.family, Family::Pending);

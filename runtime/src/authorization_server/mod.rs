@@ -33,6 +33,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use mcp_authz::authorization_server::AuthorizationServer;
 use mcp_authz::authorization_server::authorization::{ConsentView, Redirect};
 use mcp_authz::authorization_server::error::TokenFailure;
@@ -146,6 +147,8 @@ pub struct AuthorizationServerHost {
     importer: Arc<dyn KeyImporter>,
     administered: Option<Arc<dyn AdministeredStore>>,
     forms: Arc<Forms>,
+    origins: Vec<HeaderValue>,
+    approves_everything: bool,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     observer: Option<Observer>,
@@ -165,6 +168,7 @@ impl AuthorizationServerHost {
         let (clock, core) = (Arc::new(SystemClock), CoreTime::default());
         let importer = default_importer();
         let (administered, forms, observer) = (None, Arc::new(Forms::new()), None);
+        let (origins, approves_everything) = (Vec::new(), false);
         Self {
             server,
             store,
@@ -174,6 +178,8 @@ impl AuthorizationServerHost {
             importer,
             administered,
             forms,
+            origins,
+            approves_everything,
             clock,
             core,
             observer,
@@ -185,6 +191,21 @@ impl AuthorizationServerHost {
     #[must_use]
     pub fn grants_page(mut self, store: Arc<dyn AdministeredStore>) -> Self {
         self.administered = Some(store);
+        self
+    }
+
+    /// Lets programs in pages of these origins read the answers of the endpoints for clients, never those for people
+    /// (D45). No credentials go along.
+    #[must_use]
+    pub fn allowed_origins(mut self, origins: Vec<HeaderValue>) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Approves every valid request without asking: for tests only, on a server that nobody else can reach.
+    #[must_use]
+    pub fn dangerously_approve_everything(mut self) -> Self {
+        self.approves_everything = true;
         self
     }
 

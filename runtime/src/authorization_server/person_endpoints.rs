@@ -15,6 +15,7 @@ use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, Revok
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
 use mcp_authz::limits;
+use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Step;
 use mcp_authz::syntax::form::Form;
 
@@ -133,6 +134,14 @@ impl AuthorizationServerHost {
                 return self.refusal(&waiting.store_failed());
             }
         };
+        if self.approves_everything {
+            let all = view.scopes.iter().map(|shown| shown.scope.clone()).collect();
+            let approval = Approval::assertion(person.subject(), *browser.agent(), all);
+            return match self.answered(&view.handle, &view.csrf, Ok(approval)).await {
+                Ok(redirect) => self.redirect(redirect),
+                Err(refusal) => self.refusal(&refusal),
+            };
+        }
         self.observe(AuthorizationEvent::Shown(&view));
         pages::consent(self.base(), &view)
     }
@@ -196,6 +205,24 @@ impl AuthorizationServerHost {
     async fn decide(&self, form: &Form, browser: &Browser, subject: &str) -> Result<Redirect, Refusal> {
         let handle = form.get("handle").unwrap_or_default();
         let csrf = form.get("csrf").unwrap_or_default();
+        let agent = *browser.agent();
+        // Anything but the one word is no approval (I-G8).
+        let answer = if form.get("decision") == Some("approve") {
+            let approval = Approval::assertion(subject, agent, approved(form));
+            Ok(if form.get("remember") == Some("on") { approval.remembered() } else { approval })
+        } else {
+            Err((subject, agent))
+        };
+        self.answered(handle, csrf, answer).await
+    }
+
+    /// The person approved, or denied.
+    async fn answered(
+        &self,
+        handle: &str,
+        csrf: &str,
+        answer: Result<Approval, (&str, AgentBinding)>,
+    ) -> Result<Redirect, Refusal> {
         let (action, waiting) = self.core.measure(|| self.server.decide(handle)).into_parts();
         self.observe(AuthorizationEvent::ReadDecision(&action));
         let found = match self.store.read_decision(action).await {
@@ -205,17 +232,11 @@ impl AuthorizationServerHost {
                 return Err(waiting.store_failed());
             }
         };
-        let agent = *browser.agent();
         let step = self.core.measure(|| {
             let deciding = waiting.found(found)?;
-            // Anything but the one word is no approval (I-G8).
-            if form.get("decision") == Some("approve") {
-                let approval = Approval::assertion(subject, agent, approved(form));
-                let remembered = form.get("remember") == Some("on");
-                let approval = if remembered { approval.remembered() } else { approval };
-                deciding.approve(approval, csrf, &mut OsEntropy)
-            } else {
-                deciding.deny(subject, agent, csrf, &mut OsEntropy)
+            match answer {
+                Ok(approval) => deciding.approve(approval, csrf, &mut OsEntropy),
+                Err((subject, agent)) => deciding.deny(subject, agent, csrf, &mut OsEntropy),
             }
         })?;
         self.take(step).await

@@ -528,3 +528,36 @@ async fn requests_are_pushed_and_registrations_managed_over_http() {
     };
     assert_eq!(manage("wrong").await.status, StatusCode::UNAUTHORIZED);
 }
+
+// D45
+#[tokio::test]
+async fn pages_of_configured_origins_read_answers_for_clients_and_nothing_for_people() {
+    let people = Arc::new(LocalUser::automatic("alice").unwrap());
+    let origins = vec!["https://app.example".parse().unwrap()];
+    let world = World::of(Arc::new(MemoryStore::new()), people, |host| host.allowed_origins(origins));
+    let preflight = async |path: &str, origin: &str| {
+        let request = Request::options(path)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization");
+        world.send(request.body(Body::empty()).unwrap()).await
+    };
+    let well_known = "/.well-known/oauth-authorization-server/as";
+    for path in [well_known, "/as/jwks", "/as/token", "/as/register", "/as/revoke", "/as/par"] {
+        let answer = preflight(path, "https://app.example").await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert_eq!(answer.headers["access-control-allow-origin"], "https://app.example");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        for other in ["https://evil.example", "null", "https://app.example.evil"] {
+            let answer = preflight(path, other).await;
+            assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path} {other}");
+        }
+    }
+    let denied = Request::post("/as/token").header("origin", "https://app.example");
+    let denied = world.send(denied.body(Body::empty()).unwrap()).await;
+    assert_eq!(denied.headers["access-control-expose-headers"], "www-authenticate");
+    for path in ["/as/authorize", "/as/decision", "/as/grants", "/as/sign-in"] {
+        let answer = preflight(path, "https://app.example").await;
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path}");
+    }
+}
