@@ -264,6 +264,7 @@ pub struct Approval {
     subject: alloc::string::String,
     agent: AgentBinding,
     scopes: ScopeSet,
+    remembered: bool,
 }
 
 impl Approval {
@@ -273,7 +274,18 @@ impl Approval {
         agent: AgentBinding,
         scopes: ScopeSet,
     ) -> Self {
-        Self { subject: subject.into(), agent, scopes }
+        Self { subject: subject.into(), agent, scopes, remembered: false }
+    }
+
+    /// The person also asked not to be asked the same again. It counts only where the page offered it.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self { remembered: true, ..self }
+    }
+
+    /// Whether the person asked not to be asked the same again.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
     }
 
     /// Who approved.
@@ -306,6 +318,16 @@ pub(crate) struct ConsentExpected<'r> {
     pub(crate) not_after: OffsetDateTime,
 }
 
+/// One side of the comparison of a request with a remembered consent.
+#[derive(Debug)]
+pub(crate) struct ConsentRemembered<'r> {
+    /// The digest of person, client, redirect URI, resource and client metadata.
+    pub(crate) key: SecretDigest,
+    pub(crate) scopes: &'r ScopeSet,
+    /// How often client, person and consent were revoked.
+    pub(crate) epochs: [u64; 3],
+}
+
 impl ConsentGiven {
     /// Compares the approval with what was shown: same person, same browser, the form's one-time value, in time,
     /// and no scope that was not shown.
@@ -323,6 +345,22 @@ impl ConsentGiven {
         let in_time = now < expected.not_after;
         let within = approval.scopes.is_subset_of(expected.scopes);
         (same_person && same_agent && same_form && in_time && within).then(|| Self(approval.scopes.clone()))
+    }
+
+    /// Compares a request with what the person wanted remembered: the identical person, client, redirect URI, resource
+    /// and client metadata, no scope beyond, nothing revoked since, in time (I-P2).
+    ///
+    /// The epochs of `expected` are today's. The caller has found that the client proves who it is.
+    pub(crate) fn remembered(
+        expected: &ConsentRemembered<'_>,
+        record: &ConsentRemembered<'_>,
+        not_after: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Option<Self> {
+        let same = record.key == expected.key;
+        let within = !expected.scopes.is_empty() && expected.scopes.is_subset_of(record.scopes);
+        let unrevoked = record.epochs == expected.epochs;
+        (same && within && unrevoked && now < not_after).then(|| Self(expected.scopes.clone()))
     }
 
     /// The approved scopes.

@@ -82,6 +82,9 @@ pub const DISCOVERY_FETCHES: u32 = 10;
 /// How long a client assertion may be used, in seconds: for the one request it is made for.
 pub const CLIENT_ASSERTION_SECONDS: i64 = 60;
 
+/// How far ahead the end of another's client assertion may lie, in seconds: its identifier is kept as long.
+pub const CLIENT_ASSERTION_SECONDS_MOST: i64 = 600;
+
 /// How long a process may take for one refresh, in seconds, before another may try (D39): twice a fetch's time limit.
 pub const REFRESH_CLAIM_SECONDS: i64 = 60;
 

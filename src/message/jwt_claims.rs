@@ -233,8 +233,15 @@ impl AccessTokenClaims {
     /// # Errors
     /// [`Malformed`] as [`PresentedClaims::read`], and for what is no JSON object.
     pub fn parse(claims: &[u8]) -> Result<Self, Malformed> {
-        let claims = FlatObject::parse(claims, limits::REPLY_BYTES)?;
-        let read = PresentedClaims::read(&claims, ClaimNames::RFC9068)?;
+        Self::read(&FlatObject::parse(claims, limits::REPLY_BYTES)?)
+    }
+
+    /// Reads the claims of a token under the RFC 9068 names.
+    ///
+    /// # Errors
+    /// [`Malformed`] as [`PresentedClaims::read`].
+    pub fn read(claims: &FlatObject<'_>) -> Result<Self, Malformed> {
+        let read = PresentedClaims::read(claims, ClaimNames::RFC9068)?;
         let scope = read.scope.map(|scope| {
             scope.iter().map(|token| Scope::new(token).map_err(|_| Malformed::Invalid("scope"))).collect()
         });
@@ -249,7 +256,7 @@ impl AccessTokenClaims {
             jti: read.jti.map(ToOwned::to_owned),
             scope: scope.transpose()?,
             auth_time: claims.integer("auth_time")?,
-            acr: optional(&claims, "acr")?.map(ToOwned::to_owned),
+            acr: optional(claims, "acr")?.map(ToOwned::to_owned),
         })
     }
 
