@@ -14,6 +14,7 @@
 //! | [`AudienceAccepted`] | a token is meant for this resource server | equality; for a URL scheme and host folded |
 //! | [`ConsentGiven`] | the person who was shown a request approved it, in the same browser | host's assertion, checked |
 
+use alloc::sync::Arc;
 use core::fmt;
 
 use subtle::ConstantTimeEq as _;
@@ -64,7 +65,7 @@ impl ResourceMatched {
 
 /// A metadata document, or a callback, is the expected issuer's.
 #[derive(Debug)]
-pub struct IssuerMatched(Issuer);
+pub struct IssuerMatched(Arc<Issuer>);
 
 /// Why a callback's issuer did not match (RFC 9207 section 2.4, MCP authorization response issuer validation).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +80,17 @@ impl IssuerMatched {
     /// The document's `issuer` is the identifier its URL was built from, character for character.
     pub(crate) fn by_document(expected: &Issuer, document: &str) -> Option<Self> {
         // MCP-DISC-015, RFC8414-3.3-1: no folding, no trailing slash, no default port.
-        (expected.as_str().as_bytes() == document.as_bytes()).then(|| Self(expected.clone()))
+        (expected.as_str().as_bytes() == document.as_bytes()).then(|| Self(Arc::new(expected.clone())))
     }
 
     /// The document's `issuer` is the expected one without its lone slash, or with one: the relaxation
     /// `IssuerRootSlash`, which the caller has found named. The document's spelling is kept.
     pub(crate) fn but_for_root_slash(expected: &Issuer, document: &Issuer) -> Option<Self> {
-        expected.differs_by_root_slash(document).then(|| Self(document.clone()))
+        expected.differs_by_root_slash(document).then(|| Self(Arc::new(document.clone())))
     }
 
     /// The `iss` of a token, or of the answer about one, is the issuer it was verified for, character for character.
-    pub(crate) fn by_token(expected: &Issuer, iss: &str) -> Option<Self> {
+    pub(crate) fn by_token(expected: &Arc<Issuer>, iss: &str) -> Option<Self> {
         // RFC9068-4-2
         (expected.as_str().as_bytes() == iss.as_bytes()).then(|| Self(expected.clone()))
     }
@@ -195,14 +196,17 @@ impl VerifierMatched {
 
 /// A token is meant for this resource server: one of its audiences is accepted here of its issuer.
 #[derive(Debug)]
-pub struct AudienceAccepted(Audience);
+pub struct AudienceAccepted(Arc<Audience>);
 
 impl AudienceAccepted {
     /// Looks for an accepted audience among those the token claims; none of either matches nothing.
-    pub(crate) fn compare(accepted: &[Audience], claimed: &[alloc::string::String]) -> Option<Self> {
+    pub(crate) fn compare<'c, C>(accepted: &[Arc<Audience>], claimed: C) -> Option<Self>
+    where
+        C: Iterator<Item = &'c str> + Clone,
+    {
         // RFC9068-4-3, MCP-AUTH-074, MCP-AUTH-057 (I-A1)
-        let accepted = accepted.iter().find(|own| claimed.iter().any(|claimed| own.equals(claimed)));
-        accepted.map(|own| Self(own.clone()))
+        let accepted = accepted.iter().find(|own| claimed.clone().any(|claimed| own.equals(claimed)));
+        accepted.map(|own| Self(Arc::clone(own)))
     }
 
     /// The audience, in the configured spelling.
@@ -260,6 +264,7 @@ pub struct Approval {
     subject: alloc::string::String,
     agent: AgentBinding,
     scopes: ScopeSet,
+    remembered: bool,
 }
 
 impl Approval {
@@ -269,7 +274,18 @@ impl Approval {
         agent: AgentBinding,
         scopes: ScopeSet,
     ) -> Self {
-        Self { subject: subject.into(), agent, scopes }
+        Self { subject: subject.into(), agent, scopes, remembered: false }
+    }
+
+    /// The person also asked not to be asked the same again. It counts only where the page offered it.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self { remembered: true, ..self }
+    }
+
+    /// Whether the person asked not to be asked the same again.
+    pub fn is_remembered(&self) -> bool {
+        self.remembered
     }
 
     /// Who approved.
@@ -302,6 +318,16 @@ pub(crate) struct ConsentExpected<'r> {
     pub(crate) not_after: OffsetDateTime,
 }
 
+/// One side of the comparison of a request with a remembered consent.
+#[derive(Debug)]
+pub(crate) struct ConsentRemembered<'r> {
+    /// The digest of person, client, redirect URI, resource and client metadata.
+    pub(crate) key: SecretDigest,
+    pub(crate) scopes: &'r ScopeSet,
+    /// How often client, person and consent were revoked.
+    pub(crate) epochs: [u64; 3],
+}
+
 impl ConsentGiven {
     /// Compares the approval with what was shown: same person, same browser, the form's one-time value, in time,
     /// and no scope that was not shown.
@@ -319,6 +345,22 @@ impl ConsentGiven {
         let in_time = now < expected.not_after;
         let within = approval.scopes.is_subset_of(expected.scopes);
         (same_person && same_agent && same_form && in_time && within).then(|| Self(approval.scopes.clone()))
+    }
+
+    /// Compares a request with what the person wanted remembered: the identical person, client, redirect URI, resource
+    /// and client metadata, no scope beyond, nothing revoked since, in time (I-P2).
+    ///
+    /// The epochs of `expected` are today's. The caller has found that the client proves who it is.
+    pub(crate) fn remembered(
+        expected: &ConsentRemembered<'_>,
+        record: &ConsentRemembered<'_>,
+        not_after: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> Option<Self> {
+        let same = record.key == expected.key;
+        let within = !expected.scopes.is_empty() && expected.scopes.is_subset_of(record.scopes);
+        let unrevoked = record.epochs == expected.epochs;
+        (same && within && unrevoked && now < not_after).then(|| Self(expected.scopes.clone()))
     }
 
     /// The approved scopes.
@@ -359,6 +401,7 @@ impl fmt::Display for VerifierMatched {
 
 #[cfg(test)]
 mod tests {
+    use alloc::sync::Arc;
     use std::format;
     use std::string::String;
     use std::vec::Vec;
@@ -451,10 +494,10 @@ mod tests {
     // I-A1, RFC9068-4-3
     #[test]
     fn a_token_without_an_accepted_audience_is_meant_for_somebody_else() {
-        let own = [Audience::new("https://h.example/mcp").unwrap(), Audience::new("api://x").unwrap()];
-        let compare = |own: &[Audience], claimed: &[&str]| {
-            let claimed: Vec<String> = claimed.iter().copied().map(String::from).collect();
-            AudienceAccepted::compare(own, &claimed).map(|it| String::from(it.audience().as_str()))
+        let own = ["https://h.example/mcp", "api://x"].map(|text| Arc::new(Audience::new(text).unwrap()));
+        let compare = |own: &[Arc<Audience>], claimed: &[&str]| {
+            let accepted = AudienceAccepted::compare(own, claimed.iter().copied());
+            accepted.map(|it| String::from(it.audience().as_str()))
         };
         assert_eq!(compare(&own, &["a", "HTTPS://H.example/mcp"]).as_deref(), Some("https://h.example/mcp"));
         assert_eq!(compare(&own, &["api://x"]).as_deref(), Some("api://x"));
@@ -466,7 +509,7 @@ mod tests {
     // RFC9068-4-2
     #[test]
     fn a_tokens_issuer_is_compared_character_by_character() {
-        let expected = issuer("https://as.example");
+        let expected = Arc::new(issuer("https://as.example"));
         assert!(IssuerMatched::by_token(&expected, "https://as.example").is_some());
         for text in ["https://as.example/", "HTTPS://as.example", "https://AS.example", ""] {
             assert!(IssuerMatched::by_token(&expected, text).is_none(), "{text}");

@@ -82,6 +82,9 @@ pub const DISCOVERY_FETCHES: u32 = 10;
 /// How long a client assertion may be used, in seconds: for the one request it is made for.
 pub const CLIENT_ASSERTION_SECONDS: i64 = 60;
 
+/// How far ahead the end of another's client assertion may lie, in seconds: its identifier is kept as long.
+pub const CLIENT_ASSERTION_SECONDS_MOST: i64 = 600;
+
 /// How long a process may take for one refresh, in seconds, before another may try (D39): twice a fetch's time limit.
 pub const REFRESH_CLAIM_SECONDS: i64 = 60;
 
@@ -103,3 +106,33 @@ pub const CLOCK_LEEWAY_SECONDS: i64 = 30;
 
 /// The most a host may allow clocks to be apart, in seconds: every second lengthens the life of every token.
 pub const CLOCK_LEEWAY_SECONDS_MOST: i64 = 120;
+
+/// How long fetched keys are used without asking again, in seconds.
+pub const KEYS_FRESH_SECONDS: i64 = 600;
+
+/// How long fetched keys are still used after that while they cannot be fetched again, in seconds (D42). Then the
+/// issuer's tokens are answered with 503.
+pub const KEYS_STALE_SECONDS: i64 = 3600;
+
+/// The least time between two attempts of the timed refresh of one issuer's keys that failed, in seconds.
+pub const KEYS_RETRY_SECONDS: i64 = 30;
+
+/// The least time between two fetches for unknown key names of one issuer, in seconds: tokens with invented names must
+/// not turn this server against the issuer.
+pub const UNKNOWN_KEY_SECONDS: i64 = 60;
+
+/// How long a key name that a fresh set did not have is known not to be there, in seconds.
+pub const ABSENT_KEY_SECONDS: i64 = 300;
+
+/// How long the answer about an opaque token is used, in seconds, if it does not expire sooner: the longest a
+/// revocation may go unnoticed.
+pub const INTROSPECTION_CACHE_SECONDS: i64 = 60;
+
+/// How long an opaque token that is not active is known to be so, in seconds.
+pub const INACTIVE_CACHE_SECONDS: i64 = 10;
+
+/// The longest a host may let an opaque token without expiry be used before it is asked about again, in seconds (D32).
+pub const NON_EXPIRING_SECONDS_MOST: i64 = 60;
+
+/// Most tokens of one resource server that are remembered, unless the host says otherwise; about a kilobyte each.
+pub const CACHED_TOKENS: usize = 4096;

@@ -3,7 +3,8 @@
 use std::mem::size_of;
 
 use mcp_authz::authorization_server::{
-    AuthorizationServer, authorization, decision, refresh, registration, revocation, token,
+    AuthorizationServer, authorization, caller, decision, introspection, management, pushed, refresh,
+    registration, revocation, token,
 };
 use mcp_authz::client::{
     AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingPersisted,
@@ -57,7 +58,18 @@ fn states_are_one_pointer_and_move_between_threads() {
         decision::AwaitingDecision,
         decision::Deciding,
         decision::AwaitingCodeStored,
-        token::AwaitingTokenClient,
+        authorization::AwaitingConsent,
+        caller::AwaitingCaller,
+        caller::AwaitingCallerKeys,
+        caller::AwaitingReservation,
+        introspection::AwaitingIntrospected,
+        introspection::AwaitingIntrospectedGrant,
+        introspection::AwaitingIntrospectedRefresh,
+        management::AwaitingManaged,
+        management::AwaitingClientUpdated,
+        management::AwaitingClientDeleted,
+        pushed::AwaitingPushed,
+        pushed::AwaitingPushedRequest,
         token::AwaitingCode,
         token::AwaitingSignature,
         token::AwaitingRedemption,
@@ -65,8 +77,8 @@ fn states_are_one_pointer_and_move_between_threads() {
         refresh::AwaitingRefresh,
         refresh::AwaitingRefreshSignature,
         refresh::AwaitingRotation,
-        revocation::AwaitingRevocationClient,
         revocation::AwaitingRevocable,
+        revocation::AwaitingRevocableAccess,
         revocation::AwaitingRevoked,
         registration::AwaitingClientStored,
         Client,

@@ -18,6 +18,7 @@ mod account;
 mod bridge;
 mod client_metadata;
 mod demo;
+mod guard;
 mod policy;
 mod probe;
 
@@ -49,6 +50,8 @@ enum Command {
     ClientMetadata(client_metadata::Options),
     /// Look at an MCP server's authorization setup from outside, and hold it against the requirements.
     Probe(probe::Options),
+    /// Stand before an MCP server, in whichever language, and let only authorized requests through.
+    Guard(Box<guard::Options>),
 }
 
 fn main() -> ExitCode {
@@ -60,5 +63,6 @@ fn main() -> ExitCode {
         Command::Bridge(options) => bridge::run(&options),
         Command::ClientMetadata(options) => client_metadata::run(&options),
         Command::Probe(options) => probe::run(&options),
+        Command::Guard(options) => guard::run(&options),
     }
 }

@@ -2,12 +2,18 @@
 
 use std::fmt;
 
-use mcp_authz::jose::{Jwk, Sign, Signed};
+use mcp_authz::jose::{Jwk, Sign, Signed, SigningKeyId};
 
 use crate::BoxFuture;
 
 /// Holds private keys and signs with them.
 pub trait Signer: Send + Sync + fmt::Debug + 'static {
+    /// The key that signs now: the core names it in the token before it asks for the signature.
+    ///
+    /// # Errors
+    /// [`SignerFailed`] while there is none.
+    fn signing_key(&self) -> Result<SigningKeyId, SignerFailed>;
+
     /// Signs, or fails; nothing was issued or sent then.
     fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>>;
 
@@ -22,6 +28,10 @@ pub struct SignerFailed;
 
 #[cfg(feature = "aws-lc-rs")]
 impl Signer for crate::keys::SigningKey {
+    fn signing_key(&self) -> Result<SigningKeyId, SignerFailed> {
+        Ok(self.id())
+    }
+
     fn sign(&self, action: Sign) -> BoxFuture<'_, Result<Signed, SignerFailed>> {
         let signed = Self::sign(self, action).map_err(|_| SignerFailed);
         Box::pin(std::future::ready(signed))

@@ -20,12 +20,17 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::client::{ClientShown, client_of_document};
-use super::record::{ClientOrigin, ClientRecord, DecisionRecord};
+use super::decision::{Approved, AwaitingCodeStored};
+use super::pushed::AwaitingPushedRequest;
+use super::record::{ClientOrigin, ClientRecord, ConsentRecord, DecisionRecord, Epochs};
 use super::refusal::{Refusal, RefusalReason};
-use super::store::{ActionId, ClientFound, DecisionInsertion, FindClient, InsertDecision};
-use super::{AuthorizationServer, KnownResource};
+use super::store::{
+    ActionId, Basis, ClientFound, ConsentFound, DecideOnce, DecisionInsertion, FindClient, InsertDecision,
+    ReadConsent, ReadPushed,
+};
+use super::{AuthorizationServer, KnownResource, PushedRequests};
 use crate::entropy::{Entropy, draw_text};
-use crate::evidence::{Authentication, RedirectMatched};
+use crate::evidence::{Authentication, ConsentGiven, ConsentRemembered, RedirectMatched};
 use crate::identifier::{ClientId, ClientMetadataUrl, RedirectUri, ResourceId, Scope, ScopeSet};
 use crate::message::authorization::{
     AuthorizationError, AuthorizationRequest, AuthorizationResponse, AuthorizationResult,
@@ -45,6 +50,8 @@ pub enum Authorizing {
     Find(Step<FindClient, AwaitingClient>),
     /// The client's metadata document is fetched.
     Fetch(Step<Fetch, AwaitingMetadataDocument>),
+    /// The request was pushed before (RFC 9126): it is read.
+    Pushed(Step<ReadPushed, AwaitingPushedRequest>),
 }
 
 impl AuthorizationServer {
@@ -59,8 +66,21 @@ impl AuthorizationServer {
         let unknown = || Refusal::new(RefusalReason::UnknownClient);
         // OAUTH21-2.3.5-1, OAUTH21-2.3.5-2: an answer for the person, and no redirect.
         let client_id = request.client_id.as_deref().ok_or_else(unknown)?;
+        // A reference of another kind than this server's stays a fault of the request, told to the client below.
+        if let Some(uri) =
+            request.request_uri.as_deref().filter(|_| self.pushed_requests() != PushedRequests::Off)
+        {
+            let client_id = ClientId::new(client_id).map_err(|_| unknown())?;
+            return self.read_pushed(client_id, uri).map(Authorizing::Pushed);
+        }
+        self.resolve_client(Pending::new(self.clone(), request))
+    }
+
+    /// Finds out whose request it is.
+    pub(crate) fn resolve_client(&self, pending: Pending) -> Result<Authorizing, Refusal> {
+        let unknown = || Refusal::new(RefusalReason::UnknownClient);
+        let client_id = pending.request.client_id.as_deref().ok_or_else(unknown)?;
         let client_id = ClientId::new(client_id).map_err(|_| unknown())?;
-        let pending = Pending { server: self.clone(), request };
         if client_id.looks_like_url() {
             // MCP-AUTH-005, MCP-REG-020: a URL is never looked up among registered ids, and refused before any fetch if malformed.
             let url = ClientMetadataUrl::new(client_id.as_str()).map_err(|_| unknown())?;
@@ -74,10 +94,14 @@ impl AuthorizationServer {
     }
 }
 
+/// A request whose client is not known yet.
 #[derive(Debug)]
-struct Pending {
+pub(crate) struct Pending {
     server: AuthorizationServer,
     request: AuthorizationRequest,
+    pushed: Option<SecretDigest>,
+    /// Whether it is being pushed just now.
+    pushing: bool,
 }
 
 /// What the checks on a request came to.
@@ -131,7 +155,21 @@ impl AwaitingMetadataDocument {
 }
 
 impl Pending {
-    fn validate(self, client: ClientRecord) -> RequestOutcome {
+    pub(crate) fn new(server: AuthorizationServer, request: AuthorizationRequest) -> Self {
+        Self { server, request, pushed: None, pushing: false }
+    }
+
+    /// The request is being pushed.
+    pub(crate) fn pushing(self) -> Self {
+        Self { pushing: true, ..self }
+    }
+
+    /// The request was pushed, and is consumed under that key.
+    pub(crate) fn pushed_as(self, key: SecretDigest) -> Self {
+        Self { pushed: Some(key), ..self }
+    }
+
+    pub(crate) fn validate(self, client: ClientRecord) -> RequestOutcome {
         let (registered, matched) = match self.redirect_uri(&client) {
             Ok(found) => found,
             Err(reason) => return RequestOutcome::Refused(Refusal::new(reason)),
@@ -144,6 +182,7 @@ impl Pending {
                 registered,
                 answer,
                 checked,
+                pushed: self.pushed,
             }))),
             Err(error) => {
                 RequestOutcome::Error(ErrorAwaitingPerson(Box::new((answer, error, client.shown()))))
@@ -191,6 +230,11 @@ impl Pending {
         if request.dpop_jkt.is_some() {
             return invalid("dpop_jkt is not supported");
         }
+        // RFC9126-4-3
+        if self.pushed.is_none() && self.server.pushed_requests() == PushedRequests::Required && !self.pushing
+        {
+            return invalid("requests have to be pushed to this server");
+        }
         // OAUTH21-4.1.1-2, OAUTH21-10.1-2
         match request.response_type.as_deref() {
             Some("code") => {}
@@ -224,7 +268,11 @@ impl Pending {
             resource: resource.id().clone(),
             scope: scope
                 .iter()
-                .map(|scope| (scope.clone(), String::from(resource.description(scope).unwrap_or_default())))
+                .map(|scope| ScopeShown {
+                    scope: scope.clone(),
+                    words: String::from(resource.description(scope).unwrap_or_default()),
+                    is_risky: resource.is_risky(scope),
+                })
                 .collect(),
         })
     }
@@ -244,7 +292,10 @@ impl Pending {
     fn resource(&self) -> Result<&KnownResource, Fault> {
         let invalid = |words| Fault::new(AuthorizationErrorCode::InvalidTarget, words);
         // RFC8707-2-6, RFC8707-2.1-1 (D30): exactly one, and one this server knows; a repeated one was refused with the query.
-        let requested = self.request.resource.as_deref().ok_or_else(|| invalid("resource is missing"))?;
+        let Some(requested) = self.request.resource.as_deref() else {
+            // RFC9068-3-2 (D30): only where the operator named one.
+            return self.server.default_resource().ok_or_else(|| invalid("resource is missing"));
+        };
         // MCP-AUTH-058: in any case of its scheme and host.
         let requested =
             ResourceId::from_server_url(requested).map_err(|_| invalid("resource is malformed"))?;
@@ -289,7 +340,7 @@ impl Fault {
 struct Checked {
     challenge: CodeChallenge,
     resource: ResourceId,
-    scope: Vec<(Scope, String)>,
+    scope: Vec<ScopeShown>,
 }
 
 /// Where and how an authorization response goes: only through evidence, with the client's state and our issuer.
@@ -404,12 +455,49 @@ struct Validated {
     registered: RedirectUri,
     answer: Answer,
     checked: Checked,
+    pushed: Option<SecretDigest>,
+}
+
+impl Validated {
+    /// Whether an earlier consent may stand in for the person (I-P2): only where the client proves who it is, and the
+    /// answer goes nowhere that another program on the person's machine could listen.
+    fn may_remember(&self) -> bool {
+        // OAUTH21-7.3-1
+        self.client.credential.is_confidential() && !self.answer.redirect.redirect_uri().is_loopback()
+    }
+
+    fn scope(&self) -> ScopeSet {
+        self.checked.scope.iter().map(|shown| shown.scope.clone()).collect()
+    }
+
+    /// The remembered consent of this very request, as far as it can be known before it is read.
+    fn consent_of(&self, person: &Authentication) -> ConsentRecord {
+        ConsentRecord {
+            subject: String::from(person.subject()),
+            client_id: self.client.client_id.clone(),
+            redirect_uri: self.answer.redirect.redirect_uri().clone(),
+            resource: self.checked.resource.clone(),
+            metadata_digest: self.client.metadata_digest(),
+            scope: self.scope(),
+            epochs: Epochs::default(),
+            not_after: person.authenticated(),
+        }
+    }
 }
 
 impl RequestValidated {
     /// The evidence for the redirect URI.
     pub fn redirect_matched(&self) -> &RedirectMatched {
         &self.0.answer.redirect
+    }
+
+    /// The person is signed in, and may have wanted the answer to this very request remembered: that is read first.
+    pub fn recall(self, person: &Authentication) -> Recall {
+        if !self.0.may_remember() {
+            return Recall::Ask(self);
+        }
+        let read = ReadConsent::new(self.0.consent_of(person).key());
+        Recall::Read(Step::new(read, AwaitingConsent(Box::new((self, person.clone())))))
     }
 
     /// The person is signed in: what they will be asked is stored first, bound to them and to their browser.
@@ -422,13 +510,13 @@ impl RequestValidated {
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertDecision, AwaitingDecisionStored>, Refusal> {
-        let Validated { client, registered, answer, checked } = *self.0;
+        let (may_remember, scope) = (self.0.may_remember(), self.0.scope());
+        let Validated { client, registered, answer, checked, pushed } = *self.0;
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
         // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
         // (OAUTH21-7.3-1).
         let handle = draw_text(entropy).map_err(unavailable)?;
         let csrf = draw_text(entropy).map_err(unavailable)?;
-        let scope: ScopeSet = checked.scope.iter().map(|(scope, _)| scope.clone()).collect();
         let redirect_uri = answer.redirect.redirect_uri().clone();
         let record = DecisionRecord {
             client_id: client.client_id.clone(),
@@ -445,6 +533,7 @@ impl RequestValidated {
             authenticated: person.authenticated(),
             csrf: SecretDigest::of(csrf.as_bytes()),
             metadata_digest: client.metadata_digest(),
+            may_remember,
             not_after: time::after(now, answer.server.lifetimes().decision),
         };
         let view = ConsentView {
@@ -457,14 +546,95 @@ impl RequestValidated {
             resource: checked.resource,
             scopes: checked.scope,
             subject: String::from(person.subject()),
+            may_remember,
             handle: (*handle).clone(),
             csrf: (*csrf).clone(),
         };
         let document = (client.origin == ClientOrigin::MetadataDocument).then_some(client);
         let key = SecretDigest::of(handle.as_bytes());
-        let (insert, id) = InsertDecision::new(key, record, document, entropy).map_err(unavailable)?;
+        let (insert, id) =
+            InsertDecision::new(key, record, document, pushed, entropy).map_err(unavailable)?;
         Ok(Step::new(insert, AwaitingDecisionStored(Box::new((id, view)))))
     }
+}
+
+/// Whether an earlier answer may stand in for the person.
+#[must_use = "the person waits for an answer"]
+#[derive(Debug)]
+pub enum Recall {
+    /// It may: it is read.
+    Read(Step<ReadConsent, AwaitingConsent>),
+    /// It may not: the person is asked.
+    Ask(RequestValidated),
+}
+
+/// Waits for what the person wanted remembered.
+#[must_use = "the person waits for an answer"]
+#[derive(Debug)]
+pub struct AwaitingConsent(Box<(RequestValidated, Authentication)>);
+
+/// What the memory came to.
+#[must_use = "the person waits for an answer"]
+#[derive(Debug)]
+pub enum Recalled {
+    /// The person agreed to all of this before: the code is stored.
+    Remembered(Step<DecideOnce, AwaitingCodeStored>),
+    /// The person is asked.
+    Ask(RequestValidated, Authentication),
+    /// Show this.
+    Refused(Refusal),
+}
+
+impl AwaitingConsent {
+    /// The store has looked for it.
+    pub fn found(self, found: ConsentFound, entropy: &mut dyn Entropy) -> Recalled {
+        let (request, person) = *self.0;
+        let expected = request.0.consent_of(&person);
+        let Some((record, epochs)) = found.record.filter(|_| found.key == expected.key()) else {
+            return Recalled::Ask(request, person);
+        };
+        let Some(consent) = remembered(&expected, &record, epochs, found.now) else {
+            return Recalled::Ask(request, person);
+        };
+        // A pushed request, or a client of a document, is written down with the page: these are asked.
+        if request.0.pushed.is_some() || request.0.client.origin == ClientOrigin::MetadataDocument {
+            return Recalled::Ask(request, person);
+        }
+        let Validated { client, answer, checked, .. } = *request.0;
+        let approved = Approved {
+            client_id: client.client_id.clone(),
+            subject: record.subject,
+            resource: checked.resource,
+            redirect_uri: answer.redirect.redirect_uri().clone(),
+            challenge: checked.challenge,
+            refresh: client.metadata.uses_grant_type("refresh_token"),
+            authenticated: person.authenticated(),
+            epochs,
+        };
+        let basis = Basis::Remembered(found.key);
+        match approved.take(answer, basis, Some(consent), None, found.now, entropy) {
+            Ok(step) => Recalled::Remembered(step),
+            Err(refusal) => Recalled::Refused(refusal),
+        }
+    }
+
+    /// The store could not be read.
+    pub fn store_failed(self) -> Refusal {
+        Refusal::new(RefusalReason::Unavailable)
+    }
+}
+
+fn remembered(
+    expected: &ConsentRecord,
+    record: &ConsentRecord,
+    today: Epochs,
+    now: OffsetDateTime,
+) -> Option<ConsentGiven> {
+    fn side(consent: &ConsentRecord, epochs: Epochs) -> ConsentRemembered<'_> {
+        let epochs = [epochs.client, epochs.subject, epochs.consent];
+        ConsentRemembered { key: consent.key(), scopes: &consent.scope, epochs }
+    }
+    ConsentGiven::remembered(&side(expected, today), &side(record, record.epochs), record.not_after, now)
 }
 
 /// Waits until the store holds what the person will be asked.
@@ -477,22 +647,61 @@ pub struct AwaitingDecisionStored(Box<(ActionId, ConsentView)>);
 #[error("the receipt is for another action than the one this state waits for")]
 pub struct ForeignReceipt;
 
+/// What the person is shown.
+#[must_use = "the person waits for the page"]
+#[derive(Debug)]
+pub enum PageOutcome {
+    /// The consent page.
+    Consent(Box<ConsentView>),
+    /// Why there is none.
+    Refused(Refusal),
+}
+
+impl PageOutcome {
+    /// The consent page, or the refusal.
+    ///
+    /// # Errors
+    /// The [`Refusal`] to show instead.
+    pub fn into_page(self) -> Result<ConsentView, Refusal> {
+        match self {
+            Self::Consent(view) => Ok(*view),
+            Self::Refused(refusal) => Err(refusal),
+        }
+    }
+}
+
 impl AwaitingDecisionStored {
-    /// The store holds it: the page may be shown.
+    /// The store holds it: the page may be shown. Or the pushed request it came of was used before: the refusal is.
     ///
     /// # Errors
     /// [`Failed`] with this state when the receipt is of another action.
-    pub fn stored(self, receipt: DecisionInsertion) -> Result<ConsentView, Failed<Self, ForeignReceipt>> {
+    pub fn stored(self, receipt: DecisionInsertion) -> Result<PageOutcome, Failed<Self, ForeignReceipt>> {
         if receipt.id != self.0.0 {
             return Err(Failed::new(ForeignReceipt, self));
         }
-        Ok(self.0.1)
+        // RFC9126-4-2: single use.
+        Ok(if receipt.inserted {
+            PageOutcome::Consent(Box::new(self.0.1))
+        } else {
+            PageOutcome::Refused(Refusal::new(RefusalReason::PushedRequest))
+        })
     }
 
     /// The store failed; nothing is pending.
     pub fn store_failed(self) -> Refusal {
         Refusal::new(RefusalReason::Unavailable)
     }
+}
+
+/// A scope as the person is asked about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopeShown {
+    /// The scope.
+    pub scope: Scope,
+    /// What it allows, in the operator's words.
+    pub words: String,
+    /// Whether the operator marked it.
+    pub is_risky: bool,
 }
 
 /// What the consent page shows and what its form sends back.
@@ -509,10 +718,12 @@ pub struct ConsentView {
     pub redirect_is_loopback: bool,
     /// What the client wants to reach.
     pub resource: ResourceId,
-    /// What it wants to do there, in the operator's words.
-    pub scopes: Vec<(Scope, String)>,
+    /// What it wants to do there.
+    pub scopes: Vec<ScopeShown>,
     /// Who is signed in.
     pub subject: String,
+    /// Whether the person may have the answer remembered.
+    pub may_remember: bool,
     /// The handle of the decision, for a hidden field of the form. Secret.
     pub handle: String,
     /// The anti-forgery value, for a hidden field of the form. Secret.

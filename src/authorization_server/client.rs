@@ -19,22 +19,26 @@ impl AuthorizationServer {
         if !self.reads_metadata_documents() {
             return Err(RefusalReason::UnknownClient);
         }
-        // CIMD-6.5-2: no special-use address, but for a loopback server that talks to itself.
-        let addresses = if url.is_loopback() {
-            if !self.issuer().is_loopback() {
-                return Err(RefusalReason::MetadataDocument);
-            }
-            AddressPolicy::Loopback
-        } else {
-            if address::literal(url.host()).is_some_and(|literal| !address::is_public(literal)) {
-                return Err(RefusalReason::MetadataDocument);
-            }
-            AddressPolicy::Public
-        };
+        let addresses =
+            address_policy(self, url.host(), url.is_loopback()).ok_or(RefusalReason::MetadataDocument)?;
         // MCP-SEC-021, CIMD-4-3, CIMD-6.6-1: purpose and policy say that a stranger chose the URL; the policy of a fetch follows no redirect and reads 5 KB.
         let policy = FetchPolicy::new(addresses, limits::CLIENT_METADATA_DOCUMENT_BYTES);
         Ok(Fetch::get(FetchPurpose::ClientMetadataDocument, url.as_str(), policy))
     }
+}
+
+/// Where a fetch of a URL that a client chose may connect to; `None` for nowhere.
+pub(crate) fn address_policy(
+    server: &AuthorizationServer,
+    host: &str,
+    is_loopback: bool,
+) -> Option<AddressPolicy> {
+    // CIMD-6.5-2: no special-use address, but for a loopback server that talks to itself.
+    if is_loopback {
+        return server.issuer().is_loopback().then_some(AddressPolicy::Loopback);
+    }
+    let is_special = address::literal(host).is_some_and(|literal| !address::is_public(literal));
+    (!is_special).then_some(AddressPolicy::Public)
 }
 
 /// The client of a fetched document.
@@ -56,20 +60,23 @@ pub(crate) fn client_of_document(
         return Err(UNUSABLE);
     }
     let metadata = document.metadata().clone();
-    // A document cannot hold a secret, and assertions are not read yet: only public clients.
-    // CIMD-6.2-2: a client that announces private_key_jwt is refused rather than let in without it.
-    if metadata.token_endpoint_auth_method.as_deref().is_some_and(|method| method != "none") {
-        return Err(UNUSABLE);
-    }
+    // A document cannot hold a secret: a client of one is public, or signs with a key that the document names.
+    let credential = match metadata.token_endpoint_auth_method.as_deref() {
+        None | Some("none") => ClientCredential::None,
+        // CIMD-6.2-2: who announces private_key_jwt is never let in without it; the document has keys, or did not parse.
+        Some("private_key_jwt") => ClientCredential::PrivateKey,
+        Some(_) => return Err(UNUSABLE),
+    };
     if metadata.redirect_uris.is_empty() {
         return Err(UNUSABLE);
     }
     Ok(ClientRecord {
         client_id: url.to_client_id(),
         origin: ClientOrigin::MetadataDocument,
-        credential: ClientCredential::None,
+        credential,
         metadata,
         created: now,
+        management: None,
     })
 }
 
@@ -113,13 +120,42 @@ impl ClientRecord {
     ) -> Option<Self> {
         // OAUTH21-2-1, MCP-SEC-008
         let uris = &metadata.redirect_uris;
-        let usable = !uris.is_empty() && uris.iter().all(|uri| RedirectUri::new(uri.as_str()).is_ok());
+        let has_keys = metadata.jwks.is_some() || metadata.jwks_uri.is_some();
+        let usable = !uris.is_empty()
+            && uris.iter().all(|uri| RedirectUri::new(uri.as_str()).is_ok())
+            && (has_keys || credential != ClientCredential::PrivateKey);
         (usable && !client_id.looks_like_url()).then_some(Self {
             client_id,
             origin: ClientOrigin::PreRegistered,
             credential,
             metadata,
             created: now,
+            management: None,
+        })
+    }
+
+    /// A resource server that introspects: it proves who it is and may use no grant.
+    ///
+    /// `None` for a credential that proves nothing, and for an identifier that is a URL.
+    pub fn resource_server(
+        client_id: crate::identifier::ClientId,
+        credential: ClientCredential,
+        now: OffsetDateTime,
+    ) -> Option<Self> {
+        let metadata = crate::message::client_metadata::ClientMetadata {
+            grant_types: Some(Vec::new()),
+            response_types: Some(Vec::new()),
+            ..Default::default()
+        };
+        // A key needs metadata that says which.
+        let proves = matches!(credential, ClientCredential::Secret { .. });
+        (proves && !client_id.looks_like_url()).then_some(Self {
+            client_id,
+            origin: ClientOrigin::PreRegistered,
+            credential,
+            metadata,
+            created: now,
+            management: None,
         })
     }
 

@@ -11,12 +11,16 @@ use alloc::string::String;
 
 use super::AuthorizationServer;
 use super::authorization::{Answer, ForeignReceipt, Redirect};
-use super::record::{CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord};
+use super::record::{CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId, GrantRecord};
 use super::refusal::{Refusal, RefusalReason};
-use super::store::{ActionId, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, ReadDecision};
+use super::store::{
+    ActionId, Basis, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, ReadDecision,
+};
 use crate::entropy::Entropy;
 use crate::evidence::{Approval, ConsentExpected, ConsentGiven, RedirectMatched};
+use crate::identifier::{ClientId, RedirectUri, ResourceId};
 use crate::message::error_code::AuthorizationErrorCode;
+use crate::pkce::CodeChallenge;
 use crate::secret::{self, AgentBinding, AuthorizationCode, SecretDigest};
 use crate::step::{Failed, Step};
 use crate::time::{self, OffsetDateTime};
@@ -97,8 +101,9 @@ impl Deciding {
         }
         let consent = self.0.consent(&approval, csrf)?;
         // OAUTH21-3.1-1, I-C9: a code comes of consent and of nothing else.
+        let remember = approval.is_remembered() && self.0.record.may_remember;
         let inner = *self.0;
-        inner.take(Some(consent), entropy)
+        inner.take(Some(consent), remember, entropy)
     }
 
     /// The person pressed deny, or approved nothing.
@@ -115,7 +120,7 @@ impl Deciding {
         let answer = Approval::assertion(subject, agent, crate::identifier::ScopeSet::new());
         let _same_person_and_browser: ConsentGiven = self.0.consent(&answer, csrf)?;
         let inner = *self.0;
-        inner.take(None, entropy)
+        inner.take(None, false, entropy)
     }
 }
 
@@ -136,13 +141,61 @@ impl Inner {
     fn take(
         self,
         consent: Option<ConsentGiven>,
+        remember: bool,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
+        let Self { server, key, record, epochs, redirect, now } = self;
+        let remembered = consent.as_ref().filter(|_| remember).map(|consent| ConsentRecord {
+            subject: record.subject.clone(),
+            client_id: record.client_id.clone(),
+            redirect_uri: record.redirect_uri.clone(),
+            resource: record.resource.clone(),
+            metadata_digest: record.metadata_digest,
+            scope: consent.scopes().clone(),
+            epochs,
+            not_after: time::after(now, server.lifetimes().consent),
+        });
+        let basis = Basis::Answer { decision: key, agent: record.agent, subject: record.subject.clone() };
+        let approved = Approved {
+            client_id: record.client_id,
+            subject: record.subject,
+            resource: record.resource,
+            redirect_uri: record.redirect_uri,
+            challenge: record.challenge,
+            refresh: record.refresh,
+            authenticated: record.authenticated,
+            epochs,
+        };
+        let answer = Answer { server, redirect, state: record.state };
+        approved.take(answer, basis, consent, remembered, now, entropy)
+    }
+}
+
+/// What a person was asked, whether just now or before.
+pub(crate) struct Approved {
+    pub(crate) client_id: ClientId,
+    pub(crate) subject: String,
+    pub(crate) resource: ResourceId,
+    pub(crate) redirect_uri: RedirectUri,
+    pub(crate) challenge: CodeChallenge,
+    pub(crate) refresh: bool,
+    pub(crate) authenticated: OffsetDateTime,
+    pub(crate) epochs: Epochs,
+}
+
+impl Approved {
+    /// With consent, a code and its row; without, only that the answer was given.
+    pub(crate) fn take(
+        self,
+        answer: Answer,
+        basis: Basis,
+        consent: Option<ConsentGiven>,
+        remember: Option<ConsentRecord>,
+        now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
-        let Self { server, key, record, epochs, redirect, now } = self;
-        let lifetimes = *server.lifetimes();
-        let agent = record.agent;
-        let subject = record.subject.clone();
+        let lifetimes = *answer.server.lifetimes();
         let (code, row) = match consent {
             None => (None, None),
             Some(consent) => {
@@ -150,28 +203,28 @@ impl Inner {
                 let code = secret::fresh(entropy, AuthorizationCode::new).map_err(unavailable)?;
                 let grant = GrantRecord {
                     family: FamilyId::fresh(entropy).map_err(unavailable)?,
-                    client_id: record.client_id,
-                    subject: record.subject,
-                    resource: record.resource,
+                    client_id: self.client_id,
+                    subject: self.subject,
+                    resource: self.resource,
                     scope: consent.scopes().clone(),
-                    epochs,
-                    authenticated: record.authenticated,
+                    epochs: self.epochs,
+                    authenticated: self.authenticated,
                     not_after: time::after(now, lifetimes.family),
                 };
                 // OAUTH21-4.1.2-2: everything the code is bound to.
                 let row = CodeRecord {
                     grant,
-                    challenge: *record.challenge.as_bytes(),
-                    redirect_uri: record.redirect_uri,
-                    refresh: record.refresh,
+                    challenge: *self.challenge.as_bytes(),
+                    redirect_uri: self.redirect_uri,
+                    refresh: self.refresh,
                     expires: time::after(now, lifetimes.code),
                 };
                 let digest = code.digest();
                 (Some(code), Some((digest, row)))
             }
         };
-        let (action, id) = DecideOnce::new(key, agent, subject, row, entropy).map_err(unavailable)?;
-        let answer = Answer { server, redirect, state: record.state };
+        let remember = remember.map(|record| (record.key(), record));
+        let (action, id) = DecideOnce::new(basis, row, remember, entropy).map_err(unavailable)?;
         Ok(Step::new(action, AwaitingCodeStored(Box::new(Stored { id, answer, code }))))
     }
 }

@@ -10,9 +10,11 @@ use crate::message::error_code::TokenErrorCode;
 use crate::message::exchange::Respond;
 use crate::message::token::TokenErrorResponse;
 
-/// Why the token, revocation or introspection endpoint refused. For logs and metrics, never for the peer.
+/// Why an endpoint for clients refused. For logs and metrics, never for the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum TokenReason {
+    /// There is no such endpoint here.
+    NoEndpoint,
     /// The method is not POST.
     NotPost,
     /// The body is no form: another media type, or bytes outside its grammar.
@@ -35,6 +37,14 @@ pub(crate) enum TokenReason {
     UnreadableCredentials,
     /// A mechanism this server does not have.
     UnsupportedAuthentication,
+    /// A client assertion that is malformed, not signed by the client, for somebody else, or not of now.
+    AssertionInvalid,
+    /// A client assertion that was used before.
+    AssertionReplayed,
+    /// The client's keys could not be had.
+    KeysUnavailable,
+    /// The caller names itself and proves nothing, where proof is needed.
+    CallerNotProved,
     /// No such client, or its registration has expired.
     UnknownClient,
     /// The client has a secret and did not present one.
@@ -104,6 +114,7 @@ impl TokenReason {
     /// answer: every fault of a code is `invalid_grant`, every fault of a credential `invalid_client`.
     pub(crate) const fn wire(self) -> Wire {
         match self {
+            Self::NoEndpoint => Wire { status: 404, code: None },
             Self::NotPost => Wire { status: 405, code: None },
             // OAUTH21-3.2.4-1, OAUTH21-3.2.4-3, OAUTH21-3.2-4: 400 unless the code prescribes another status.
             Self::NotAForm
@@ -120,6 +131,9 @@ impl TokenReason {
             | Self::NoClient
             | Self::UnreadableCredentials
             | Self::UnsupportedAuthentication
+            | Self::AssertionInvalid
+            | Self::AssertionReplayed
+            | Self::CallerNotProved
             | Self::UnknownClient
             | Self::SecretMissing
             | Self::SecretUnexpected
@@ -145,7 +159,9 @@ impl TokenReason {
             // RFC7009-2.2.1-1
             Self::UnsupportedTokenType => wire(400, TokenErrorCode::UnsupportedTokenType),
             // I-G9: a failure outside is never a success, and the client may try again.
-            Self::StoreFailed | Self::SignerFailed | Self::NoEntropy => Wire { status: 503, code: None },
+            Self::StoreFailed | Self::SignerFailed | Self::KeysUnavailable | Self::NoEntropy => {
+                Wire { status: 503, code: None }
+            }
             Self::HostMisuse => Wire { status: 500, code: None },
         }
     }
@@ -153,6 +169,7 @@ impl TokenReason {
     /// A short fixed text for the log.
     pub(crate) const fn text(self) -> &'static str {
         match self {
+            Self::NoEndpoint => "there is no such endpoint",
             Self::NotPost => "the method is not POST",
             Self::NotAForm => "the body is not a form",
             Self::Repeated => "a parameter is repeated",
@@ -164,6 +181,10 @@ impl TokenReason {
             Self::NoClient => "no client is named",
             Self::UnreadableCredentials => "the authorization field cannot be read",
             Self::UnsupportedAuthentication => "unsupported client authentication",
+            Self::AssertionInvalid => "the client assertion is not acceptable",
+            Self::AssertionReplayed => "the client assertion was used before",
+            Self::KeysUnavailable => "the client's keys could not be fetched",
+            Self::CallerNotProved => "the caller has to prove who it is",
             Self::UnknownClient => "unknown client",
             Self::SecretMissing => "the client did not present its secret",
             Self::SecretUnexpected => "a public client presented a secret",

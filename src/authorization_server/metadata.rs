@@ -3,13 +3,15 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{AuthorizationServer, RegistrationPolicy};
+use super::{AuthorizationServer, PushedRequests, RegistrationPolicy};
 use crate::identifier::ScopeSet;
+use crate::jose::Algorithm;
 use crate::message::exchange::Respond;
 use crate::message::server_metadata::ServerMetadata;
 
-/// Ways for a client to authenticate at the token endpoint.
-pub(crate) const TOKEN_AUTH_METHODS: [&str; 3] = ["none", "client_secret_basic", "client_secret_post"];
+/// Ways for a client to prove who it is.
+pub(crate) const PROVING_METHODS: [&str; 3] =
+    ["client_secret_basic", "client_secret_post", "private_key_jwt"];
 
 /// Grant types the token endpoint has.
 pub(crate) const GRANT_TYPES: [&str; 2] = ["authorization_code", "refresh_token"];
@@ -23,23 +25,37 @@ impl AuthorizationServer {
         // RFC8414-2-1, RFC9207-2.3-1: the one configured issuer.
         let mut document = ServerMetadata::new(self.issuer().clone());
         // RFC8414-2-3, RFC8414-2-5: endpoints of every grant; the response types come with the document itself.
-        document.authorization_endpoint = Some(self.0.authorization_endpoint.clone());
-        document.token_endpoint = Some(self.0.token_endpoint.clone());
-        document.revocation_endpoint = Some(self.0.revocation_endpoint.clone());
+        document.authorization_endpoint = Some(self.shared.inner.authorization_endpoint.clone());
+        document.token_endpoint = Some(self.shared.inner.token_endpoint.clone());
+        document.revocation_endpoint = Some(self.shared.inner.revocation_endpoint.clone());
         document.registration_endpoint = match self.registration() {
             RegistrationPolicy::Closed => None,
-            RegistrationPolicy::Open => Some(self.0.registration_endpoint.clone()),
+            RegistrationPolicy::Open | RegistrationPolicy::InitialAccessToken(_) => {
+                Some(self.shared.inner.registration_endpoint.clone())
+            }
         };
         // RFC8414-2-12: below the issuer, which is https or loopback.
-        document.jwks_uri = Some(self.0.jwks_uri.clone());
+        document.jwks_uri = Some(self.shared.inner.jwks_uri.clone());
         document.response_modes_supported = texts(&["query"]);
         document.grant_types_supported = texts(&GRANT_TYPES);
         // RFC8414-2-6
         document.scopes_supported = Some(scopes);
         // MCP-SEC-014, OAUTH21-4.1.1-6, RFC7636-7.2-2: S256 is what is taken, so S256 is what is listed (I-C6).
         document.code_challenge_methods_supported = texts(&[crate::pkce::S256]);
-        document.token_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
-        document.revocation_endpoint_auth_methods_supported = texts(&TOKEN_AUTH_METHODS);
+        let public: &[&str] = if self.admits_public_clients() { &["none"] } else { &[] };
+        let methods = [public, &PROVING_METHODS].concat();
+        document.token_endpoint_auth_methods_supported = texts(&methods);
+        // RFC8414-2-10: an assertion in any algorithm whose keys this server reads.
+        document.token_endpoint_auth_signing_alg_values_supported =
+            texts(&Algorithm::ALL.map(Algorithm::name));
+        document.revocation_endpoint_auth_methods_supported = texts(&methods);
+        document.introspection_endpoint = Some(self.shared.inner.introspection_endpoint.clone());
+        document.introspection_endpoint_auth_methods_supported = texts(&PROVING_METHODS);
+        // RFC9126-2-2, RFC9126-2-1
+        let pushed = self.pushed_requests();
+        document.pushed_authorization_request_endpoint =
+            (pushed != PushedRequests::Off).then(|| self.shared.inner.pushed_endpoint.clone());
+        document.require_pushed_authorization_requests = pushed == PushedRequests::Required;
         // MCP-AUTH-032: every answer carries it.
         document.authorization_response_iss_parameter_supported = true;
         // MCP-REG-026
@@ -60,7 +76,7 @@ impl AuthorizationServer {
     pub fn metadata_path(&self) -> String {
         // RFC8414-3-1
         let url = self.issuer().metadata_urls().into_iter().next().unwrap_or_default();
-        let origin = self.0.token_endpoint.origin();
+        let origin = self.shared.inner.token_endpoint.origin();
         String::from(url.get(origin.as_str().len()..).unwrap_or_default())
     }
 }

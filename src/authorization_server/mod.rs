@@ -7,7 +7,10 @@
 //! POST /token       token ─FindClient▶ … ─ReadCode▶ … ─Sign▶ … ─RedeemCode▶ … ─▶ Respond        (token.rs)
 //!                                       ─ReadRefresh▶ … ─Sign▶ … ─RotateRefresh▶ … ─▶ Respond   (refresh.rs)
 //! POST /register    register ─InsertClient▶ AwaitingClientStored ─▶ Respond
-//! POST /revoke      revoke ─FindClient▶ … ─ReadRefresh▶ … ─RevokeFamily▶ … ─▶ Respond
+//! …    /register/ID manage ─FindClient▶ … ─UpdateClient / DeleteClient▶ … ─▶ Respond              (management.rs)
+//! POST /revoke      revoke ─FindClient▶ … ─ReadRefresh, ReadAccess▶ … ─RevokeFamily▶ … ─▶ Respond
+//! POST /introspect  introspect ─FindClient▶ … ─ReadAccess, ReadGrant, ReadRefresh▶ … ─▶ Respond   (introspection.rs)
+//! POST /par         push ─FindClient▶ … ─InsertPushed▶ … ─▶ Respond                              (pushed.rs)
 //! GET  /.well-known metadata
 //! ```
 //!
@@ -16,25 +19,30 @@
 //! | authorization | grammar, client, redirect URI; only then errors may redirect: response type, PKCE S256, resource, scope |
 //! | decision | pending, browser, person, form value, time, scopes within what was shown; redirect URI once more |
 //! | token | one client authentication; code live; client, verifier, redirect URI, resource, scope, expiry; sign; redeem |
+//! | revocation, introspection, pushed requests | client authentication as at the token endpoint (`caller.rs`); then ownership |
 //! | registration | grammar, each member, redirect URIs; then the id is fresh |
 
 use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
-use crate::identifier::{Endpoint, InvalidIdentifier, Issuer, ResourceId, Scope, ScopeSet};
+use crate::identifier::{Endpoint, Issuer, ResourceId};
 use crate::jose::SigningKeyId;
 use crate::time::Duration;
 
 mod authentication;
 pub mod authorization;
+pub mod caller;
 pub mod client;
+mod configuration;
 pub mod decision;
 pub mod error;
+pub mod grace;
+pub mod introspection;
 mod issuance;
+pub mod management;
 mod metadata;
+pub mod pushed;
 pub mod record;
 pub mod refresh;
 pub mod refusal;
@@ -46,149 +54,9 @@ pub mod store;
 pub mod test_kit;
 pub mod token;
 
-/// A resource the server issues tokens for, and what its scopes mean to a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownResource {
-    id: ResourceId,
-    scopes: BTreeMap<Scope, String>,
-    default_scopes: ScopeSet,
-}
-
-impl KnownResource {
-    /// A resource, with each of its scopes in words.
-    pub fn new(id: ResourceId, scopes: impl IntoIterator<Item = (Scope, String)>) -> Self {
-        Self { id, scopes: scopes.into_iter().collect(), default_scopes: ScopeSet::new() }
-    }
-
-    /// Sets what a request without `scope` asks for; without a default such a request is refused.
-    #[must_use]
-    pub fn default_scopes(self, default_scopes: ScopeSet) -> Self {
-        Self { default_scopes, ..self }
-    }
-
-    /// Its identifier, in the spelling that goes into every `aud`.
-    pub fn id(&self) -> &ResourceId {
-        &self.id
-    }
-
-    /// Its scopes.
-    pub fn scopes(&self) -> ScopeSet {
-        self.scopes.keys().cloned().collect()
-    }
-
-    /// What a scope allows, in the operator's words.
-    pub fn description(&self, scope: &Scope) -> Option<&str> {
-        self.scopes.get(scope).map(String::as_str)
-    }
-}
-
-/// Who may register a client by itself (RFC 7591 section 3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RegistrationPolicy {
-    /// Nobody: there is no registration endpoint.
-    Closed,
-    /// Everybody. Put a rate limit before the endpoint.
-    Open,
-}
-
-/// How long things live. All are bounded: see [`Configuration::new`] for the bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lifetimes {
-    /// A signed access token: 5 minutes by default, 15 at most, because it cannot be called back.
-    pub access_token: Duration,
-    /// An authorization code: 1 minute by default, 10 at most.
-    pub code: Duration,
-    /// A consent page without an answer: 10 minutes by default, an hour at most.
-    pub decision: Duration,
-    /// A refresh token that nobody uses: 14 days by default.
-    pub refresh_idle: Duration,
-    /// All credentials of one approval: 90 days by default.
-    pub family: Duration,
-}
-
-impl Default for Lifetimes {
-    fn default() -> Self {
-        Self {
-            access_token: Duration::minutes(5),
-            code: Duration::minutes(1),
-            decision: Duration::minutes(10),
-            refresh_idle: Duration::days(14),
-            family: Duration::days(90),
-        }
-    }
-}
-
-/// Why a configuration is none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum InvalidConfiguration {
-    /// There is no resource to issue tokens for: an empty list never means "any" (I-G8).
-    #[error("name at least one resource to issue tokens for")]
-    NoResource,
-    /// Two resources are one after scheme, host and a lone slash are folded (D30).
-    #[error("two configured resources differ only by case or a trailing slash: {0}")]
-    SameResource(ResourceId),
-    /// A resource without a scope, or a scope without words for the person who is asked.
-    #[error("every resource needs at least one scope, and every scope a description: {0}")]
-    NoScope(ResourceId),
-    /// What a resource gives by default is not among its scopes.
-    #[error("every default scope must be one of the resource's scopes: {0}")]
-    DefaultScope(ResourceId),
-    /// A lifetime is not above zero, or above its bound.
-    #[error("the lifetime of {0} is outside its bounds")]
-    Lifetime(&'static str),
-    /// An endpoint cannot be made of the issuer.
-    #[error("{0}")]
-    Endpoint(#[from] InvalidIdentifier),
-    /// The signing key has no name.
-    #[error("the signing key needs a key id")]
-    NoKeyId,
-}
-
-/// Everything an authorization server is told once.
-#[derive(Debug, Clone)]
-pub struct Configuration {
-    issuer: Issuer,
-    resources: Vec<KnownResource>,
-    signing_key: SigningKeyId,
-    lifetimes: Lifetimes,
-    registration: RegistrationPolicy,
-    metadata_documents: bool,
-}
-
-impl Configuration {
-    /// A server of that issuer for these resources, which signs with that key. Registration is closed, client metadata
-    /// documents are read.
-    pub fn new(issuer: Issuer, resources: Vec<KnownResource>, signing_key: SigningKeyId) -> Self {
-        Self {
-            issuer,
-            resources,
-            signing_key,
-            lifetimes: Lifetimes::default(),
-            registration: RegistrationPolicy::Closed,
-            metadata_documents: true,
-        }
-    }
-
-    /// Sets the lifetimes.
-    #[must_use]
-    pub fn lifetimes(self, lifetimes: Lifetimes) -> Self {
-        Self { lifetimes, ..self }
-    }
-
-    /// Sets who may register.
-    #[must_use]
-    pub fn registration(self, registration: RegistrationPolicy) -> Self {
-        Self { registration, ..self }
-    }
-
-    /// Sets whether a URL-shaped client id is resolved to its metadata document.
-    #[must_use]
-    pub fn metadata_documents(self, metadata_documents: bool) -> Self {
-        Self { metadata_documents, ..self }
-    }
-}
+pub use configuration::{
+    Configuration, InvalidConfiguration, KnownResource, Lifetimes, PushedRequests, RegistrationPolicy,
+};
 
 /// An authorization server: configuration, checked. Cheap to clone; holds no state and no secret.
 ///
@@ -229,7 +97,16 @@ impl Configuration {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct AuthorizationServer(Arc<Inner>);
+pub struct AuthorizationServer {
+    shared: Arc<Shared>,
+}
+
+/// What is configured, and the key of the moment.
+#[derive(Debug)]
+struct Shared {
+    inner: Arc<Inner>,
+    signing_key: SigningKeyId,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -238,6 +115,8 @@ struct Inner {
     token_endpoint: Endpoint,
     registration_endpoint: Endpoint,
     revocation_endpoint: Endpoint,
+    introspection_endpoint: Endpoint,
+    pushed_endpoint: Endpoint,
     jwks_uri: Endpoint,
 }
 
@@ -249,6 +128,10 @@ impl AuthorizationServer {
     pub fn new(configuration: Configuration) -> Result<Self, InvalidConfiguration> {
         check_resources(&configuration.resources)?;
         check_lifetimes(&configuration.lifetimes)?;
+        let default = configuration.default_resource.as_ref();
+        if default.is_some_and(|default| !configuration.resources.iter().any(|known| known.id == *default)) {
+            return Err(InvalidConfiguration::DefaultResource);
+        }
         if configuration.signing_key.kid().is_empty() {
             return Err(InvalidConfiguration::NoKeyId);
         }
@@ -256,44 +139,82 @@ impl AuthorizationServer {
         let base = base.strip_suffix('/').unwrap_or(base).to_owned();
         // MCP-SEC-005, I-A9: endpoints are https like the issuer, and come of the configured issuer, never of a request.
         let endpoint = |path: &str| Endpoint::new([base.as_str(), path].concat());
-        Ok(Self(Arc::new(Inner {
+        let signing_key = configuration.signing_key.clone();
+        let inner = Arc::new(Inner {
             authorization_endpoint: endpoint("/authorize")?,
             token_endpoint: endpoint("/token")?,
             registration_endpoint: endpoint("/register")?,
             revocation_endpoint: endpoint("/revoke")?,
+            introspection_endpoint: endpoint("/introspect")?,
+            // RFC9126-2-1
+            pushed_endpoint: endpoint("/par")?,
             jwks_uri: endpoint("/jwks")?,
             configuration,
-        })))
+        });
+        Ok(Self { shared: Arc::new(Shared { inner, signing_key }) })
+    }
+
+    /// The same server, signing with another key from now on: for a host that rotates its keys. `None` without a key id.
+    pub fn signing_with(&self, key: SigningKeyId) -> Option<Self> {
+        let inner = Arc::clone(&self.shared.inner);
+        (!key.kid().is_empty()).then(|| Self { shared: Arc::new(Shared { inner, signing_key: key }) })
     }
 
     /// The issuer.
     pub fn issuer(&self) -> &Issuer {
-        &self.0.configuration.issuer
+        &self.shared.inner.configuration.issuer
     }
 
     /// The resources.
     pub fn resources(&self) -> &[KnownResource] {
-        &self.0.configuration.resources
+        &self.shared.inner.configuration.resources
     }
 
     /// The lifetimes.
     pub fn lifetimes(&self) -> &Lifetimes {
-        &self.0.configuration.lifetimes
+        &self.shared.inner.configuration.lifetimes
     }
 
     /// The key it signs with.
     pub fn signing_key(&self) -> &SigningKeyId {
-        &self.0.configuration.signing_key
+        &self.shared.signing_key
     }
 
     /// Who may register.
-    pub fn registration(&self) -> RegistrationPolicy {
-        self.0.configuration.registration
+    pub fn registration(&self) -> &RegistrationPolicy {
+        &self.shared.inner.configuration.registration
+    }
+
+    /// Whether clients manage their registrations.
+    pub fn manages_registrations(&self) -> bool {
+        self.shared.inner.configuration.managed
+            && self.shared.inner.configuration.registration != RegistrationPolicy::Closed
+    }
+
+    /// Whether clients without credentials are let in.
+    pub fn admits_public_clients(&self) -> bool {
+        self.shared.inner.configuration.public_clients
+    }
+
+    /// What becomes of pushed authorization requests.
+    pub fn pushed_requests(&self) -> PushedRequests {
+        self.shared.inner.configuration.pushed
+    }
+
+    /// The grace for a lost answer to a refresh, where there is one.
+    pub fn refresh_grace(&self) -> Option<&grace::RefreshGrace> {
+        self.shared.inner.configuration.grace.as_ref()
+    }
+
+    /// The resource of a request that names none.
+    pub(crate) fn default_resource(&self) -> Option<&KnownResource> {
+        let id = self.shared.inner.configuration.default_resource.as_ref()?;
+        self.resources().iter().find(|known| known.id == *id)
     }
 
     /// Whether client metadata documents are read.
     pub fn reads_metadata_documents(&self) -> bool {
-        self.0.configuration.metadata_documents
+        self.shared.inner.configuration.metadata_documents
     }
 
     /// Looks a requested resource up; scheme and host case and a lone slash are folded (D30).
@@ -334,7 +255,9 @@ fn check_lifetimes(lifetimes: &Lifetimes) -> Result<(), InvalidConfiguration> {
     within("codes", lifetimes.code, Duration::minutes(10))?;
     within("decisions", lifetimes.decision, Duration::hours(1))?;
     within("unused refresh tokens", lifetimes.refresh_idle, lifetimes.family)?;
-    within("approvals", lifetimes.family, Duration::days(400))
+    within("approvals", lifetimes.family, Duration::days(400))?;
+    within("remembered consents", lifetimes.consent, Duration::days(400))?;
+    within("pushed requests", lifetimes.pushed, Duration::minutes(10))
 }
 
 #[cfg(test)]
@@ -360,7 +283,7 @@ mod tests {
     #[test]
     fn endpoints_lie_below_the_issuer() {
         let server = AuthorizationServer::new(configuration([resource("https://h.example")].into())).unwrap();
-        assert_eq!(server.0.token_endpoint.as_str(), "https://as.example/t/token");
+        assert_eq!(server.shared.inner.token_endpoint.as_str(), "https://as.example/t/token");
     }
 
     // I-G8

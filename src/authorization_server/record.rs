@@ -17,6 +17,14 @@ use crate::syntax::base64url;
 use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
 use crate::time::OffsetDateTime;
 
+mod access;
+mod consent;
+mod pushed;
+
+pub use access::AccessRecord;
+pub use consent::ConsentRecord;
+pub use pushed::PushedRecord;
+
 /// Largest stored record, in bytes: what was accepted must fit. A client's metadata is kept as text inside the
 /// record, where each quotation mark and backslash takes twice its place.
 const RECORD_BYTES: usize = 4 * limits::DOCUMENT_BYTES;
@@ -77,6 +85,18 @@ impl Epochs {
     pub const fn new(client: u64, subject: u64, consent: u64) -> Self {
         Self { client, subject, consent }
     }
+
+    fn to_text(self) -> String {
+        alloc::format!("{} {} {}", self.client, self.subject, self.consent)
+    }
+
+    fn read(object: &JsonObject) -> Result<Self, InvalidRecord> {
+        let wrong = InvalidRecord::Member("epochs");
+        let mut numbers = required(object, "epochs")?.split(' ').map(str::parse::<u64>);
+        let mut number = || numbers.next().and_then(Result::ok).ok_or(wrong);
+        let epochs = Self { client: number()?, subject: number()?, consent: number()? };
+        if numbers.next().is_some() { Err(wrong) } else { Ok(epochs) }
+    }
 }
 
 /// How a client came to be known.
@@ -106,6 +126,8 @@ pub enum ClientCredential {
         /// When it ends; `None` is never.
         expires: Option<OffsetDateTime>,
     },
+    /// An assertion signed with one of the keys in the client's metadata.
+    PrivateKey,
 }
 
 /// How a client secret is presented.
@@ -124,7 +146,13 @@ impl ClientCredential {
             Self::None => "none",
             Self::Secret { method: SecretMethod::Basic, .. } => "client_secret_basic",
             Self::Secret { method: SecretMethod::Post, .. } => "client_secret_post",
+            Self::PrivateKey => "private_key_jwt",
         }
+    }
+
+    /// Whether the client proves who it is.
+    pub fn is_confidential(&self) -> bool {
+        !matches!(self, Self::None)
     }
 }
 
@@ -142,6 +170,8 @@ pub struct ClientRecord {
     pub metadata: ClientMetadata,
     /// When it was made known.
     pub created: OffsetDateTime,
+    /// The digest of the token with which it manages its registration (RFC 7592); `None` where it cannot.
+    pub management: Option<SecretDigest>,
 }
 
 impl ClientRecord {
@@ -162,9 +192,13 @@ impl ClientRecord {
             .string("origin", origin)
             .string("method", self.credential.method())
             .string("metadata", String::from_utf8_lossy(&self.metadata.render()))
-            .integer("created", self.created.unix_timestamp());
+            .integer("created", self.created.unix_timestamp())
+            .optional_string(
+                "management",
+                self.management.map(|digest| base64url::encode(digest.as_bytes())),
+            );
         match &self.credential {
-            ClientCredential::None => writer,
+            ClientCredential::None | ClientCredential::PrivateKey => writer,
             ClientCredential::Secret { digest, expires, .. } => {
                 let writer = writer.string("secret_digest", base64url::encode(digest.as_bytes()));
                 match expires {
@@ -196,9 +230,12 @@ impl ClientRecord {
                 expires: optional_time(&object, "secret_expires")?,
             })
         };
+        let metadata = parsed(&object, "metadata", |text| ClientMetadata::parse(text.as_bytes()))?;
+        let has_keys = metadata.jwks.is_some() || metadata.jwks_uri.is_some();
         // OAUTH21-2.1-1, I-P6: public exactly when there is no secret.
         let credential = match required(&object, "method")? {
             "none" if !has_secret => ClientCredential::None,
+            "private_key_jwt" if !has_secret && has_keys => ClientCredential::PrivateKey,
             "client_secret_basic" => secret(SecretMethod::Basic)?,
             "client_secret_post" => secret(SecretMethod::Post)?,
             _ => return Err(InvalidRecord::Member("method")),
@@ -207,8 +244,12 @@ impl ClientRecord {
             client_id: parsed(&object, "client_id", ClientId::new)?,
             origin,
             credential,
-            metadata: parsed(&object, "metadata", |text| ClientMetadata::parse(text.as_bytes()))?,
+            metadata,
             created: time(&object, "created")?,
+            management: match object.get("management") {
+                None => None,
+                Some(_) => Some(SecretDigest::from_bytes(bytes_of(&object, "management")?)),
+            },
         })
     }
 }
@@ -244,6 +285,8 @@ pub struct DecisionRecord {
     pub csrf: SecretDigest,
     /// The client's metadata when it was shown.
     pub metadata_digest: SecretDigest,
+    /// Whether the answer may be remembered: only for a client that proves who it is (I-P2).
+    pub may_remember: bool,
     /// When the answer comes too late.
     pub not_after: OffsetDateTime,
 }
@@ -265,6 +308,7 @@ impl DecisionRecord {
             .integer("authenticated", self.authenticated.unix_timestamp())
             .string("csrf", base64url::encode(self.csrf.as_bytes()))
             .string("metadata_digest", base64url::encode(self.metadata_digest.as_bytes()))
+            .boolean("may_remember", self.may_remember)
             .integer("not_after", self.not_after.unix_timestamp())
             .finish()
     }
@@ -294,6 +338,7 @@ impl DecisionRecord {
             authenticated: time(&object, "authenticated")?,
             csrf: SecretDigest::from_bytes(bytes_of(&object, "csrf")?),
             metadata_digest: SecretDigest::from_bytes(bytes_of(&object, "metadata_digest")?),
+            may_remember: boolean(&object, "may_remember")?,
             not_after: time(&object, "not_after")?,
         })
     }
@@ -329,10 +374,7 @@ impl GrantRecord {
             .string("subject", self.subject.as_str())
             .string("resource", self.resource.as_str())
             .string("scope", self.scope.to_string())
-            .string(
-                "epochs",
-                alloc::format!("{} {} {}", self.epochs.client, self.epochs.subject, self.epochs.consent),
-            )
+            .string("epochs", self.epochs.to_text())
             .integer("authenticated", self.authenticated.unix_timestamp())
             .integer("not_after", self.not_after.unix_timestamp())
             .into_object()
@@ -340,13 +382,7 @@ impl GrantRecord {
 
     fn from_object(object: &JsonObject) -> Result<Self, InvalidRecord> {
         checked("grant", object)?;
-        let wrong = InvalidRecord::Member("epochs");
-        let mut numbers = required(object, "epochs")?.split(' ').map(str::parse::<u64>);
-        let mut number = || numbers.next().and_then(Result::ok).ok_or(wrong);
-        let epochs = Epochs { client: number()?, subject: number()?, consent: number()? };
-        if numbers.next().is_some() {
-            return Err(wrong);
-        }
+        let epochs = Epochs::read(object)?;
         Ok(Self {
             family: FamilyId(bytes_of(object, "family")?),
             client_id: parsed(object, "client_id", ClientId::new)?,

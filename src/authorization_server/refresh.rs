@@ -1,10 +1,10 @@
 //! Refresh: one live token per family, replaced at each use (OAuth 2.1 section 4.3, RFC 8707 section 2.2).
 //!
 //! ```text
-//!   AwaitingTokenClient (token.rs)
+//!   AwaitingCaller (caller.rs)
 //!      │ ReadRefresh
 //!   AwaitingRefresh ──────────── retired ──┐
-//!      │ Sign                              │ RevokeFamily
+//!      │ Sign, unless opaque               │ RevokeFamily
 //!   AwaitingRefreshSignature               │
 //!      │ RotateRefresh                     │
 //!   AwaitingRotation ─────────── retired ──┤
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Every client's token is rotated, confidential ones' too. A retired token that comes back is reuse: its family is
-//! revoked, after the client has authenticated as the token's own (I-T2). The bounded grace of decision D17 belongs
-//! between the two, where `judge` finds a token retired.
+//! revoked, after the client has authenticated as the token's own (I-T2). Between the two lies the bounded grace of
+//! decision D17 (`grace.rs`), where the operator asked for it: a client that lost the answer gets the same one again.
 
 use alloc::boxed::Box;
 
@@ -22,11 +22,12 @@ use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::ClientAuthenticated;
 use crate::authorization_server::authorization::ForeignReceipt;
 use crate::authorization_server::error::{TokenFailure, TokenReason};
-use crate::authorization_server::issuance::{self, Issuance, Issued};
+use crate::authorization_server::grace::{self, RefreshGrace};
+use crate::authorization_server::issuance::{self, Issuance, Issued, Planned};
 use crate::authorization_server::record::GrantRecord;
 use crate::authorization_server::store::{
-    ActionId, FoundState, Outcome, ReadRefresh, RefreshFound, RefreshRotation, RevocationReason,
-    RevokeFamily, RotateRefresh,
+    ActionId, FoundState, Outcome, ReadRefresh, RefreshFound, RefreshRotation, Retirement, RevocationReason,
+    RevokeFamily, RotateRefresh, Rotation,
 };
 use crate::authorization_server::token::AwaitingRevocation;
 use crate::entropy::Entropy;
@@ -34,7 +35,9 @@ use crate::identifier::ScopeSet;
 use crate::jose::{Sign, Signed};
 use crate::message::exchange::Respond;
 use crate::message::token::RefreshGrant;
+use crate::secret::{self, RefreshToken, SecretDigest};
 use crate::step::{Failed, Step};
+use crate::time::{self, OffsetDateTime};
 
 /// Waits for the refresh token's record. Reading it changes nothing.
 #[must_use = "the client waits for an answer"]
@@ -54,6 +57,8 @@ struct RefreshInner {
 pub enum RefreshOutcome {
     /// Everything fits; next the access token is signed.
     Sign(Step<Sign, AwaitingRefreshSignature>),
+    /// Everything fits; the access token is opaque, and next the refresh token is rotated.
+    Rotate(Step<RotateRefresh, AwaitingRotation>),
     /// A retired token came back: its family is revoked before the refusal goes out.
     Reused(Step<RevokeFamily, AwaitingRevocation>),
     /// Answer with this.
@@ -98,11 +103,19 @@ impl RefreshInner {
         if record.grant.client_id != *self.client.client_id() {
             return Err(TokenReason::RefreshForOtherClient);
         }
-        if retired {
-            // OAUTH21-4.3.1-5 (I-T2)
-            let revoke = AwaitingRevocation::step(&record.grant, RevocationReason::RefreshReused, entropy)?;
-            return Ok(RefreshOutcome::Reused(revoke));
-        }
+        let repeats = match (retired, found.retirement) {
+            (false, _) => None,
+            // D17
+            (true, Some(retirement)) if self.is_within_grace(&retirement, found.now) => {
+                self.server.refresh_grace().map(RefreshGrace::repeats)
+            }
+            (true, _) => {
+                // OAUTH21-4.3.1-5 (I-T2)
+                let reason = RevocationReason::RefreshReused;
+                let revoke = AwaitingRevocation::step(&record.grant, reason, entropy)?;
+                return Ok(RefreshOutcome::Reused(revoke));
+            }
+        };
         // OAUTH21-4.3.1-3, OAUTH21-4.3.3-2: by the clock of the store.
         if found.now >= record.expires {
             return Err(TokenReason::RefreshExpired);
@@ -113,13 +126,59 @@ impl RefreshInner {
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
         let next = record.generation.checked_add(1).ok_or(TokenReason::GrantExpired)?;
         // MCP-SEC-004, OAUTH21-2.4-4: what is stolen from a public client serves once, and its second use is noticed.
-        let (token, successor) = issuance::new_refresh(&self.server, &grant, next, found.now, entropy)?;
-        let digest = token.digest();
-        let (sign, issuance) = Issuance::plan(&self.server, &grant, scope, Some(token), found.now, entropy)?;
-        let (rotate, id) = RotateRefresh::new(presented, record.generation, digest, successor, entropy)
-            .map_err(|_| TokenReason::NoEntropy)?;
-        let inner = SignatureInner { rotate, id, grant, issuance };
-        Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
+        let token = self.successor(&grant, next, entropy)?;
+        let rotation = Rotation {
+            presented,
+            presented_generation: record.generation,
+            request: self.request_digest(),
+            successor_digest: token.digest(),
+            successor: issuance::refresh_record(&self.server, &grant, next, found.now),
+            repeats,
+        };
+        let no_entropy = |_| TokenReason::NoEntropy;
+        match Issuance::plan(&self.server, &grant, scope, Some(token), found.now, entropy)? {
+            Planned::Sign(sign, issuance) => {
+                let (rotate, id) = RotateRefresh::new(rotation, None, entropy).map_err(no_entropy)?;
+                let inner = SignatureInner { rotate, id, issuance, again: self };
+                Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
+            }
+            Planned::Opaque(issued, row) => {
+                let (rotate, id) = RotateRefresh::new(rotation, Some(row), entropy).map_err(no_entropy)?;
+                let inner = RotationInner { id, grant, repeated: repeats.is_some(), issued, again: self };
+                Ok(RefreshOutcome::Rotate(Step::new(rotate, AwaitingRotation(Box::new(inner)))))
+            }
+        }
+    }
+
+    /// Whether the answer of the rotation that retired the token may be repeated (I-T3): in time, to the same request,
+    /// not too often, and not once the successor was used.
+    fn is_within_grace(&self, retirement: &Retirement, now: OffsetDateTime) -> bool {
+        self.server.refresh_grace().is_some_and(|grace| {
+            retirement.successor_unused
+                && now < time::after(retirement.at, grace.window())
+                && retirement.repeats < grace.repeats()
+                && retirement.request == self.request_digest()
+        })
+    }
+
+    fn request_digest(&self) -> SecretDigest {
+        let (scope, resource) = (self.request.scope.as_deref(), self.request.resource.as_deref());
+        SecretDigest::of(grace::request_text(self.client.client_id().as_str(), scope, resource).as_bytes())
+    }
+
+    /// The token that replaces the presented one: computed where an answer may have to be repeated, else random.
+    fn successor(
+        &self,
+        grant: &GrantRecord,
+        generation: u64,
+        entropy: &mut dyn Entropy,
+    ) -> Result<RefreshToken, TokenReason> {
+        match self.server.refresh_grace() {
+            Some(grace) => grace
+                .successor(&self.request.refresh_token, grant.family, generation)
+                .ok_or(TokenReason::HostMisuse),
+            None => secret::fresh(entropy, RefreshToken::new).map_err(|_| TokenReason::NoEntropy),
+        }
     }
 
     /// The scope asked for, within the grant; none asked for means all of it (I-T5).
@@ -143,8 +202,8 @@ pub struct AwaitingRefreshSignature(Box<SignatureInner>);
 struct SignatureInner {
     rotate: RotateRefresh,
     id: ActionId,
-    grant: GrantRecord,
     issuance: Issuance,
+    again: RefreshInner,
 }
 
 impl AwaitingRefreshSignature {
@@ -153,9 +212,11 @@ impl AwaitingRefreshSignature {
     /// # Errors
     /// [`TokenFailure`] for the signature of another action.
     pub fn signed(self, signed: Signed) -> Result<Step<RotateRefresh, AwaitingRotation>, TokenFailure> {
-        let SignatureInner { rotate, id, grant, issuance } = *self.0;
+        let SignatureInner { rotate, id, issuance, again } = *self.0;
         let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
-        Ok(Step::new(rotate, AwaitingRotation(Box::new(RotationInner { id, grant, issued }))))
+        let (grant, repeated) = (rotate.successor().grant.clone(), rotate.repeats().is_some());
+        let inner = RotationInner { id, grant, repeated, issued, again };
+        Ok(Step::new(rotate, AwaitingRotation(Box::new(inner))))
     }
 
     /// The key holder did not sign. Nothing was changed; the refresh token can be presented again.
@@ -173,7 +234,9 @@ pub struct AwaitingRotation(Box<RotationInner>);
 struct RotationInner {
     id: ActionId,
     grant: GrantRecord,
+    repeated: bool,
     issued: Issued,
+    again: RefreshInner,
 }
 
 /// What follows on the rotation.
@@ -182,6 +245,9 @@ struct RotationInner {
 pub enum RotationOutcome {
     /// Committed: the answer with the tokens.
     Tokens(Respond),
+    /// Somebody else rotated the token in between, and there is a grace: the token is read again, to tell a second copy
+    /// of the same request from reuse.
+    ReadAgain(Step<ReadRefresh, AwaitingRefresh>),
     /// Somebody else rotated the token in between: its family is revoked before the refusal goes out.
     Reused(Step<RevokeFamily, AwaitingRevocation>),
     /// Answer with this.
@@ -201,11 +267,15 @@ impl AwaitingRotation {
         if receipt.id != self.0.id {
             return Err(Failed::new(ForeignReceipt, self));
         }
-        let RotationInner { grant, issued, .. } = *self.0;
+        let RotationInner { grant, repeated, issued, again, .. } = *self.0;
         let refused = |reason| RotationOutcome::Refused(TokenFailure::new(reason));
         Ok(match receipt.outcome {
             // MCP-SEC-004: the one way to the tokens (I-T1, I-G4).
             Outcome::Done => RotationOutcome::Tokens(issued.respond()),
+            // I-T3: the token is retired by now, so this happens once.
+            Outcome::Used if !repeated && again.server.refresh_grace().is_some() => {
+                RotationOutcome::ReadAgain(AwaitingRefresh::step(again.server, again.client, again.request))
+            }
             // OAUTH21-4.3.1-5
             Outcome::Used => AwaitingRevocation::step(&grant, RevocationReason::RefreshReused, entropy)
                 .map_or_else(refused, RotationOutcome::Reused),

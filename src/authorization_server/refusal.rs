@@ -24,6 +24,9 @@ pub enum RefusalReason {
     /// The consent page expired, was answered before, or belongs to another browser, person or form.
     #[error("this page has expired or was already answered; start again from the application")]
     Decision,
+    /// `request_uri` is none of this server's, has ended, was used before, or belongs to another client.
+    #[error("the application's request has expired or was used before; start again from the application")]
+    PushedRequest,
     /// The answer names scopes that were not shown.
     #[error("the answer asks for more than what was shown; start again from the application")]
     Scopes,
@@ -56,6 +59,7 @@ impl Refusal {
             | RefusalReason::UnknownClient
             | RefusalReason::MetadataDocument
             | RefusalReason::RedirectUri
+            | RefusalReason::PushedRequest
             | RefusalReason::Scopes => 400,
             RefusalReason::Decision => 403,
             RefusalReason::Unavailable => 503,

@@ -19,12 +19,12 @@ use crate::identifier::ClientId;
 use crate::limits;
 use crate::message::Malformed;
 use crate::message::client_metadata::{
-    ApplicationType, ClientMetadata, IssuedSecret, RegistrationError, RegistrationRequest,
-    RegistrationResponse,
+    ApplicationType, ClientMetadata, IssuedSecret, RegistrationError, RegistrationManagement,
+    RegistrationRequest, RegistrationResponse,
 };
 use crate::message::error_code::{ErrorDetail, RegistrationErrorCode};
-use crate::message::exchange::Respond;
-use crate::secret::{self, ClientSecret};
+use crate::message::exchange::{RequestHead, Respond};
+use crate::secret::{self, ClientSecret, RegistrationToken};
 use crate::step::{Failed, Step};
 use crate::time::OffsetDateTime;
 
@@ -35,6 +35,15 @@ pub enum RegistrationReason {
     /// This server registers nobody.
     #[error("this server does not register clients by itself")]
     Closed,
+    /// No initial access token, or none that lets in.
+    #[error("this server registers clients that present an initial access token")]
+    NoInitialAccess,
+    /// The server has no public clients.
+    #[error("this server has no clients without credentials")]
+    PublicClient,
+    /// `private_key_jwt` without `jwks` or `jwks_uri`.
+    #[error("private_key_jwt needs jwks or jwks_uri")]
+    NoKeys,
     /// The body is longer than [`limits::REGISTRATION_BYTES`].
     #[error("the client metadata is too large")]
     TooLarge,
@@ -45,7 +54,9 @@ pub enum RegistrationReason {
     #[error("no redirect URI is https, or http on localhost, 127.0.0.1 or [::1]")]
     RedirectUris,
     /// The authentication method is none of this server's.
-    #[error("token_endpoint_auth_method must be none, client_secret_basic or client_secret_post")]
+    #[error(
+        "token_endpoint_auth_method must be none, client_secret_basic, client_secret_post or private_key_jwt"
+    )]
     Method,
     /// The grant types lack the code grant, or have one this server lacks.
     #[error("grant_types must be authorization_code and may have refresh_token")]
@@ -69,9 +80,19 @@ impl RegistrationReason {
             Self::Malformed(malformed) if malformed.member() == Some("redirect_uris") => {
                 (400, RegistrationErrorCode::InvalidRedirectUri)
             }
-            Self::TooLarge | Self::Malformed(_) | Self::Method | Self::GrantTypes | Self::ResponseTypes => {
-                (400, RegistrationErrorCode::InvalidClientMetadata)
+            // RFC7591-3-3: RFC 6750 says how a missing or wrong token is answered.
+            Self::NoInitialAccess => {
+                return Respond::new(401)
+                    .with_header("www-authenticate", "Bearer realm=\"registration\"")
+                    .with_header("cache-control", "no-store");
             }
+            Self::TooLarge
+            | Self::Malformed(_)
+            | Self::Method
+            | Self::PublicClient
+            | Self::NoKeys
+            | Self::GrantTypes
+            | Self::ResponseTypes => (400, RegistrationErrorCode::InvalidClientMetadata),
             Self::RedirectUris => (400, RegistrationErrorCode::InvalidRedirectUri),
             Self::Taken | Self::Unavailable => {
                 return Respond::new(503)
@@ -87,62 +108,106 @@ impl RegistrationReason {
 }
 
 impl AuthorizationServer {
-    /// A registration request: the body of a POST with content type `application/json`, read up to
+    /// A registration request: the head and the body of a POST with content type `application/json`, read up to
     /// [`limits::REGISTRATION_BYTES`].
     ///
     /// # Errors
     /// [`RegistrationReason`], whose answer goes out at once. Nothing was stored.
     pub fn register(
         &self,
+        head: &RequestHead,
         body: &[u8],
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertClient, AwaitingClientStored>, RegistrationReason> {
         // RFC7591-3-3, MCP-AUTH-007: open only where the operator said so.
-        if self.registration() == RegistrationPolicy::Closed {
-            return Err(RegistrationReason::Closed);
-        }
-        // I-P7: what a stranger can have stored is bounded.
-        if body.len() > limits::REGISTRATION_BYTES {
-            return Err(RegistrationReason::TooLarge);
-        }
-        // RFC7591-3-1, RFC7591-2-5
-        let request = RegistrationRequest::parse(body).map_err(RegistrationReason::Malformed)?;
-        let metadata = accepted(request.into_metadata())?;
-        let unavailable = |_| RegistrationReason::Unavailable;
-        let secret = match secret_method(&metadata)? {
-            None => None,
-            // RFC7591-5-4, RFC7591-3.2.1-2
-            Some(method) => Some((method, secret::fresh(entropy, ClientSecret::new).map_err(unavailable)?)),
-        };
-        let credential = match &secret {
-            None => ClientCredential::None,
-            // MCP-AUTH-004, OAUTH21-2.1-1, OAUTH21-8.1-1, I-P6: a secret of its own, or none. A digest is all the server keeps.
-            Some((method, secret)) => {
-                ClientCredential::Secret { method: *method, digest: secret.digest(), expires: None }
+        match self.registration() {
+            RegistrationPolicy::Closed => return Err(RegistrationReason::Closed),
+            RegistrationPolicy::Open => {}
+            RegistrationPolicy::InitialAccessToken(accepted) => {
+                let presented = bearer(head).map(|token| token.digest());
+                // I-G6: digests of equal length, each compared in constant time.
+                if !presented.is_some_and(|presented| accepted.iter().any(|known| *known == presented)) {
+                    return Err(RegistrationReason::NoInitialAccess);
+                }
             }
-        };
+        }
+        let metadata = read_metadata(body)?;
+        let unavailable = |_| RegistrationReason::Unavailable;
+        let (credential, secret) = self.credential(&metadata, entropy)?;
         // RFC7591-3.2.1-1, CIMD-6.9-1, I-P5: base64url has no colon, so the identifier is never a URL.
         let id = draw_text(entropy).map_err(unavailable)?;
         let client_id = ClientId::new(id.as_str()).map_err(|_| RegistrationReason::Unavailable)?;
+        let management = if self.manages_registrations() {
+            let token = secret::fresh(entropy, RegistrationToken::new).map_err(unavailable)?;
+            Some(RegistrationManagement { uri: self.management_uri(&client_id)?, token })
+        } else {
+            None
+        };
         let record = ClientRecord {
             client_id: client_id.clone(),
             origin: ClientOrigin::Registered,
             credential,
             metadata: metadata.clone(),
             created: now,
+            management: management.as_ref().map(|management| management.token.digest()),
         };
         let response = RegistrationResponse {
             client_id,
             client_id_issued_at: u64::try_from(now.unix_timestamp()).ok(),
             // RFC7591-3.2.1-2
-            client_secret: secret.map(|(_, secret)| IssuedSecret { secret, expires_at: 0 }),
-            management: None,
+            client_secret: secret.map(|secret| IssuedSecret { secret, expires_at: 0 }),
+            // RFC7592-3-1
+            management,
             metadata,
         };
         let (insert, id) = InsertClient::new(record, entropy).map_err(unavailable)?;
         Ok(Step::new(insert, AwaitingClientStored(Box::new((id, response)))))
     }
+
+    /// How a client of this metadata authenticates, with a secret of its own if it needs one.
+    pub(super) fn credential(
+        &self,
+        metadata: &ClientMetadata,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(ClientCredential, Option<ClientSecret>), RegistrationReason> {
+        let unavailable = |_| RegistrationReason::Unavailable;
+        let method = match metadata.token_endpoint_auth_method.as_deref() {
+            Some("none") if !self.admits_public_clients() => return Err(RegistrationReason::PublicClient),
+            Some("none") => return Ok((ClientCredential::None, None)),
+            Some("private_key_jwt") if metadata.jwks.is_none() && metadata.jwks_uri.is_none() => {
+                return Err(RegistrationReason::NoKeys);
+            }
+            Some("private_key_jwt") => return Ok((ClientCredential::PrivateKey, None)),
+            Some("client_secret_basic") => SecretMethod::Basic,
+            Some("client_secret_post") => SecretMethod::Post,
+            _ => return Err(RegistrationReason::Method),
+        };
+        // MCP-AUTH-004, OAUTH21-2.1-1, OAUTH21-8.1-1, I-P6: a secret of its own, or none. A digest is all the server keeps.
+        // RFC7591-5-4, RFC7591-3.2.1-2
+        let secret = secret::fresh(entropy, ClientSecret::new).map_err(unavailable)?;
+        Ok((ClientCredential::Secret { method, digest: secret.digest(), expires: None }, Some(secret)))
+    }
+}
+
+/// The token of a head with exactly one `Authorization: Bearer` field.
+pub(super) fn bearer(head: &RequestHead) -> Option<RegistrationToken> {
+    let mut fields = head.authorization();
+    let (Some(field), None) = (fields.next(), fields.next()) else { return None };
+    let (scheme, token) = core::str::from_utf8(field).ok()?.split_once(' ')?;
+    let token = token.trim_start_matches(' ');
+    scheme.eq_ignore_ascii_case("bearer").then(|| RegistrationToken::new(token).ok()).flatten()
+}
+
+/// The metadata of a request body, bounded and with its defaults.
+pub(super) fn read_metadata(body: &[u8]) -> Result<ClientMetadata, RegistrationReason> {
+    // I-P7: what a stranger can have stored is bounded.
+    if body.len() > limits::REGISTRATION_BYTES {
+        return Err(RegistrationReason::TooLarge);
+    }
+    // RFC7591-3-1, RFC7591-2-5
+    let request = RegistrationRequest::parse(body).map_err(RegistrationReason::Malformed)?;
+    accepted(request.into_metadata())
 }
 
 /// What of the metadata is registered, with the defaults written out.
@@ -172,16 +237,6 @@ fn accepted(mut metadata: ClientMetadata) -> Result<ClientMetadata, Registration
         metadata.application_type = Some(ApplicationType::of(&metadata.redirect_uris));
     }
     Ok(metadata)
-}
-
-/// How the client will present a secret; none for a public client.
-fn secret_method(metadata: &ClientMetadata) -> Result<Option<SecretMethod>, RegistrationReason> {
-    match metadata.token_endpoint_auth_method.as_deref() {
-        Some("none") => Ok(None),
-        Some("client_secret_basic") => Ok(Some(SecretMethod::Basic)),
-        Some("client_secret_post") => Ok(Some(SecretMethod::Post)),
-        _ => Err(RegistrationReason::Method),
-    }
 }
 
 /// Waits until the store holds the client. The response holds its secret.

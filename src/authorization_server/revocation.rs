@@ -3,10 +3,10 @@
 //! ```text
 //!   AuthorizationServer::revoke
 //!      │ FindClient
-//!   AwaitingRevocationClient
+//!   AwaitingCaller (caller.rs)
 //!      │ ReadRefresh
-//!   AwaitingRevocable ── another's, or unknown ──> Respond 200
-//!      │ RevokeFamily
+//!   AwaitingRevocable ── no refresh token, ReadAccess ──> AwaitingRevocableAccess ── another's, or unknown ──> Respond 200
+//!      │ RevokeFamily                                        │ RevokeFamily
 //!   AwaitingRevoked ──────────────────────────────> Respond 200
 //! ```
 //!
@@ -19,9 +19,11 @@ use alloc::boxed::Box;
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::{ClientAuthenticated, PresentedCredentials};
 use crate::authorization_server::authorization::ForeignReceipt;
+use crate::authorization_server::caller::{Asked, AwaitingCaller};
 use crate::authorization_server::error::{TokenFailure, TokenReason};
+use crate::authorization_server::record::GrantRecord;
 use crate::authorization_server::store::{
-    ActionId, ClientFound, FamilyRevocation, FindClient, FoundState, ReadRefresh, RefreshFound,
+    AccessFound, ActionId, FamilyRevocation, FindClient, FoundState, ReadAccess, ReadRefresh, RefreshFound,
     RevocationReason, RevokeFamily,
 };
 use crate::authorization_server::token::{malformed, read_form};
@@ -40,13 +42,12 @@ impl AuthorizationServer {
         &self,
         head: &RequestHead,
         body: &[u8],
-    ) -> Result<Step<FindClient, AwaitingRevocationClient>, TokenFailure> {
+    ) -> Result<Step<FindClient, AwaitingCaller>, TokenFailure> {
         let form = read_form(head, body)?;
         // RFC7009-2.1-3: the hint is not needed to find a token here, so a wrong one cannot mislead.
         let token = RevocationRequest::from_form(&form).map_err(malformed)?.token;
         let credentials = PresentedCredentials::read(head, &form).map_err(TokenFailure::new)?;
-        let find = FindClient::new(credentials.client_id().clone());
-        Ok(Step::new(find, AwaitingRevocationClient(Box::new(ClientInner { credentials, token }))))
+        Ok(AwaitingCaller::step(self, credentials, Asked::Revocation(Revoking { token })))
     }
 }
 
@@ -56,37 +57,27 @@ fn done() -> Respond {
     Respond::new(200).with_header("cache-control", "no-store")
 }
 
-/// Waits for the record of the client that the request names.
-#[must_use = "the client waits for an answer"]
+/// What a revocation request asks for, while its client is found out.
 #[derive(Debug)]
-pub struct AwaitingRevocationClient(Box<ClientInner>);
-
-#[derive(Debug)]
-struct ClientInner {
-    credentials: PresentedCredentials,
+pub(crate) struct Revoking {
     token: SubmittedToken,
 }
 
-impl AwaitingRevocationClient {
-    /// The store has looked the client up.
-    ///
-    /// # Errors
-    /// [`TokenFailure`] when the client does not authenticate, or the token is of a type that cannot be revoked.
-    pub fn found(self, found: ClientFound) -> Result<Step<ReadRefresh, AwaitingRevocable>, TokenFailure> {
-        // RFC7009-2.1-2
-        let client = self.0.credentials.check(found).map_err(TokenFailure::new)?;
-        // RFC7009-2.2.1-1: the form of a JWT, which no refresh token of this server has.
-        if self.0.token.expose().contains('.') {
-            return Err(TokenFailure::new(TokenReason::UnsupportedTokenType));
+impl Revoking {
+    /// The client is who it says: the token is read.
+    pub(crate) fn go_on(
+        self,
+        client: ClientAuthenticated,
+    ) -> Result<Step<ReadRefresh, AwaitingRevocable>, TokenReason> {
+        // RFC7009-2.2.1-1: the form of a JWT, which no other token of this server has.
+        if self.token.expose().contains('.') {
+            return Err(TokenReason::UnsupportedTokenType);
         }
-        let digest = self.0.token.digest();
-        let inner = RevocableInner { client, digest };
-        Ok(Step::new(ReadRefresh::new(digest), AwaitingRevocable(Box::new(inner))))
-    }
-
-    /// The store could not be read. Nothing was changed; the client may try again.
-    pub fn store_failed(self) -> Respond {
-        TokenFailure::new(TokenReason::StoreFailed).respond()
+        let digest = self.token.digest();
+        Ok(Step::new(
+            ReadRefresh::new(digest),
+            AwaitingRevocable(Box::new(RevocableInner { client, digest })),
+        ))
     }
 }
 
@@ -107,6 +98,8 @@ struct RevocableInner {
 pub enum RevocableOutcome {
     /// The token is the client's own: its family is revoked before the answer goes out.
     Revoke(Step<RevokeFamily, AwaitingRevoked>),
+    /// It is no refresh token: it may be an opaque access token.
+    Access(Step<ReadAccess, AwaitingRevocableAccess>),
     /// Nothing to revoke; the answer does not tell.
     Done(Respond),
     /// Answer with this.
@@ -121,24 +114,58 @@ impl AwaitingRevocable {
         }
         match found.state {
             // RFC7009-2-1, RFC7009-2.1-2, RFC7009-2.1-4: a retired token of its own ends the grant just as well.
-            FoundState::Live(record) | FoundState::Used(record)
-                if record.grant.client_id == *self.0.client.client_id() =>
-            {
-                match RevokeFamily::new(&record.grant, RevocationReason::ClientRequest, entropy) {
-                    Ok((revoke, id)) => {
-                        RevocableOutcome::Revoke(Step::new(revoke, AwaitingRevoked(Box::new(id))))
-                    }
-                    Err(_) => RevocableOutcome::Refused(TokenFailure::new(TokenReason::NoEntropy)),
-                }
+            FoundState::Live(record) | FoundState::Used(record) => {
+                self.0.client.end_own(&record.grant, entropy)
             }
-            // I-T8
-            _ => RevocableOutcome::Done(done()),
+            // RFC7009-2.1-3
+            FoundState::Absent => {
+                let read = ReadAccess::new(self.0.digest);
+                RevocableOutcome::Access(Step::new(read, AwaitingRevocableAccess(self.0)))
+            }
         }
     }
 
     /// The store could not be read. Nothing was changed; the client may try again.
     pub fn store_failed(self) -> Respond {
         TokenFailure::new(TokenReason::StoreFailed).respond()
+    }
+}
+
+/// Waits for the record of an opaque access token to revoke.
+#[must_use = "the client waits for an answer"]
+#[derive(Debug)]
+pub struct AwaitingRevocableAccess(Box<RevocableInner>);
+
+impl AwaitingRevocableAccess {
+    /// The store has read the token. What remains is [`RevocableOutcome::Revoke`], `Done` or `Refused`.
+    pub fn found(self, found: AccessFound, entropy: &mut dyn Entropy) -> RevocableOutcome {
+        if found.digest != self.0.digest {
+            return RevocableOutcome::Refused(TokenFailure::new(TokenReason::HostMisuse));
+        }
+        match found.record {
+            // RFC7009-2.1-5: with its refresh token, so that one call ends what the person sees as one grant.
+            Some(record) => self.0.client.end_own(&record.grant, entropy),
+            None => RevocableOutcome::Done(done()),
+        }
+    }
+
+    /// The store could not be read. Nothing was changed; the client may try again.
+    pub fn store_failed(self) -> Respond {
+        TokenFailure::new(TokenReason::StoreFailed).respond()
+    }
+}
+
+impl ClientAuthenticated {
+    /// Revokes the grant if it is the client's own; if not, the answer does not tell (I-T8).
+    fn end_own(&self, grant: &GrantRecord, entropy: &mut dyn Entropy) -> RevocableOutcome {
+        // RFC7009-2.1-2
+        if grant.client_id != *self.client_id() {
+            return RevocableOutcome::Done(done());
+        }
+        match RevokeFamily::new(grant, RevocationReason::ClientRequest, entropy) {
+            Ok((revoke, id)) => RevocableOutcome::Revoke(Step::new(revoke, AwaitingRevoked(Box::new(id)))),
+            Err(_) => RevocableOutcome::Refused(TokenFailure::new(TokenReason::NoEntropy)),
+        }
     }
 }
 

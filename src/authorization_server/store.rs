@@ -7,12 +7,14 @@
 //!
 //! | action | the transaction |
 //! |---|---|
-//! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`] | a read of the primary copy; changes nothing |
+//! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`], [`ReadAccess`], [`ReadGrant`], [`ReadConsent`], [`ReadPushed`] | a read of the primary copy; changes nothing |
 //! | [`InsertClient`] | inserts if the id is free; never overwrites |
-//! | [`InsertDecision`] | inserts under a fresh key, with the client of a metadata document if one comes along |
-//! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`), or changes nothing |
-//! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant and refresh token |
-//! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor |
+//! | [`UpdateClient`], [`DeleteClient`] | a compare-and-swap on the whole record; a deletion moves the client's epoch as well |
+//! | [`InsertPushed`] | inserts under a fresh key |
+//! | [`InsertDecision`] | inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
+//! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`) and what the person wants remembered, or changes nothing |
+//! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant, refresh token and opaque access token |
+//! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor and the opaque access token; the repetition of a rotation has conditions of its own |
 //! | [`RevokeFamily`] | upserts a tombstone; every insert into a family is conditional on its absence |
 //! | [`RevokeAll`] | adds one to an epoch, which the conditional writes compare |
 //! | [`ReserveOnce`] | sets if absent, on the injective key of all its parts |
@@ -23,12 +25,28 @@ use alloc::string::String;
 use core::fmt;
 
 use crate::authorization_server::record::{
-    ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+    AccessRecord, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, GrantRecord, RefreshRecord,
 };
 use crate::entropy::{Entropy, EntropyUnavailable, draw};
-use crate::identifier::{ClientId, Issuer};
+use crate::identifier::ClientId;
 use crate::secret::{AgentBinding, SecretDigest};
 use crate::time::OffsetDateTime;
+
+mod access;
+mod consents;
+mod pushed;
+mod registrations;
+mod revocation;
+
+pub use access::{AccessFound, GrantFound, ReadAccess, ReadGrant};
+pub use consents::{ConsentFound, ReadConsent};
+pub use pushed::{InsertPushed, PushedFound, PushedInsertion, ReadPushed};
+pub(crate) use registrations::UpdateOutcome;
+pub use registrations::{ClientDeletion, ClientUpdate, DeleteClient, UpdateClient};
+pub use revocation::{
+    AllRevoked, FamilyRevocation, Reservation, ReservationKind, ReserveOnce, RevocationReason,
+    RevocationTarget, RevokeAll, RevokeFamily,
+};
 
 /// Ties a receipt to the action it came of.
 #[derive(PartialEq, Eq)]
@@ -137,6 +155,7 @@ pub struct InsertDecision {
     key: SecretDigest,
     record: DecisionRecord,
     client: Option<ClientRecord>,
+    pushed: Option<SecretDigest>,
 }
 
 /// That [`InsertDecision`] was carried out.
@@ -144,6 +163,7 @@ pub struct InsertDecision {
 #[derive(Debug)]
 pub struct DecisionInsertion {
     pub(crate) id: ActionId,
+    pub(crate) inserted: bool,
 }
 
 impl InsertDecision {
@@ -151,10 +171,11 @@ impl InsertDecision {
         key: SecretDigest,
         record: DecisionRecord,
         client: Option<ClientRecord>,
+        pushed: Option<SecretDigest>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, key, record, client }, twin))
+        Ok((Self { id, key, record, client, pushed }, twin))
     }
 
     /// The key: the digest of the handle in the form.
@@ -173,9 +194,19 @@ impl InsertDecision {
         self.client.as_ref()
     }
 
+    /// The pushed request it came of, to be consumed in the same transaction.
+    pub fn pushed(&self) -> Option<SecretDigest> {
+        self.pushed
+    }
+
     /// It is stored.
     pub fn inserted(self) -> DecisionInsertion {
-        DecisionInsertion { id: self.id }
+        DecisionInsertion { id: self.id, inserted: true }
+    }
+
+    /// The pushed request was consumed before; nothing was changed.
+    pub fn pushed_is_gone(self) -> DecisionInsertion {
+        DecisionInsertion { id: self.id, inserted: false }
     }
 }
 
@@ -221,10 +252,26 @@ impl ReadDecision {
 #[derive(Debug)]
 pub struct DecideOnce {
     id: ActionId,
-    decision: SecretDigest,
-    agent: AgentBinding,
-    subject: String,
+    basis: Basis,
     code: Option<(SecretDigest, CodeRecord)>,
+    remember: Option<(SecretDigest, ConsentRecord)>,
+}
+
+/// What a code rests on.
+#[derive(Debug)]
+pub enum Basis {
+    /// A person's answer to the page.
+    Answer {
+        /// The key of the decision to consume.
+        decision: SecretDigest,
+        /// The browser that decides; another than the record's is [`DecideOnce::not_yours`].
+        agent: AgentBinding,
+        /// The person who decides; another than the record's is [`DecideOnce::not_yours`].
+        subject: String,
+    },
+    /// What the person wanted remembered: the key of a consent that must still be there, and stays. If it is gone,
+    /// [`DecideOnce::absent`].
+    Remembered(SecretDigest),
 }
 
 /// That [`DecideOnce`] was carried out.
@@ -244,34 +291,28 @@ pub(crate) enum DecisionOutcome {
 
 impl DecideOnce {
     pub(crate) fn new(
-        decision: SecretDigest,
-        agent: AgentBinding,
-        subject: String,
+        basis: Basis,
         code: Option<(SecretDigest, CodeRecord)>,
+        remember: Option<(SecretDigest, ConsentRecord)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, decision, agent, subject, code }, twin))
+        Ok((Self { id, basis, code, remember }, twin))
     }
 
-    /// The key of the decision to consume.
-    pub fn decision(&self) -> SecretDigest {
-        self.decision
-    }
-
-    /// The browser that decides; another than the record's is [`DecideOnce::not_yours`].
-    pub fn agent(&self) -> &AgentBinding {
-        &self.agent
-    }
-
-    /// The person who decides; another than the record's is [`DecideOnce::not_yours`].
-    pub fn subject(&self) -> &str {
-        &self.subject
+    /// What it rests on.
+    pub fn basis(&self) -> &Basis {
+        &self.basis
     }
 
     /// On approval: the code's digest and its row. Its family starts as `pending`.
     pub fn code(&self) -> Option<(SecretDigest, &CodeRecord)> {
         self.code.as_ref().map(|(digest, record)| (*digest, record))
+    }
+
+    /// What the person wants remembered, to insert or replace under its key.
+    pub fn remember(&self) -> Option<(SecretDigest, &ConsentRecord)> {
+        self.remember.as_ref().map(|(key, record)| (*key, record))
     }
 
     /// The decision is consumed and, on approval, code and family are stored.
@@ -284,7 +325,7 @@ impl DecideOnce {
         DecisionTaken { id: self.id, outcome: DecisionOutcome::NotYours }
     }
 
-    /// There is no such pending decision.
+    /// There is no such pending decision, or no such consent.
     pub fn absent(self) -> DecisionTaken {
         DecisionTaken { id: self.id, outcome: DecisionOutcome::Absent }
     }
@@ -348,6 +389,7 @@ pub struct RedeemCode {
     digest: SecretDigest,
     grant: GrantRecord,
     refresh: Option<(SecretDigest, RefreshRecord)>,
+    access: Option<(SecretDigest, AccessRecord)>,
 }
 
 /// That [`RedeemCode`] was carried out.
@@ -376,10 +418,11 @@ impl RedeemCode {
         digest: SecretDigest,
         grant: GrantRecord,
         refresh: Option<(SecretDigest, RefreshRecord)>,
+        access: Option<(SecretDigest, AccessRecord)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, digest, grant, refresh }, twin))
+        Ok((Self { id, digest, grant, refresh, access }, twin))
     }
 
     /// The code to mark as spent.
@@ -398,7 +441,12 @@ impl RedeemCode {
         self.refresh.as_ref().map(|(digest, record)| (*digest, record))
     }
 
-    /// The code was live and is spent; family, grant and refresh token are stored.
+    /// The opaque access token to insert, if one goes out.
+    pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
+        self.access.as_ref().map(|(digest, record)| (*digest, record))
+    }
+
+    /// The code was live and is spent; family, grant and tokens are stored.
     pub fn redeemed(self) -> CodeRedemption {
         CodeRedemption { id: self.id, outcome: Outcome::Done }
     }
@@ -432,7 +480,32 @@ pub struct ReadRefresh {
 pub struct RefreshFound {
     pub(crate) digest: SecretDigest,
     pub(crate) state: FoundState<RefreshRecord>,
+    pub(crate) retirement: Option<Retirement>,
     pub(crate) now: OffsetDateTime,
+}
+
+/// How a refresh token was rotated away: what a server with a [`RefreshGrace`](super::grace::RefreshGrace) needs to
+/// tell a client that lost an answer from a thief.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retirement {
+    pub(crate) at: OffsetDateTime,
+    pub(crate) request: SecretDigest,
+    pub(crate) repeats: u32,
+    pub(crate) successor_unused: bool,
+}
+
+impl Retirement {
+    /// The token was rotated `at` that time by the store's clock, by a request of that digest
+    /// ([`RotateRefresh::request`]), which was repeated that often since; `successor_unused` says whether the family's
+    /// live token is still the one that replaced it.
+    pub const fn new(
+        at: OffsetDateTime,
+        request: SecretDigest,
+        repeats: u32,
+        successor_unused: bool,
+    ) -> Self {
+        Self { at, request, repeats, successor_unused }
+    }
 }
 
 impl ReadRefresh {
@@ -447,29 +520,40 @@ impl ReadRefresh {
 
     /// The token is the leaf of its family, and its family is active under today's epochs.
     pub fn live(self, record: RefreshRecord, now: OffsetDateTime) -> RefreshFound {
-        RefreshFound { digest: self.digest, state: FoundState::Live(record), now }
+        RefreshFound { digest: self.digest, state: FoundState::Live(record), retirement: None, now }
     }
 
     /// The token was rotated away before. Keep such rows until the family's end and the longest access token are past.
-    pub fn retired(self, record: RefreshRecord, now: OffsetDateTime) -> RefreshFound {
-        RefreshFound { digest: self.digest, state: FoundState::Used(record), now }
+    pub fn retired(self, record: RefreshRecord, retirement: Retirement, now: OffsetDateTime) -> RefreshFound {
+        let state = FoundState::Used(record);
+        RefreshFound { digest: self.digest, state, retirement: Some(retirement), now }
     }
 
     /// There is none, or its family is revoked.
     pub fn absent(self, now: OffsetDateTime) -> RefreshFound {
-        RefreshFound { digest: self.digest, state: FoundState::Absent, now }
+        RefreshFound { digest: self.digest, state: FoundState::Absent, retirement: None, now }
     }
 }
 
-/// Replaces a refresh token by its successor: a compare-and-swap on the leaf of its family.
+/// Replaces a refresh token by its successor: a compare-and-swap on the leaf of its family. Or repeats the answer of a
+/// rotation that a client has lost, where [`RotateRefresh::repeats`] says so.
 #[must_use = "no token leaves before this is carried out"]
 #[derive(Debug)]
 pub struct RotateRefresh {
     id: ActionId,
-    presented: SecretDigest,
-    presented_generation: u64,
-    successor_digest: SecretDigest,
-    successor: RefreshRecord,
+    rotation: Rotation,
+    access: Option<(SecretDigest, AccessRecord)>,
+}
+
+/// Everything of a rotation but the access token that goes out with it.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    pub(crate) presented: SecretDigest,
+    pub(crate) presented_generation: u64,
+    pub(crate) request: SecretDigest,
+    pub(crate) successor_digest: SecretDigest,
+    pub(crate) successor: RefreshRecord,
+    pub(crate) repeats: Option<u32>,
 }
 
 /// That [`RotateRefresh`] was carried out.
@@ -482,42 +566,58 @@ pub struct RefreshRotation {
 
 impl RotateRefresh {
     pub(crate) fn new(
-        presented: SecretDigest,
-        presented_generation: u64,
-        successor_digest: SecretDigest,
-        successor: RefreshRecord,
+        rotation: Rotation,
+        access: Option<(SecretDigest, AccessRecord)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, presented, presented_generation, successor_digest, successor }, twin))
+        Ok((Self { id, rotation, access }, twin))
     }
 
     /// The token to retire.
     pub fn presented(&self) -> SecretDigest {
-        self.presented
+        self.rotation.presented
     }
 
     /// Its generation: the swap holds only if the family's leaf has this one.
     pub fn presented_generation(&self) -> u64 {
-        self.presented_generation
+        self.rotation.presented_generation
+    }
+
+    /// What was asked for, as a digest: kept with the retired token, beside the time by the store's clock.
+    pub fn request(&self) -> SecretDigest {
+        self.rotation.request
+    }
+
+    /// Set where the answer of an earlier rotation is repeated, to how often at most. The conditions are then: the
+    /// token is retired and was repeated less often than that, the family is active under today's epochs, and its live
+    /// token is the one under [`RotateRefresh::successor_digest`]. One repetition is counted, nothing else is changed
+    /// but for the access token.
+    pub fn repeats(&self) -> Option<u32> {
+        self.rotation.repeats
+    }
+
+    /// The opaque access token to insert, if one goes out.
+    pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
+        self.access.as_ref().map(|(digest, record)| (*digest, record))
     }
 
     /// The successor's key.
     pub fn successor_digest(&self) -> SecretDigest {
-        self.successor_digest
+        self.rotation.successor_digest
     }
 
     /// The successor; its grant names the family and the epochs to compare.
     pub fn successor(&self) -> &RefreshRecord {
-        &self.successor
+        &self.rotation.successor
     }
 
-    /// The presented token is retired and the successor stored.
+    /// The presented token is retired and the successor stored; or the repetition is counted.
     pub fn rotated(self) -> RefreshRotation {
         RefreshRotation { id: self.id, outcome: Outcome::Done }
     }
 
-    /// The presented token had been retired before; nothing was changed.
+    /// The presented token had been retired before, or a repetition does not meet its conditions; nothing was changed.
     pub fn retired(self) -> RefreshRotation {
         RefreshRotation { id: self.id, outcome: Outcome::Used }
     }
@@ -530,213 +630,5 @@ impl RotateRefresh {
     /// There is no such token.
     pub fn absent(self) -> RefreshRotation {
         RefreshRotation { id: self.id, outcome: Outcome::Absent }
-    }
-}
-
-/// Why a family is revoked: for the operator's log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RevocationReason {
-    /// A spent code came back with everything that fits it.
-    CodeReplayed,
-    /// A retired refresh token came back from its client.
-    RefreshReused,
-    /// The client asked for it (RFC 7009).
-    ClientRequest,
-}
-
-impl RevocationReason {
-    /// A word for logs and stores.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CodeReplayed => "code_replayed",
-            Self::RefreshReused => "refresh_reused",
-            Self::ClientRequest => "client_request",
-        }
-    }
-}
-
-/// Revokes a family for good.
-#[must_use = "the refusal goes out only after this is carried out"]
-#[derive(Debug)]
-pub struct RevokeFamily {
-    id: ActionId,
-    family: FamilyId,
-    reason: RevocationReason,
-    not_after: OffsetDateTime,
-}
-
-/// That [`RevokeFamily`] was carried out.
-#[must_use = "the state waits for it"]
-#[derive(Debug)]
-pub struct FamilyRevocation {
-    pub(crate) id: ActionId,
-}
-
-impl RevokeFamily {
-    pub(crate) fn new(
-        grant: &GrantRecord,
-        reason: RevocationReason,
-        entropy: &mut dyn Entropy,
-    ) -> Result<(Self, ActionId), EntropyUnavailable> {
-        let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, family: grant.family, reason, not_after: grant.not_after }, twin))
-    }
-
-    /// The family.
-    pub fn family(&self) -> FamilyId {
-        self.family
-    }
-
-    /// Why.
-    pub fn reason(&self) -> RevocationReason {
-        self.reason
-    }
-
-    /// The end of the family: the tombstone is kept past it, until the longest access token has ended too.
-    pub fn not_after(&self) -> OffsetDateTime {
-        self.not_after
-    }
-
-    /// The tombstone is stored; it may have been there before.
-    pub fn revoked(self) -> FamilyRevocation {
-        FamilyRevocation { id: self.id }
-    }
-}
-
-/// Whose grants end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RevocationTarget {
-    /// Every grant of a client.
-    Client(ClientId),
-    /// Every grant of a person.
-    Subject(String),
-    /// What one person granted to one client.
-    Consent {
-        /// The person.
-        subject: String,
-        /// The client.
-        client_id: ClientId,
-    },
-}
-
-/// Ends all grants of a client, a person, or a person's consent, by moving an epoch.
-#[must_use = "the grants end only once this is carried out"]
-#[derive(Debug)]
-pub struct RevokeAll {
-    target: RevocationTarget,
-}
-
-/// That [`RevokeAll`] was carried out.
-#[must_use = "it says that every grant made before has ended"]
-#[derive(Debug)]
-pub struct AllRevoked {
-    target: RevocationTarget,
-}
-
-impl RevokeAll {
-    /// Ends all grants of the target: for the operator, the person's own page, or the removal of an account.
-    pub fn of(target: RevocationTarget) -> Self {
-        // OAUTH21-4.3.3-3
-        Self { target }
-    }
-
-    /// Whose.
-    pub fn target(&self) -> &RevocationTarget {
-        &self.target
-    }
-
-    /// The epoch has moved.
-    pub fn revoked(self) -> AllRevoked {
-        AllRevoked { target: self.target }
-    }
-}
-
-impl AllRevoked {
-    /// Whose grants have ended.
-    pub fn target(&self) -> &RevocationTarget {
-        &self.target
-    }
-}
-
-/// What kind of identifier is used once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReservationKind {
-    /// The `jti` of a client assertion (RFC 7523).
-    ClientAssertion,
-}
-
-/// Reserves an identifier that may be used once.
-#[must_use = "the identifier counts as used only once this is carried out"]
-#[derive(Debug)]
-pub struct ReserveOnce {
-    kind: ReservationKind,
-    issuer: String,
-    audience: Issuer,
-    value: String,
-    until: OffsetDateTime,
-}
-
-/// That [`ReserveOnce`] was carried out.
-#[must_use = "the state waits for it"]
-#[derive(Debug)]
-pub struct Reservation {
-    value: String,
-    reserved: bool,
-}
-
-impl Reservation {
-    /// Whether the identifier was free, and is the one that was to be reserved. Anything else is a replay.
-    pub fn reserves(&self, value: &str) -> bool {
-        self.reserved && self.value.as_bytes() == value.as_bytes()
-    }
-}
-
-impl ReserveOnce {
-    /// No endpoint reads client assertions yet: only the tests of a store reserve.
-    #[cfg(feature = "test-kit")]
-    pub(crate) fn new(
-        kind: ReservationKind,
-        (issuer, audience, value): (String, Issuer, String),
-        until: OffsetDateTime,
-    ) -> Self {
-        Self { kind, issuer, audience, value, until }
-    }
-
-    /// What kind it is.
-    pub fn kind(&self) -> ReservationKind {
-        self.kind
-    }
-
-    /// Who made the identifier.
-    pub fn issuer(&self) -> &str {
-        &self.issuer
-    }
-
-    /// For whom.
-    pub fn audience(&self) -> &Issuer {
-        &self.audience
-    }
-
-    /// The identifier.
-    pub fn value(&self) -> &str {
-        &self.value
-    }
-
-    /// Until when the reservation must be kept.
-    pub fn until(&self) -> OffsetDateTime {
-        self.until
-    }
-
-    /// It was free and is reserved. All four parts make the key, each with its length, so that no two share one.
-    pub fn reserved(self) -> Reservation {
-        Reservation { value: self.value, reserved: true }
-    }
-
-    /// It had been used before.
-    pub fn already_seen(self) -> Reservation {
-        Reservation { value: self.value, reserved: false }
     }
 }

@@ -8,15 +8,17 @@
 use alloc::string::{String, ToString as _};
 
 use super::record::{
-    ClientCredential, ClientOrigin, ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord,
-    RefreshRecord,
+    AccessRecord, ClientCredential, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord,
+    Epochs, FamilyId, GrantRecord, PushedRecord, RefreshRecord,
 };
 use super::store;
 use super::store::{
-    ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound, DecisionOutcome,
-    DecisionTaken, FindClient, InsertClient, InsertDecision, ReadCode, ReadDecision, ReadRefresh, RedeemCode,
-    RefreshFound, RefreshRotation, ReservationKind, ReserveOnce, RevocationReason, RevokeFamily,
-    RotateRefresh,
+    AccessFound, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
+    CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionOutcome,
+    DecisionTaken, DeleteClient, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed,
+    PushedFound, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, ReservationKind, ReserveOnce, RevocationReason, RevokeFamily,
+    RotateRefresh, Rotation, UpdateClient, UpdateOutcome,
 };
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::identifier::{ClientId, InvalidIdentifier, Issuer, RedirectUri, ResourceId, ScopeSet};
@@ -75,12 +77,54 @@ pub fn insert_decision(
     client: Option<ClientRecord>,
     entropy: &mut dyn Entropy,
 ) -> Result<InsertDecision, EntropyUnavailable> {
-    Ok(InsertDecision::new(key, record, client, entropy)?.0)
+    Ok(InsertDecision::new(key, record, client, None, entropy)?.0)
 }
 
 /// [`ReadDecision`] of a key.
 pub fn read_decision(key: SecretDigest) -> ReadDecision {
     ReadDecision::new(key)
+}
+
+/// [`InsertDecision`] that consumes a pushed request.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn insert_pushed_decision(
+    key: SecretDigest,
+    record: DecisionRecord,
+    pushed: SecretDigest,
+    entropy: &mut dyn Entropy,
+) -> Result<InsertDecision, EntropyUnavailable> {
+    Ok(InsertDecision::new(key, record, None, Some(pushed), entropy)?.0)
+}
+
+/// Whether the decision was inserted.
+pub fn decision_inserted(receipt: &DecisionInsertion) -> bool {
+    receipt.inserted
+}
+
+/// [`InsertPushed`] of a request of that client.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn insert_pushed(
+    key: SecretDigest,
+    client_id: ClientId,
+    not_after: OffsetDateTime,
+    entropy: &mut dyn Entropy,
+) -> Result<InsertPushed, EntropyUnavailable> {
+    let record = PushedRecord { client_id, query: String::from("scope=read"), not_after };
+    Ok(InsertPushed::new(key, record, entropy)?.0)
+}
+
+/// Whether a pushed request waits under the key: a read of it.
+pub fn read_pushed(key: SecretDigest) -> ReadPushed {
+    ReadPushed::new(key)
+}
+
+/// What was found.
+pub fn pushed_found(found: PushedFound) -> Option<PushedRecord> {
+    found.record
 }
 
 /// [`DecideOnce`] by a browser and a person.
@@ -94,7 +138,80 @@ pub fn decide_once(
     code: Option<(SecretDigest, CodeRecord)>,
     entropy: &mut dyn Entropy,
 ) -> Result<DecideOnce, EntropyUnavailable> {
-    Ok(DecideOnce::new(decision, agent, subject.to_string(), code, entropy)?.0)
+    decide_and_remember(decision, agent, subject, code, None, entropy)
+}
+
+/// [`DecideOnce`] by a browser and a person, with a consent to remember.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn decide_and_remember(
+    decision: SecretDigest,
+    agent: AgentBinding,
+    subject: &str,
+    code: Option<(SecretDigest, CodeRecord)>,
+    remember: Option<ConsentRecord>,
+    entropy: &mut dyn Entropy,
+) -> Result<DecideOnce, EntropyUnavailable> {
+    let basis = Basis::Answer { decision, agent, subject: subject.to_string() };
+    let remember = remember.map(|record| (record.key(), record));
+    Ok(DecideOnce::new(basis, code, remember, entropy)?.0)
+}
+
+/// [`DecideOnce`] on a remembered consent.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn decide_remembered(
+    key: SecretDigest,
+    code: (SecretDigest, CodeRecord),
+    entropy: &mut dyn Entropy,
+) -> Result<DecideOnce, EntropyUnavailable> {
+    Ok(DecideOnce::new(Basis::Remembered(key), Some(code), None, entropy)?.0)
+}
+
+/// [`ReadConsent`] of a key.
+pub fn read_consent(key: SecretDigest) -> ReadConsent {
+    ReadConsent::new(key)
+}
+
+/// What was found.
+pub fn consent_found(found: ConsentFound) -> Option<(ConsentRecord, Epochs)> {
+    found.record
+}
+
+/// [`UpdateClient`] from one record to another.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn update_client(
+    expected: &ClientRecord,
+    record: ClientRecord,
+    entropy: &mut dyn Entropy,
+) -> Result<UpdateClient, EntropyUnavailable> {
+    Ok(UpdateClient::new(SecretDigest::of(&expected.to_bytes()), record, entropy)?.0)
+}
+
+/// Whether the client was updated.
+pub fn client_updated(receipt: &ClientUpdate) -> bool {
+    receipt.outcome == UpdateOutcome::Done
+}
+
+/// [`DeleteClient`] of a record.
+///
+/// # Errors
+/// [`EntropyUnavailable`]
+pub fn delete_client(
+    expected: &ClientRecord,
+    entropy: &mut dyn Entropy,
+) -> Result<DeleteClient, EntropyUnavailable> {
+    let digest = SecretDigest::of(&expected.to_bytes());
+    Ok(DeleteClient::new(digest, expected.client_id.clone(), entropy)?.0)
+}
+
+/// Whether the client was deleted.
+pub fn client_deleted(receipt: &ClientDeletion) -> bool {
+    receipt.outcome == UpdateOutcome::Done
 }
 
 /// [`ReadCode`] of a digest.
@@ -110,9 +227,30 @@ pub fn redeem_code(
     digest: SecretDigest,
     grant: GrantRecord,
     refresh: Option<(SecretDigest, RefreshRecord)>,
+    access: Option<(SecretDigest, AccessRecord)>,
     entropy: &mut dyn Entropy,
 ) -> Result<RedeemCode, EntropyUnavailable> {
-    Ok(RedeemCode::new(digest, grant, refresh, entropy)?.0)
+    Ok(RedeemCode::new(digest, grant, refresh, access, entropy)?.0)
+}
+
+/// [`ReadAccess`] of a digest.
+pub fn read_access(digest: SecretDigest) -> ReadAccess {
+    ReadAccess::new(digest)
+}
+
+/// What was found.
+pub fn access_found(found: AccessFound) -> Option<AccessRecord> {
+    found.record
+}
+
+/// [`ReadGrant`] of a family.
+pub fn read_grant(family: FamilyId) -> ReadGrant {
+    ReadGrant::new(family)
+}
+
+/// What was found.
+pub fn grant_found(found: GrantFound) -> Option<GrantRecord> {
+    found.record
 }
 
 /// [`ReadRefresh`] of a digest.
@@ -120,18 +258,27 @@ pub fn read_refresh(digest: SecretDigest) -> ReadRefresh {
     ReadRefresh::new(digest)
 }
 
-/// [`RotateRefresh`] from a generation to a successor.
+/// [`RotateRefresh`] from a generation to a successor, or the repetition of that.
 ///
 /// # Errors
 /// [`EntropyUnavailable`]
 pub fn rotate_refresh(
-    presented: SecretDigest,
-    generation: u64,
-    successor_digest: SecretDigest,
-    successor: RefreshRecord,
+    (presented, presented_generation): (SecretDigest, u64),
+    (successor_digest, successor): (SecretDigest, RefreshRecord),
+    access: Option<(SecretDigest, AccessRecord)>,
+    repeats: Option<u32>,
     entropy: &mut dyn Entropy,
 ) -> Result<RotateRefresh, EntropyUnavailable> {
-    Ok(RotateRefresh::new(presented, generation, successor_digest, successor, entropy)?.0)
+    let request = SecretDigest::of(b"the request");
+    let rotation =
+        Rotation { presented, presented_generation, request, successor_digest, successor, repeats };
+    Ok(RotateRefresh::new(rotation, access, entropy)?.0)
+}
+
+/// What a store noted about a retired token: when, of which request, repeated how often, successor unused.
+pub fn retirement(found: &RefreshFound) -> Option<(OffsetDateTime, SecretDigest, u32, bool)> {
+    let noted = found.retirement?;
+    Some((noted.at, noted.request, noted.repeats, noted.successor_unused))
 }
 
 /// [`RevokeFamily`] of a grant.
@@ -230,6 +377,7 @@ pub fn sample_client(id: &str, created: OffsetDateTime) -> Result<ClientRecord, 
             ..ClientMetadata::default()
         },
         created,
+        management: None,
     })
 }
 
@@ -270,6 +418,33 @@ pub fn sample_code(grant: GrantRecord) -> Result<CodeRecord, InvalidIdentifier> 
     })
 }
 
+/// An opaque access token of a grant, that ends five minutes after its person authenticated.
+pub fn sample_access(grant: GrantRecord) -> AccessRecord {
+    AccessRecord {
+        scope: ScopeSet::new(),
+        issued: grant.authenticated,
+        expires: grant.authenticated.saturating_add(Duration::minutes(5)),
+        grant,
+    }
+}
+
+/// A consent that the person of a grant wants remembered, as long as the grant.
+///
+/// # Errors
+/// [`InvalidIdentifier`]
+pub fn sample_consent(grant: &GrantRecord) -> Result<ConsentRecord, InvalidIdentifier> {
+    Ok(ConsentRecord {
+        subject: grant.subject.clone(),
+        client_id: grant.client_id.clone(),
+        redirect_uri: redirect_uri()?,
+        resource: grant.resource.clone(),
+        metadata_digest: SecretDigest::from_bytes([9; 32]),
+        scope: grant.scope.clone(),
+        epochs: grant.epochs,
+        not_after: grant.not_after,
+    })
+}
+
 /// A refresh token of a grant.
 pub fn sample_refresh(grant: GrantRecord, generation: u64) -> RefreshRecord {
     RefreshRecord { generation, expires: grant.not_after, grant }
@@ -299,6 +474,7 @@ pub fn sample_decision(
         authenticated: now,
         csrf: SecretDigest::from_bytes([8; 32]),
         metadata_digest: SecretDigest::from_bytes([9; 32]),
+        may_remember: false,
         not_after: now.saturating_add(Duration::minutes(10)),
     })
 }

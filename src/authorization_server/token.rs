@@ -6,10 +6,10 @@
 //! ```text
 //!   AuthorizationServer::token
 //!      │ FindClient
-//!   AwaitingTokenClient ── grant_type=refresh_token ──> AwaitingRefresh (refresh.rs)
+//!   AwaitingCaller (caller.rs) ── grant_type=refresh_token ──> AwaitingRefresh (refresh.rs)
 //!      │ ReadCode
 //!   AwaitingCode ───────────────── spent ──┐
-//!      │ Sign                              │ RevokeFamily
+//!      │ Sign, unless opaque               │ RevokeFamily
 //!   AwaitingSignature                      │
 //!      │ RedeemCode                        │
 //!   AwaitingRedemption ────────── replayed ┤
@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | one form, no parameter twice | `token` | OAUTH21-3.2-4 |
 //! | one mechanism, right secret | `authentication` | OAUTH21-2.4-2, OAUTH21-3.2.2-2 |
-//! | grant type registered | `found` | OAUTH21-3.2.4-5 |
+//! | grant type registered | `go_on` | OAUTH21-3.2.4-5 |
 //! | code is this client's | `judge` | OAUTH21-4.1.3-4 |
 //! | verifier | `judge` | OAUTH21-4.1.3-6 |
 //! | redirect URI, if sent | `judge` | OAUTH21-10.2-1 |
@@ -34,13 +34,14 @@ use alloc::boxed::Box;
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::{ClientAuthenticated, PresentedCredentials};
 use crate::authorization_server::authorization::ForeignReceipt;
+use crate::authorization_server::caller::{Asked, AwaitingCaller, CallerOutcome};
 use crate::authorization_server::error::{TokenFailure, TokenReason};
-use crate::authorization_server::issuance::{self, Issuance, Issued};
+use crate::authorization_server::issuance::{self, Issuance, Issued, Planned};
 use crate::authorization_server::record::{CodeRecord, GrantRecord};
 use crate::authorization_server::refresh::AwaitingRefresh;
 use crate::authorization_server::store::{
-    ActionId, ClientFound, CodeFound, CodeRedemption, FamilyRevocation, FindClient, FoundState, Outcome,
-    ReadCode, ReadRefresh, RedeemCode, RevocationReason, RevokeFamily,
+    ActionId, CodeFound, CodeRedemption, FamilyRevocation, FindClient, FoundState, Outcome, ReadCode,
+    RedeemCode, RevocationReason, RevokeFamily,
 };
 use crate::entropy::Entropy;
 use crate::evidence::VerifierMatched;
@@ -62,7 +63,7 @@ impl AuthorizationServer {
         &self,
         head: &RequestHead,
         body: &[u8],
-    ) -> Result<Step<FindClient, AwaitingTokenClient>, TokenFailure> {
+    ) -> Result<Step<FindClient, AwaitingCaller>, TokenFailure> {
         let form = read_form(head, body)?;
         // OAUTH21-3.2-3: parameters this server does not know are not looked at; empty ones are absent.
         let grant = TokenRequest::from_form(&form).map_err(malformed)?.grant;
@@ -73,9 +74,7 @@ impl AuthorizationServer {
             _ => return Err(TokenFailure::new(TokenReason::UnsupportedGrantType)),
         };
         let credentials = PresentedCredentials::read(head, &form).map_err(TokenFailure::new)?;
-        let find = FindClient::new(credentials.client_id().clone());
-        let inner = TokenClientInner { server: self.clone(), credentials, request };
-        Ok(Step::new(find, AwaitingTokenClient(Box::new(inner))))
+        Ok(AwaitingCaller::step(self, credentials, Asked::Token(request)))
     }
 }
 
@@ -113,70 +112,35 @@ pub(crate) fn malformed(error: Malformed) -> TokenFailure {
     })
 }
 
-/// What the request asks for, while its client is looked up.
+/// What a token request asks for, while its client is found out.
 #[derive(Debug)]
-enum Presented {
+pub(crate) enum Presented {
     Code(CodeGrant),
     Refresh(RefreshGrant),
 }
 
-/// Waits for the record of the client that the request names.
-#[must_use = "the client waits for an answer"]
-#[derive(Debug)]
-pub struct AwaitingTokenClient(Box<TokenClientInner>);
-
-#[derive(Debug)]
-struct TokenClientInner {
-    server: AuthorizationServer,
-    credentials: PresentedCredentials,
-    request: Presented,
-}
-
-/// What follows on the client's record.
-#[must_use = "the request goes on from here, or is answered"]
-#[derive(Debug)]
-pub enum TokenClientOutcome {
-    /// The client is who it says; next its code is read.
-    Code(Step<ReadCode, AwaitingCode>),
-    /// The client is who it says; next its refresh token is read.
-    Refresh(Step<ReadRefresh, AwaitingRefresh>),
-    /// Answer with this.
-    Refused(TokenFailure),
-}
-
-impl AwaitingTokenClient {
-    /// The store has looked the client up.
-    pub fn found(self, found: ClientFound) -> TokenClientOutcome {
-        self.0
-            .authenticate(found)
-            .unwrap_or_else(|reason| TokenClientOutcome::Refused(TokenFailure::new(reason)))
-    }
-
-    /// The store could not be read. Nothing was changed; the client may try again.
-    pub fn store_failed(self) -> Respond {
-        TokenFailure::new(TokenReason::StoreFailed).respond()
-    }
-}
-
-impl TokenClientInner {
-    fn authenticate(self, found: ClientFound) -> Result<TokenClientOutcome, TokenReason> {
-        // OAUTH21-3.2.2-2, OAUTH21-3.2.2-3: before anything about the grant is read.
-        let client = self.credentials.check(found)?;
-        match self.request {
-            Presented::Code(request) => {
+impl Presented {
+    /// The client is who it says: its code or refresh token is read.
+    pub(crate) fn go_on(
+        self,
+        server: AuthorizationServer,
+        client: ClientAuthenticated,
+    ) -> Result<CallerOutcome, TokenReason> {
+        match self {
+            Self::Code(request) => {
                 // OAUTH21-3.2.4-5
                 if !client.may_use("authorization_code") {
                     return Err(TokenReason::GrantTypeNotRegistered);
                 }
                 let read = ReadCode::new(request.code.digest());
-                let inner = CodeInner { server: self.server, client, request };
-                Ok(TokenClientOutcome::Code(Step::new(read, AwaitingCode(Box::new(inner)))))
+                let inner = CodeInner { server, client, request };
+                Ok(CallerOutcome::Code(Step::new(read, AwaitingCode(Box::new(inner)))))
             }
-            Presented::Refresh(request) => {
+            Self::Refresh(request) => {
                 if !client.may_use("refresh_token") {
                     return Err(TokenReason::GrantTypeNotRegistered);
                 }
-                Ok(TokenClientOutcome::Refresh(AwaitingRefresh::step(self.server, client, request)))
+                Ok(CallerOutcome::Refresh(AwaitingRefresh::step(server, client, request)))
             }
         }
     }
@@ -200,6 +164,8 @@ struct CodeInner {
 pub enum CodeOutcome {
     /// Everything fits; next the access token is signed.
     Sign(Step<Sign, AwaitingSignature>),
+    /// Everything fits; the access token is opaque, and next the code is redeemed.
+    Redeem(Step<RedeemCode, AwaitingRedemption>),
     /// A used code came back with everything that fits it: its family is revoked before the refusal goes out.
     Replayed(Step<RevokeFamily, AwaitingRevocation>),
     /// Answer with this.
@@ -245,16 +211,25 @@ impl CodeInner {
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &grant.scope)?;
         let refresh = if record.refresh && self.client.may_use("refresh_token") {
             // OAUTH21-3.2.3-6: the decision said so and the client can use it.
-            Some(issuance::new_refresh(&self.server, &grant, 0, found.now, entropy)?)
+            Some(issuance::first_refresh(&self.server, &grant, found.now, entropy)?)
         } else {
             None
         };
         let (token, row) = refresh.map(|(token, record)| (token.clone(), (token.digest(), record))).unzip();
-        let (sign, issuance) = Issuance::plan(&self.server, &grant, scope, token, found.now, entropy)?;
-        let (redeem, id) =
-            RedeemCode::new(digest, grant, row, entropy).map_err(|_| TokenReason::NoEntropy)?;
-        let inner = SignatureInner { redeem, id, issuance, verifier };
-        Ok(CodeOutcome::Sign(Step::new(sign, AwaitingSignature(Box::new(inner)))))
+        let no_entropy = |_| TokenReason::NoEntropy;
+        match Issuance::plan(&self.server, &grant, scope, token, found.now, entropy)? {
+            Planned::Sign(sign, issuance) => {
+                let (redeem, id) = RedeemCode::new(digest, grant, row, None, entropy).map_err(no_entropy)?;
+                let inner = SignatureInner { redeem, id, issuance, verifier };
+                Ok(CodeOutcome::Sign(Step::new(sign, AwaitingSignature(Box::new(inner)))))
+            }
+            Planned::Opaque(issued, access) => {
+                let (redeem, id) =
+                    RedeemCode::new(digest, grant.clone(), row, Some(access), entropy).map_err(no_entropy)?;
+                let inner = RedemptionInner { id, grant, issued };
+                Ok(CodeOutcome::Redeem(Step::new(redeem, AwaitingRedemption(Box::new(inner)))))
+            }
+        }
     }
 
     /// Whether the presenter is the one the code was issued to: client, verifier, redirect URI.
@@ -389,7 +364,7 @@ impl AwaitingRevocation {
         let reason = match reason {
             RevocationReason::CodeReplayed => TokenReason::CodeReplayed,
             RevocationReason::RefreshReused => TokenReason::RefreshReused,
-            RevocationReason::ClientRequest => TokenReason::GrantRevoked,
+            RevocationReason::ClientRequest | RevocationReason::PersonRequest => TokenReason::GrantRevoked,
         };
         Ok(Step::new(revoke, Self(Box::new(RevocationInner { id, reason }))))
     }

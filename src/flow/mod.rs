@@ -8,7 +8,7 @@ mod client;
 mod server;
 
 pub use client::{ClientAction, ClientFlow, ClientInput, ClientTurn};
-pub use server::{ServerAction, ServerEnd, ServerFlow, ServerInput, ServerTurn};
+pub use server::{Importer, ServerAction, ServerEnd, ServerFlow, ServerInput, ServerTurn};
 
 /// The input is not one that the present state waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

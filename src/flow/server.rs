@@ -1,34 +1,50 @@
 //! One request at any endpoint of the authorization server as one enum: actions out, results in, one answer at the end.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
 
 use super::OutOfTurn;
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authorization::{
-    Authorizing, AwaitingClient, AwaitingDecisionStored, AwaitingMetadataDocument, ConsentView,
-    ErrorAwaitingPerson, Redirect, RequestOutcome, RequestValidated,
+    Authorizing, AwaitingClient, AwaitingConsent, AwaitingDecisionStored, AwaitingMetadataDocument,
+    ConsentView, ErrorAwaitingPerson, PageOutcome, Recall, Recalled, Redirect, RequestOutcome,
+    RequestValidated,
+};
+use crate::authorization_server::caller::{
+    AwaitingCaller, AwaitingCallerKeys, AwaitingReservation, CallerOutcome,
 };
 use crate::authorization_server::decision::{AwaitingCodeStored, AwaitingDecision, Decided, Deciding};
+use crate::authorization_server::error::TokenFailure;
+use crate::authorization_server::introspection::{
+    AwaitingIntrospected, AwaitingIntrospectedGrant, AwaitingIntrospectedRefresh, IntrospectionOutcome,
+};
+use crate::authorization_server::management::{
+    AwaitingClientDeleted, AwaitingClientUpdated, AwaitingManaged, ManagementOutcome,
+};
+use crate::authorization_server::pushed::{AwaitingPushed, AwaitingPushedRequest};
 use crate::authorization_server::refresh::{
     AwaitingRefresh, AwaitingRefreshSignature, AwaitingRotation, RefreshOutcome, RotationOutcome,
 };
 use crate::authorization_server::refusal::Refusal;
 use crate::authorization_server::registration::AwaitingClientStored;
 use crate::authorization_server::revocation::{
-    AwaitingRevocable, AwaitingRevocationClient, AwaitingRevoked, RevocableOutcome,
+    AwaitingRevocable, AwaitingRevocableAccess, AwaitingRevoked, RevocableOutcome,
 };
 use crate::authorization_server::store::{
-    ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound, DecisionInsertion,
-    DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode, ReadDecision,
-    ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, RevokeFamily, RotateRefresh,
+    AccessFound, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound, CodeRedemption,
+    ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
+    FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
+    PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, RevokeFamily, RotateRefresh,
+    UpdateClient,
 };
 use crate::authorization_server::token::{
-    AwaitingCode, AwaitingRedemption, AwaitingRevocation, AwaitingSignature, AwaitingTokenClient,
-    CodeOutcome, RedemptionOutcome, TokenClientOutcome,
+    AwaitingCode, AwaitingRedemption, AwaitingRevocation, AwaitingSignature, CodeOutcome, RedemptionOutcome,
 };
 use crate::entropy::Entropy;
 use crate::evidence::{Approval, Authentication};
-use crate::jose::{Sign, Signed};
+use crate::jose::{KeyImporter, KeySet, Sign, Signed};
 use crate::message::exchange::{Fetch, FetchFailure, Reply, RequestHead, Respond};
 use crate::secret::AgentBinding;
 use crate::step::{Failed, Step};
@@ -55,8 +71,30 @@ pub enum ServerFlow {
     Deciding(Deciding),
     /// See [`AwaitingCodeStored`].
     AwaitingCodeStored(AwaitingCodeStored),
-    /// See [`AwaitingTokenClient`].
-    AwaitingTokenClient(AwaitingTokenClient),
+    /// See [`AwaitingPushedRequest`].
+    AwaitingPushedRequest(AwaitingPushedRequest),
+    /// See [`AwaitingConsent`].
+    AwaitingConsent(AwaitingConsent),
+    /// See [`AwaitingCaller`].
+    AwaitingCaller(AwaitingCaller),
+    /// See [`AwaitingCallerKeys`].
+    AwaitingCallerKeys(AwaitingCallerKeys),
+    /// See [`AwaitingReservation`].
+    AwaitingReservation(AwaitingReservation),
+    /// See [`AwaitingPushed`].
+    AwaitingPushed(AwaitingPushed),
+    /// See [`AwaitingIntrospected`].
+    AwaitingIntrospected(AwaitingIntrospected),
+    /// See [`AwaitingIntrospectedGrant`].
+    AwaitingIntrospectedGrant(AwaitingIntrospectedGrant),
+    /// See [`AwaitingIntrospectedRefresh`].
+    AwaitingIntrospectedRefresh(AwaitingIntrospectedRefresh),
+    /// See [`AwaitingManaged`].
+    AwaitingManaged(AwaitingManaged),
+    /// See [`AwaitingClientUpdated`].
+    AwaitingClientUpdated(AwaitingClientUpdated),
+    /// See [`AwaitingClientDeleted`].
+    AwaitingClientDeleted(AwaitingClientDeleted),
     /// See [`AwaitingCode`].
     AwaitingCode(AwaitingCode),
     /// See [`AwaitingSignature`].
@@ -71,10 +109,10 @@ pub enum ServerFlow {
     AwaitingRotation(AwaitingRotation),
     /// See [`AwaitingRevocation`].
     AwaitingRevocation(AwaitingRevocation),
-    /// See [`AwaitingRevocationClient`].
-    AwaitingRevocationClient(AwaitingRevocationClient),
     /// See [`AwaitingRevocable`].
     AwaitingRevocable(AwaitingRevocable),
+    /// See [`AwaitingRevocableAccess`].
+    AwaitingRevocableAccess(AwaitingRevocableAccess),
     /// See [`AwaitingRevoked`].
     AwaitingRevoked(AwaitingRevoked),
     /// See [`AwaitingClientStored`].
@@ -110,6 +148,34 @@ pub enum ServerAction {
     RevokeFamily(RevokeFamily),
     /// Store a client that registered.
     InsertClient(Box<InsertClient>),
+    /// Read a pushed request.
+    ReadPushed(ReadPushed),
+    /// Store a pushed request.
+    InsertPushed(InsertPushed),
+    /// Read what a person wanted remembered.
+    ReadConsent(ReadConsent),
+    /// Import the keys of the client's record.
+    ImportKeys,
+    /// Reserve an identifier.
+    ReserveOnce(ReserveOnce),
+    /// Read an opaque access token.
+    ReadAccess(ReadAccess),
+    /// Read a grant.
+    ReadGrant(ReadGrant),
+    /// Replace a client.
+    UpdateClient(Box<UpdateClient>),
+    /// Delete a client.
+    DeleteClient(DeleteClient),
+}
+
+/// What imports the keys of a client that signs.
+#[derive(Clone)]
+pub struct Importer(pub Arc<dyn KeyImporter>);
+
+impl fmt::Debug for Importer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Importer")
+    }
 }
 
 /// What the host brings.
@@ -146,6 +212,28 @@ pub enum ServerInput {
     FamilyRevoked(FamilyRevocation),
     /// Of [`ServerAction::InsertClient`].
     ClientInserted(ClientInsertion),
+    /// Of [`ServerAction::ReadPushed`].
+    PushedFound(PushedFound),
+    /// Of [`ServerAction::InsertPushed`].
+    PushedInserted(PushedInsertion),
+    /// Of [`ServerAction::ReadConsent`].
+    ConsentFound(ConsentFound),
+    /// Of [`ServerAction::ImportKeys`].
+    Importer(Importer),
+    /// Of [`ServerAction::Fetch`] for a client's keys.
+    KeysFetched(Result<Reply, FetchFailure>, Importer),
+    /// Of [`ServerAction::ReserveOnce`].
+    Reserved(Reservation),
+    /// Of [`ServerAction::ReadAccess`] at the revocation endpoint.
+    AccessFound(AccessFound),
+    /// Of [`ServerAction::ReadAccess`] at the introspection endpoint, with the server's own public keys.
+    IntrospectedFound(AccessFound, KeySet),
+    /// Of [`ServerAction::ReadGrant`].
+    GrantFound(GrantFound),
+    /// Of [`ServerAction::UpdateClient`].
+    ClientUpdated(ClientUpdate),
+    /// Of [`ServerAction::DeleteClient`].
+    ClientDeleted(ClientDeletion),
     /// The store, or the key holder, failed.
     Failed,
 }
@@ -203,9 +291,14 @@ fn redirected(redirect: Result<Redirect, Refusal>) -> ServerTurn {
 impl ServerFlow {
     /// A request at the authorization endpoint.
     pub fn authorize(server: &AuthorizationServer, query: &str) -> ServerTurn {
-        match server.authorize(query) {
+        Self::authorizing(server.authorize(query))
+    }
+
+    fn authorizing(authorizing: Result<Authorizing, Refusal>) -> ServerTurn {
+        match authorizing {
             Ok(Authorizing::Find(step)) => act(step, ServerAction::FindClient, Self::AwaitingClient),
             Ok(Authorizing::Fetch(step)) => act(step, ServerAction::Fetch, Self::AwaitingMetadataDocument),
+            Ok(Authorizing::Pushed(step)) => act(step, ServerAction::ReadPushed, Self::AwaitingPushedRequest),
             Err(why) => refusal(why),
         }
     }
@@ -217,28 +310,53 @@ impl ServerFlow {
 
     /// A request at the token endpoint.
     pub fn token(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
-        match server.token(head, body) {
-            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingTokenClient),
-            Err(failure) => respond(failure.respond()),
-        }
+        Self::called(server.token(head, body))
     }
 
     /// A request at the revocation endpoint.
     pub fn revoke(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
-        match server.revoke(head, body) {
-            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingRevocationClient),
+        Self::called(server.revoke(head, body))
+    }
+
+    /// A request at the introspection endpoint.
+    pub fn introspect(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
+        Self::called(server.introspect(head, body))
+    }
+
+    /// A request at the endpoint for pushed requests.
+    pub fn push(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> ServerTurn {
+        Self::called(server.push(head, body))
+    }
+
+    fn called(step: Result<Step<FindClient, AwaitingCaller>, TokenFailure>) -> ServerTurn {
+        match step {
+            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingCaller),
             Err(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// A request at a client's own registration.
+    pub fn manage(
+        server: &AuthorizationServer,
+        client_id: &str,
+        head: &RequestHead,
+        body: &[u8],
+    ) -> ServerTurn {
+        match server.manage(client_id, head, body) {
+            Ok(step) => act(step, ServerAction::FindClient, Self::AwaitingManaged),
+            Err(answer) => respond(answer),
         }
     }
 
     /// A request at the registration endpoint.
     pub fn register(
         server: &AuthorizationServer,
+        head: &RequestHead,
         body: &[u8],
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> ServerTurn {
-        match server.register(body, now, entropy) {
+        match server.register(head, body, now, entropy) {
             Ok(step) => {
                 act(step, |action| ServerAction::InsertClient(Box::new(action)), Self::AwaitingClientStored)
             }
@@ -259,22 +377,29 @@ impl ServerFlow {
             (Self::AwaitingMetadataDocument(state), ServerInput::Fetched(fetched)) => {
                 Ok(Self::checked(state.receive(fetched, now)))
             }
-            (Self::RequestValidated(state), ServerInput::Person(person)) => {
-                Ok(match state.show(&person, now, entropy) {
-                    Ok(step) => act(
-                        step,
-                        |action| ServerAction::InsertDecision(Box::new(action)),
-                        Self::AwaitingDecisionStored,
-                    ),
-                    Err(why) => refusal(why),
+            (Self::RequestValidated(state), ServerInput::Person(person)) => Ok(match state.recall(&person) {
+                Recall::Read(step) => act(step, ServerAction::ReadConsent, Self::AwaitingConsent),
+                Recall::Ask(state) => Self::asked(state, &person, now, entropy),
+            }),
+            (Self::AwaitingConsent(state), ServerInput::ConsentFound(found)) => {
+                Ok(match state.found(found, entropy) {
+                    Recalled::Remembered(step) => Self::decided(Ok(step)),
+                    Recalled::Ask(state, person) => Self::asked(state, &person, now, entropy),
+                    Recalled::Refused(why) => refusal(why),
                 })
+            }
+            (Self::AwaitingPushedRequest(state), ServerInput::PushedFound(found)) => {
+                Ok(Self::authorizing(state.found(found)))
             }
             (Self::ErrorAwaitingPerson(state), ServerInput::Person(person)) => {
                 Ok(redirected(state.redirect(&person)))
             }
             (Self::AwaitingDecisionStored(state), ServerInput::DecisionInserted(receipt)) => state
                 .stored(receipt)
-                .map(|view| ServerTurn::End(ServerEnd::Consent(Box::new(view))))
+                .map(|outcome| match outcome {
+                    PageOutcome::Consent(view) => ServerTurn::End(ServerEnd::Consent(view)),
+                    PageOutcome::Refused(why) => refusal(why),
+                })
                 .map_err(|failed| back(failed, Self::AwaitingDecisionStored)),
             (Self::AwaitingDecision(state), ServerInput::DecisionFound(found)) => {
                 Ok(state.found(found).map_or_else(refusal, |state| ServerTurn::Wait(Self::Deciding(state))))
@@ -296,7 +421,26 @@ impl ServerFlow {
                 state.stored(receipt).map(respond).map_err(|failed| back(failed, Self::AwaitingClientStored))
             }
             (flow, ServerInput::Failed) => flow.failed(),
-            (flow, input) => flow.advance_token(input, entropy),
+            (flow, input) => match flow.advance_registration(input, entropy) {
+                Ok(advanced) => advanced,
+                Err((flow, input)) => flow.advance_caller(input, entropy),
+            },
+        }
+    }
+
+    fn asked(
+        state: RequestValidated,
+        person: &Authentication,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> ServerTurn {
+        match state.show(person, now, entropy) {
+            Ok(step) => act(
+                step,
+                |action| ServerAction::InsertDecision(Box::new(action)),
+                Self::AwaitingDecisionStored,
+            ),
+            Err(why) => refusal(why),
         }
     }
 
@@ -317,19 +461,121 @@ impl ServerFlow {
         }
     }
 
+    /// The management of registrations; gives back what is none of it.
+    fn advance_registration(
+        self,
+        input: ServerInput,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Advanced, (Self, ServerInput)> {
+        Ok(match (self, input) {
+            (Self::AwaitingManaged(state), ServerInput::ClientFound(found)) => {
+                Ok(match state.found(found, entropy) {
+                    ManagementOutcome::Update(step) => act(
+                        step,
+                        |action| ServerAction::UpdateClient(Box::new(action)),
+                        Self::AwaitingClientUpdated,
+                    ),
+                    ManagementOutcome::Delete(step) => {
+                        act(step, ServerAction::DeleteClient, Self::AwaitingClientDeleted)
+                    }
+                    ManagementOutcome::Answer(answer) => respond(answer),
+                })
+            }
+            (Self::AwaitingClientUpdated(state), ServerInput::ClientUpdated(receipt)) => state
+                .updated(receipt)
+                .map(respond)
+                .map_err(|failed| back(failed, Self::AwaitingClientUpdated)),
+            (Self::AwaitingClientDeleted(state), ServerInput::ClientDeleted(receipt)) => state
+                .deleted(receipt)
+                .map(respond)
+                .map_err(|failed| back(failed, Self::AwaitingClientDeleted)),
+            (flow, input) => return Err((flow, input)),
+        })
+    }
+
+    fn caller(outcome: CallerOutcome) -> ServerTurn {
+        match outcome {
+            CallerOutcome::Code(step) => act(step, ServerAction::ReadCode, Self::AwaitingCode),
+            CallerOutcome::Refresh(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh),
+            CallerOutcome::Revocation(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRevocable),
+            CallerOutcome::Introspection(step) => {
+                act(step, ServerAction::ReadAccess, Self::AwaitingIntrospected)
+            }
+            CallerOutcome::Push(step) => act(step, ServerAction::InsertPushed, Self::AwaitingPushed),
+            CallerOutcome::Fetch(step) => act(step, ServerAction::Fetch, Self::AwaitingCallerKeys),
+            CallerOutcome::Keys(state) => {
+                ServerTurn::Act(ServerAction::ImportKeys, Self::AwaitingCallerKeys(state))
+            }
+            CallerOutcome::Reserve(step) => act(step, ServerAction::ReserveOnce, Self::AwaitingReservation),
+            CallerOutcome::Answer(answer) => respond(answer),
+            CallerOutcome::Refused(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// Who calls an endpoint for clients, and the endpoints for pushed requests and introspection.
+    fn advance_caller(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        let failed = |failure: TokenFailure| respond(failure.respond());
+        Ok(match (self, input) {
+            (Self::AwaitingCaller(state), ServerInput::ClientFound(found)) => {
+                Self::caller(state.found(found, entropy))
+            }
+            (Self::AwaitingCallerKeys(state), ServerInput::Importer(importer)) => {
+                Self::caller(state.import(importer.0.as_ref()))
+            }
+            (Self::AwaitingCallerKeys(state), ServerInput::KeysFetched(fetched, importer)) => {
+                Self::caller(state.receive(fetched, importer.0.as_ref()))
+            }
+            (Self::AwaitingReservation(state), ServerInput::Reserved(receipt)) => {
+                Self::caller(state.reserved(receipt, entropy))
+            }
+            (Self::AwaitingPushed(state), ServerInput::PushedInserted(receipt)) => {
+                match state.stored(receipt) {
+                    Ok(answer) => respond(answer),
+                    Err(failed) => return Err(back(failed, Self::AwaitingPushed)),
+                }
+            }
+            (Self::AwaitingIntrospected(state), ServerInput::IntrospectedFound(found, keys)) => {
+                match state.found(found, &keys) {
+                    IntrospectionOutcome::Grant(step) => {
+                        act(step, ServerAction::ReadGrant, Self::AwaitingIntrospectedGrant)
+                    }
+                    IntrospectionOutcome::Refresh(step) => {
+                        act(step, ServerAction::ReadRefresh, Self::AwaitingIntrospectedRefresh)
+                    }
+                    IntrospectionOutcome::Answer(answer) => respond(answer),
+                    IntrospectionOutcome::Refused(failure) => failed(failure),
+                }
+            }
+            (Self::AwaitingIntrospectedGrant(state), ServerInput::GrantFound(found)) => {
+                state.found(found).map_or_else(failed, respond)
+            }
+            (Self::AwaitingIntrospectedRefresh(state), ServerInput::RefreshFound(found)) => {
+                state.found(found).map_or_else(failed, respond)
+            }
+            (flow, input) => return flow.advance_token(input, entropy),
+        })
+    }
+
+    fn revocable(outcome: RevocableOutcome) -> ServerTurn {
+        match outcome {
+            RevocableOutcome::Revoke(step) => act(step, ServerAction::RevokeFamily, Self::AwaitingRevoked),
+            RevocableOutcome::Access(step) => {
+                act(step, ServerAction::ReadAccess, Self::AwaitingRevocableAccess)
+            }
+            RevocableOutcome::Done(answer) => respond(answer),
+            RevocableOutcome::Refused(failure) => respond(failure.respond()),
+        }
+    }
+
     /// The token and revocation endpoints.
     fn advance_token(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
         let revoke = |step| act(step, ServerAction::RevokeFamily, Self::AwaitingRevocation);
         Ok(match (self, input) {
-            (Self::AwaitingTokenClient(state), ServerInput::ClientFound(found)) => match state.found(found) {
-                TokenClientOutcome::Code(step) => act(step, ServerAction::ReadCode, Self::AwaitingCode),
-                TokenClientOutcome::Refresh(step) => {
-                    act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh)
-                }
-                TokenClientOutcome::Refused(failure) => respond(failure.respond()),
-            },
             (Self::AwaitingCode(state), ServerInput::CodeFound(found)) => match state.found(found, entropy) {
                 CodeOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingSignature),
+                CodeOutcome::Redeem(step) => {
+                    act(step, |action| ServerAction::RedeemCode(Box::new(action)), Self::AwaitingRedemption)
+                }
                 CodeOutcome::Replayed(step) => revoke(step),
                 CodeOutcome::Refused(failure) => respond(failure.respond()),
             },
@@ -351,6 +597,9 @@ impl ServerFlow {
                 .found(found, entropy)
             {
                 RefreshOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingRefreshSignature),
+                RefreshOutcome::Rotate(step) => {
+                    act(step, |action| ServerAction::RotateRefresh(Box::new(action)), Self::AwaitingRotation)
+                }
                 RefreshOutcome::Reused(step) => revoke(step),
                 RefreshOutcome::Refused(failure) => respond(failure.respond()),
             },
@@ -367,6 +616,9 @@ impl ServerFlow {
             (Self::AwaitingRotation(state), ServerInput::RefreshRotated(receipt)) => {
                 match state.rotated(receipt, entropy) {
                     Ok(RotationOutcome::Tokens(answer)) => respond(answer),
+                    Ok(RotationOutcome::ReadAgain(step)) => {
+                        act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh)
+                    }
                     Ok(RotationOutcome::Reused(step)) => revoke(step),
                     Ok(RotationOutcome::Refused(failure)) => respond(failure.respond()),
                     Err(failed) => return Err(back(failed, Self::AwaitingRotation)),
@@ -378,20 +630,11 @@ impl ServerFlow {
                     Err(failed) => return Err(back(failed, Self::AwaitingRevocation)),
                 }
             }
-            (Self::AwaitingRevocationClient(state), ServerInput::ClientFound(found)) => {
-                match state.found(found) {
-                    Ok(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRevocable),
-                    Err(failure) => respond(failure.respond()),
-                }
-            }
             (Self::AwaitingRevocable(state), ServerInput::RefreshFound(found)) => {
-                match state.found(found, entropy) {
-                    RevocableOutcome::Revoke(step) => {
-                        act(step, ServerAction::RevokeFamily, Self::AwaitingRevoked)
-                    }
-                    RevocableOutcome::Done(answer) => respond(answer),
-                    RevocableOutcome::Refused(failure) => respond(failure.respond()),
-                }
+                Self::revocable(state.found(found, entropy))
+            }
+            (Self::AwaitingRevocableAccess(state), ServerInput::AccessFound(found)) => {
+                Self::revocable(state.found(found, entropy))
             }
             (Self::AwaitingRevoked(state), ServerInput::FamilyRevoked(receipt)) => {
                 match state.revoked(receipt) {
@@ -410,7 +653,18 @@ impl ServerFlow {
             Self::AwaitingDecisionStored(state) => refusal(state.store_failed()),
             Self::AwaitingDecision(state) => refusal(state.store_failed()),
             Self::AwaitingCodeStored(state) => refusal(state.store_failed()),
-            Self::AwaitingTokenClient(state) => respond(state.store_failed()),
+            Self::AwaitingPushedRequest(state) => refusal(state.store_failed()),
+            Self::AwaitingConsent(state) => refusal(state.store_failed()),
+            Self::AwaitingCaller(state) => respond(state.store_failed()),
+            Self::AwaitingReservation(state) => respond(state.store_failed()),
+            Self::AwaitingPushed(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospected(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospectedGrant(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospectedRefresh(state) => respond(state.store_failed()),
+            Self::AwaitingManaged(state) => respond(state.store_failed()),
+            Self::AwaitingClientUpdated(state) => respond(state.store_failed()),
+            Self::AwaitingClientDeleted(state) => respond(state.store_failed()),
+            Self::AwaitingRevocableAccess(state) => respond(state.store_failed()),
             Self::AwaitingCode(state) => respond(state.store_failed()),
             Self::AwaitingSignature(state) => respond(state.signer_failed()),
             Self::AwaitingRedemption(state) => respond(state.store_failed()),
@@ -418,11 +672,11 @@ impl ServerFlow {
             Self::AwaitingRefreshSignature(state) => respond(state.signer_failed()),
             Self::AwaitingRotation(state) => respond(state.store_failed()),
             Self::AwaitingRevocation(state) => respond(state.store_failed()),
-            Self::AwaitingRevocationClient(state) => respond(state.store_failed()),
             Self::AwaitingRevocable(state) => respond(state.store_failed()),
             Self::AwaitingRevoked(state) => respond(state.store_failed()),
             Self::AwaitingClientStored(state) => respond(state.store_failed()),
             flow @ (Self::AwaitingMetadataDocument(_)
+            | Self::AwaitingCallerKeys(_)
             | Self::RequestValidated(_)
             | Self::ErrorAwaitingPerson(_)
             | Self::Deciding(_)) => return Err(Failed { error: OutOfTurn, state: flow }),

@@ -19,12 +19,16 @@ impl Scope {
     /// [`InvalidIdentifier`] when it is empty, too long or outside `%x21 / %x23-5B / %x5D-7E`.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let text = text.into();
-        // OAUTH21-A-1, OAUTH21-A-2
-        let allowed = text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
-        if text.is_empty() || text.len() > limits::SCOPE_BYTES || !allowed {
+        if !Self::is_token(&text) {
             return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
         }
         Ok(Self(text))
+    }
+
+    fn is_token(text: &str) -> bool {
+        // OAUTH21-A-1, OAUTH21-A-2
+        let allowed = text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e));
+        !text.is_empty() && text.len() <= limits::SCOPE_BYTES && allowed
     }
 }
 
@@ -36,8 +40,8 @@ pub struct ScopeSet {
 
 impl ScopeSet {
     /// No scope.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self { scopes: BTreeSet::new() }
     }
 
     /// Reads tokens separated by single spaces. An empty text is no set: an absent parameter is.
@@ -55,6 +59,31 @@ impl ScopeSet {
             }
         }
         Ok(Self { scopes })
+    }
+
+    /// Whether these are scope tokens, and not too many.
+    pub(crate) fn is_set<'t>(tokens: impl Iterator<Item = &'t str>) -> bool {
+        // D36: repetitions count, so that a text of a few kilobytes is not walked for each of its tokens.
+        let mut count = 0_usize;
+        tokens.into_iter().all(|token| {
+            count = count.saturating_add(1);
+            count <= limits::SCOPES && Scope::is_token(token)
+        })
+    }
+
+    /// What [`ScopeSet::parse`] would take, without taking it: scope tokens with single spaces between them.
+    pub(crate) fn is_text(text: &str) -> bool {
+        let (mut count, mut length) = (1_usize, 0_usize);
+        for byte in text.bytes() {
+            match byte {
+                b' ' if length > 0 => (count, length) = (count.saturating_add(1), 0),
+                0x21 | 0x23..=0x5b | 0x5d..=0x7e if length < limits::SCOPE_BYTES => {
+                    length = length.saturating_add(1);
+                }
+                _ => return false,
+            }
+        }
+        length > 0 && count <= limits::SCOPES
     }
 
     /// Whether there is none.
@@ -178,6 +207,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_checked_in_place_is_what_is_parsed(text in "[a-c!\"\\\\ ]{0,12}") {
+            prop_assert_eq!(ScopeSet::is_text(&text), ScopeSet::parse(&text).is_ok());
+            prop_assert_eq!(ScopeSet::is_set(text.split(' ')), ScopeSet::parse(&text).is_ok());
+        }
+
         #[test]
         fn what_is_shown_is_read_back(tokens in proptest::collection::vec("[!#-\\[\\]-~]{1,12}", 1..12)) {
             let set: ScopeSet = tokens.iter().map(|token| Scope::new(token.as_str()).unwrap()).collect();

@@ -4,16 +4,19 @@
 //! text ── parse ──> UnverifiedJwt ── verify(key) ──> VerifiedJwt ── claims
 //! ```
 //!
-//! The bytes that are verified are the bytes that were parsed: both are slices of one text, decoded once.
+//! The bytes that are verified are the bytes that were parsed: both are slices of one text, decoded once, into one
+//! buffer that the caller lends, and read in one pass without copying.
 
-use alloc::string::String;
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
+
+use zeroize::Zeroize as _;
 
 use super::algorithm::Algorithm;
 use super::key::VerifyingKey;
 use crate::limits;
 use crate::syntax::base64url;
-use crate::syntax::json::JsonObject;
+use crate::syntax::flat::FlatObject;
 
 /// Why a text is no acceptable signed token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -54,71 +57,131 @@ pub enum JwsError {
     Signature,
 }
 
+/// Tokens up to so many bytes are decoded without an allocation.
+const BUFFER_BYTES: usize = 2048;
+
+/// Where a token is decoded to. Lend a new one to each [`UnverifiedJwt::parse`].
+pub struct JwtBuffer {
+    inline: [u8; BUFFER_BYTES],
+    spill: Vec<u8>,
+    /// Where the signature lies. Without it the rest is no credential, so that it alone is erased.
+    signature: core::ops::Range<usize>,
+}
+
+impl JwtBuffer {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self { inline: [0; BUFFER_BYTES], spill: Vec::new(), signature: 0..0 }
+    }
+
+    /// Decodes header, payload and signature behind one another.
+    fn fill(&mut self, segments: [&str; 3]) -> Result<[&[u8]; 3], JwsError> {
+        let encoded = segments.iter().fold(0_usize, |sum, segment| sum.saturating_add(segment.len()));
+        let mut free: &mut [u8] = if encoded > BUFFER_BYTES {
+            self.spill = alloc::vec![0; encoded];
+            &mut self.spill
+        } else {
+            &mut self.inline
+        };
+        let mut decoded: [&[u8]; 3] = [&[]; 3];
+        for (segment, place) in segments.into_iter().zip(&mut decoded) {
+            let start = self.signature.end;
+            // I-T11: the one spelling of each segment; an alphabet, padding or trailing-bit variant is another text.
+            let length = base64url::decode_into(segment, free).map_err(|_| JwsError::Encoding)?;
+            let (used, rest) = free.split_at_mut_checked(length).ok_or(JwsError::Encoding)?;
+            if used.is_empty() {
+                return Err(JwsError::Encoding);
+            }
+            self.signature = start..start.saturating_add(length);
+            *place = used;
+            free = rest;
+        }
+        Ok(decoded)
+    }
+}
+
+impl Drop for JwtBuffer {
+    fn drop(&mut self) {
+        let bytes: &mut [u8] = if self.spill.is_empty() { &mut self.inline } else { &mut self.spill };
+        if let Some(signature) = bytes.get_mut(self.signature.clone()) {
+            signature.zeroize();
+        }
+    }
+}
+
+impl Default for JwtBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl core::fmt::Debug for JwtBuffer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("JwtBuffer(redacted)")
+    }
+}
+
 /// A well-formed signed token whose signature nobody has looked at. Its claims are out of reach.
 pub struct UnverifiedJwt<'a> {
     /// Header and payload as they are signed.
     signed: &'a [u8],
-    signature: Vec<u8>,
+    signature: &'a [u8],
     algorithm: Algorithm,
-    kid: Option<String>,
-    token_type: Option<String>,
-    claims: JsonObject,
+    kid: Option<Cow<'a, str>>,
+    token_type: Option<Cow<'a, str>>,
+    claims: FlatObject<'a>,
 }
 
-/// Header members that carry a key or the place of one. A thumbprint (`x5t`) is neither, and is ignored.
-const KEY_MEMBERS: [&str; 4] = ["jwk", "jku", "x5u", "x5c"];
-
-/// Header members of encrypted, compressed, unencoded and nested tokens.
-const FORM_MEMBERS: [&str; 4] = ["enc", "zip", "b64", "cty"];
+/// What is wrong with a header that has this member, whatever its value. A thumbprint of a key (`x5t`) is neither a key
+/// nor the place of one, and is ignored like any unknown member.
+fn forbidden(name: &str) -> Option<JwsError> {
+    match name {
+        // RFC7515-4.1.11-1: no extension is known, so none may be critical, and an empty list is no list.
+        "crit" => Some(JwsError::CriticalExtension),
+        // RFC8725-3.10-1: a token does not choose what verifies it.
+        "jwk" | "jku" | "x5u" | "x5c" => Some(JwsError::EmbeddedKey),
+        // I-A6: encrypted, compressed, unencoded and nested tokens.
+        "enc" | "zip" | "b64" | "cty" => Some(JwsError::PayloadForm),
+        _ => None,
+    }
+}
 
 impl<'a> UnverifiedJwt<'a> {
     /// Reads a token without believing any of it.
     ///
     /// # Errors
     /// [`JwsError`] for everything but three canonical segments with a header this crate understands whole.
-    pub fn parse(text: &'a str) -> Result<Self, JwsError> {
+    pub fn parse(text: &'a str, buffer: &'a mut JwtBuffer) -> Result<Self, JwsError> {
         if text.len() > limits::TOKEN_BYTES {
             return Err(JwsError::TooLong);
         }
         // I-A6: three segments, no more: five would be an encrypted token.
         let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::Segments)?;
         let (header, payload) = signed.split_once('.').ok_or(JwsError::Segments)?;
-        if payload.contains('.') {
-            return Err(JwsError::Segments);
-        }
-        // I-T11: the one spelling of each segment; an alphabet, padding or trailing-bit variant is another text.
-        let decode = |segment: &str| match base64url::decode(segment) {
-            Ok(bytes) if !bytes.is_empty() => Ok(bytes),
-            Ok(_) | Err(_) => Err(JwsError::Encoding),
-        };
-        let header = decode(header)?;
+        let [header, payload, signature] = buffer.fill([header, payload, signature]).map_err(|error| {
+            // No segment with a dot in it is decoded, so that they are counted only then.
+            if payload.contains('.') { JwsError::Segments } else { error }
+        })?;
         if header.len() > limits::JWS_HEADER_BYTES {
             return Err(JwsError::TooLong);
         }
-        let payload = decode(payload)?;
-        let signature = decode(signature)?;
 
         // RFC7519-4-1: one value for each header member.
-        let header = JsonObject::parse(&header, limits::JWS_HEADER_BYTES).map_err(|_| JwsError::Header)?;
-        // RFC7515-4.1.11-1: no extension is known, so none may be critical, and an empty list is no list.
-        if header.get("crit").is_some() {
-            return Err(JwsError::CriticalExtension);
+        let mut members = FlatObject::empty();
+        members.fill(header, limits::JWS_HEADER_BYTES).map_err(|_| JwsError::Header)?;
+        if let Some(fault) = members.names().filter_map(forbidden).min() {
+            return Err(fault);
         }
-        // RFC8725-3.10-1: a token does not choose what verifies it.
-        if KEY_MEMBERS.iter().any(|name| header.get(name).is_some()) {
-            return Err(JwsError::EmbeddedKey);
-        }
-        if FORM_MEMBERS.iter().any(|name| header.get(name).is_some()) {
-            return Err(JwsError::PayloadForm);
-        }
-        let name = header.required_string("alg").map_err(|_| JwsError::Algorithm)?;
+        let name = members.required_string("alg").map_err(|_| JwsError::Algorithm)?;
         let algorithm = Algorithm::from_name(name).map_err(|_| JwsError::Algorithm)?;
-        let kid = header.string("kid").map_err(|_| JwsError::Header)?.map(String::from);
-        let token_type = header.string("typ").map_err(|_| JwsError::Header)?.map(String::from);
+        let kid = members.take_string("kid").map_err(|_| JwsError::Header)?;
+        let token_type = members.take_string("typ").map_err(|_| JwsError::Header)?;
 
         // RFC7519-4-1: a claim said twice would be read differently by two parsers.
-        let claims = JsonObject::parse(&payload, limits::TOKEN_BYTES).map_err(|_| JwsError::Claims)?;
-        Ok(Self { signed: signed.as_bytes(), signature, algorithm, kid, token_type, claims })
+        let claims = FlatObject::empty();
+        let mut jwt = Self { signed: signed.as_bytes(), signature, algorithm, kid, token_type, claims };
+        jwt.claims.fill(payload, limits::TOKEN_BYTES).map_err(|_| JwsError::Claims)?;
+        Ok(jwt)
     }
 
     /// The `kid` of the header: which of the configured keys it claims.
@@ -148,7 +211,7 @@ impl<'a> UnverifiedJwt<'a> {
     /// # Errors
     /// [`JwsError::OtherAlgorithm`] when the key is for another algorithm, [`JwsError::Signature`] when it did not
     /// make the signature. No claim is released then (RFC 8725 section 3.3).
-    pub fn verify(self, key: &dyn VerifyingKey) -> Result<VerifiedJwt, JwsError> {
+    pub fn verify(&self, key: &dyn VerifyingKey) -> Result<VerifiedJwt<'_>, JwsError> {
         // RFC8725-3.1-1: the algorithm is the key's; the header has to agree.
         if key.algorithm() != self.algorithm {
             return Err(JwsError::OtherAlgorithm);
@@ -157,8 +220,8 @@ impl<'a> UnverifiedJwt<'a> {
             return Err(JwsError::Signature);
         }
         // RFC8725-3.3-1
-        key.verify(self.signed, &self.signature).map_err(|_| JwsError::Signature)?;
-        Ok(VerifiedJwt { token_type: self.token_type, claims: self.claims })
+        key.verify(self.signed, self.signature).map_err(|_| JwsError::Signature)?;
+        Ok(VerifiedJwt(self))
     }
 }
 
@@ -169,26 +232,23 @@ impl core::fmt::Debug for UnverifiedJwt<'_> {
 }
 
 /// A token whose signature a configured key has verified. Nothing is known yet of what it says.
-pub struct VerifiedJwt {
-    token_type: Option<String>,
-    claims: JsonObject,
-}
+pub struct VerifiedJwt<'a>(&'a UnverifiedJwt<'a>);
 
-impl VerifiedJwt {
+impl VerifiedJwt<'_> {
     /// The `typ` of the header, as written.
     pub fn token_type(&self) -> Option<&str> {
-        self.token_type.as_deref()
+        self.0.token_type()
     }
 
     /// The claims.
-    pub fn claims(&self) -> &JsonObject {
-        &self.claims
+    pub fn claims(&self) -> &FlatObject<'_> {
+        &self.0.claims
     }
 }
 
-impl core::fmt::Debug for VerifiedJwt {
+impl core::fmt::Debug for VerifiedJwt<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("VerifiedJwt").field("token_type", &self.token_type).finish_non_exhaustive()
+        f.debug_struct("VerifiedJwt").field("token_type", &self.token_type()).finish_non_exhaustive()
     }
 }
 
@@ -208,17 +268,27 @@ mod tests {
     }
 
     fn accepts(text: &str) -> bool {
-        UnverifiedJwt::parse(text).is_ok_and(|jwt| jwt.verify(&key()).is_ok())
+        let mut buffer = JwtBuffer::new();
+        UnverifiedJwt::parse(text, &mut buffer).is_ok_and(|jwt| jwt.verify(&key()).is_ok())
+    }
+
+    fn parse(text: &str) -> Result<(), JwsError> {
+        UnverifiedJwt::parse(text, &mut JwtBuffer::new()).map(|_| ())
+    }
+
+    fn verify(text: &str, key: &dyn VerifyingKey) -> Result<(), JwsError> {
+        UnverifiedJwt::parse(text, &mut JwtBuffer::new()).unwrap().verify(key).map(|_| ())
     }
 
     fn refusal(header: &str, claims: &str) -> JwsError {
-        UnverifiedJwt::parse(&key().token(header, claims)).unwrap_err()
+        parse(&key().token(header, claims)).unwrap_err()
     }
 
     #[test]
     fn a_well_formed_token_releases_its_claims_to_the_right_key() {
         let token = key().token(HEADER, CLAIMS);
-        let jwt = UnverifiedJwt::parse(&token).unwrap();
+        let mut buffer = JwtBuffer::new();
+        let jwt = UnverifiedJwt::parse(&token, &mut buffer).unwrap();
         assert_eq!(jwt.kid(), Some("k"));
         assert_eq!(jwt.claimed_issuer(), Some("https://as.example"));
         let verified = jwt.verify(&key()).unwrap();
@@ -230,7 +300,7 @@ mod tests {
     fn another_key_verifies_nothing() {
         let token = key().token(HEADER, CLAIMS);
         let other = ToyKey::new(Algorithm::Es256, 2);
-        let refused = UnverifiedJwt::parse(&token).unwrap().verify(&other).unwrap_err();
+        let refused = verify(&token, &other).unwrap_err();
         assert_eq!(refused, JwsError::Signature);
     }
 
@@ -251,11 +321,7 @@ mod tests {
             [(1, false), (63, false), (64, true), (65, false), (70, false), (256, false)]
         {
             let token = format!("{signed}.{}", base64url::encode(&alloc::vec![0; length]));
-            assert_eq!(
-                UnverifiedJwt::parse(&token).unwrap().verify(&Credulous).is_ok(),
-                accepted,
-                "{length}"
-            );
+            assert_eq!(verify(&token, &Credulous).is_ok(), accepted, "{length}");
         }
     }
 
@@ -264,7 +330,7 @@ mod tests {
         // I-A5: the same key material, the header naming another algorithm than the key's.
         let confused = ToyKey::new(Algorithm::Rs256, 1).token(HEADER, CLAIMS);
         let rsa = ToyKey::new(Algorithm::Rs256, 1);
-        let refused = UnverifiedJwt::parse(&confused).unwrap().verify(&rsa).unwrap_err();
+        let refused = verify(&confused, &rsa).unwrap_err();
         assert_eq!(refused, JwsError::OtherAlgorithm);
         for name in ["none", "None", "HS256", "HS384", "RS512", ""] {
             let header = format!(r#"{{"alg":"{name}"}}"#);
@@ -278,13 +344,13 @@ mod tests {
     fn segments_are_exactly_three() {
         let token = key().token(HEADER, CLAIMS);
         for text in ["", ".", "a", "a.b", "..", "...", &format!("{token}."), &format!(".{token}")] {
-            assert!(UnverifiedJwt::parse(text).is_err(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
         }
-        assert_eq!(UnverifiedJwt::parse("a.b.c.d").unwrap_err(), JwsError::Segments);
-        assert_eq!(UnverifiedJwt::parse("a.b.c.d.e").unwrap_err(), JwsError::Segments);
+        assert_eq!(parse("a.b.c.d").unwrap_err(), JwsError::Segments);
+        assert_eq!(parse("a.b.c.d.e").unwrap_err(), JwsError::Segments);
         // An unsigned token's empty third segment.
         let (signed, _) = token.rsplit_once('.').unwrap();
-        assert_eq!(UnverifiedJwt::parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);
+        assert_eq!(parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);
     }
 
     #[test]
@@ -306,7 +372,7 @@ mod tests {
         }
         // A thumbprint chooses nothing.
         let header = r#"{"alg":"ES256","x5t":"abc"}"#;
-        assert!(UnverifiedJwt::parse(&key().token(header, CLAIMS)).is_ok());
+        assert!(parse(&key().token(header, CLAIMS)).is_ok());
     }
 
     #[test]
@@ -336,6 +402,18 @@ mod tests {
         assert_eq!(refusal(HEADER, "null"), JwsError::Claims);
         // A nested token as the payload.
         assert_eq!(refusal(HEADER, &key().token(HEADER, CLAIMS)), JwsError::Claims);
+    }
+
+    #[test]
+    fn a_token_of_any_length_is_decoded_whole() {
+        for filling in [0, 1, 1200, 1400, 1500, 1600, 4000] {
+            let claims = format!(r#"{{"iss":"i","pad":"{}"}}"#, "p".repeat(filling));
+            let token = key().token(HEADER, &claims);
+            let mut buffer = JwtBuffer::new();
+            let jwt = UnverifiedJwt::parse(&token, &mut buffer).unwrap();
+            let pad = jwt.verify(&key()).unwrap().claims().string("pad").unwrap().map(str::len);
+            assert_eq!(pad, Some(filling));
+        }
     }
 
     #[test]
@@ -390,13 +468,13 @@ mod tests {
         // I-G1
         #[test]
         fn any_text_is_parsed_or_refused_without_a_panic(text in ".{0,200}") {
-            let _ = UnverifiedJwt::parse(&text).map(|jwt| jwt.claimed_issuer().map(|iss| iss.to_string()));
+            let _ = UnverifiedJwt::parse(&text, &mut JwtBuffer::new()).map(|jwt| jwt.claimed_issuer().map(|iss| iss.to_string()));
         }
 
         // I-G1
         #[test]
         fn any_header_and_claims_are_parsed_or_refused_without_a_panic(header in ".{0,80}", claims in ".{0,80}") {
-            let _ = UnverifiedJwt::parse(&key().token(&header, &claims));
+            let _ = parse(&key().token(&header, &claims));
         }
     }
 }

@@ -14,7 +14,7 @@ mod key;
 mod sign;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
-pub use compact::{JwsError, UnverifiedJwt, VerifiedJwt};
+pub use compact::{JwsError, JwtBuffer, UnverifiedJwt, VerifiedJwt};
 pub use jwk::{InvalidKey, Jwk, JwkSet, PublicKey};
 pub use key::{BadSignature, ImportFailed, InvalidKeySet, KeyImporter, KeySet, UnknownKey, VerifyingKey};
 pub(crate) use sign::AwaitedSignature;

@@ -144,7 +144,7 @@ pub(crate) struct AwaitedSignature(SecretDigest);
 #[cfg(test)]
 mod tests {
     use super::super::toy::ToyKey;
-    use super::super::{KeySet, UnverifiedJwt};
+    use super::super::{JwtBuffer, KeySet, UnverifiedJwt};
     use super::*;
     use alloc::boxed::Box;
 
@@ -154,7 +154,8 @@ mod tests {
         let (sign, awaited) = Sign::new(key.id("k1"), "at+jwt", br#"{"iss":"https://as.example"}"#);
         let signature = key.sign(sign.input());
         let token = sign.signed(signature).unwrap().into_token(&awaited).unwrap();
-        let jwt = UnverifiedJwt::parse(&token).unwrap();
+        let mut buffer = JwtBuffer::new();
+        let jwt = UnverifiedJwt::parse(&token, &mut buffer).unwrap();
         assert_eq!(jwt.kid(), Some("k1"));
         assert_eq!(jwt.token_type(), Some("at+jwt"));
         let keys = KeySet::new([(Some("k1".into()), Box::new(key) as Box<_>)]).unwrap();

@@ -3,6 +3,7 @@
 //! A reviewer sees here that nothing else can leave: a GET with `Accept`, a POST of a form, a POST of JSON.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -36,6 +37,8 @@ pub enum FetchPurpose {
     ClientMetadataDocument,
     /// A JSON Web Key Set.
     KeySet,
+    /// RFC 8693 token exchange by a resource server.
+    TokenExchange,
 }
 
 /// Where a fetch may connect to. The host must check the literal address before it connects and every address a
@@ -331,7 +334,8 @@ pub struct RequestHead {
     host: Vec<Vec<u8>>,
     origin: Vec<Vec<u8>>,
     content_type: Vec<Vec<u8>>,
-    authorization: Vec<Zeroizing<Vec<u8>>>,
+    /// Shared with the token that is read from one.
+    authorization: Vec<Arc<Zeroizing<Vec<u8>>>>,
 }
 
 impl RequestHead {
@@ -366,7 +370,7 @@ impl RequestHead {
             }
         }
         if name.eq_ignore_ascii_case("authorization") {
-            self.authorization.push(Zeroizing::new(value.to_vec()));
+            self.authorization.push(Arc::new(Zeroizing::new(value.to_vec())));
         }
         self
     }
@@ -404,6 +408,11 @@ impl RequestHead {
     /// The `Authorization` fields. Secret.
     pub fn authorization(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.authorization.iter().map(|value| value.as_slice())
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_authorization(&self) -> impl ExactSizeIterator<Item = &Arc<Zeroizing<Vec<u8>>>> {
+        self.authorization.iter()
     }
 }
 

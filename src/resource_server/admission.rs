@@ -8,10 +8,9 @@
 //! | a token in the query or body besides the field | 400 |
 //! | two fields, or `Bearer` with anything but one token68 | 400 |
 //!
-//! A list of the hosts and origins the server answers to will be decided first of all, before this table.
+//! Whether the request is addressed to this server at all is decided first ([`ResourceServer::addressed`]).
 
 use alloc::boxed::Box;
-use alloc::string::String;
 
 use super::ResourceServer;
 use super::denial::{Denial, DenialReason};
@@ -30,6 +29,8 @@ pub(super) struct Presented {
     pub(super) server: ResourceServer,
     pub(super) token: BearerToken,
     pub(super) required: RequiredScopes,
+    /// Known once a cache was asked.
+    pub(super) digest: Option<SecretDigest>,
 }
 
 impl ResourceServer {
@@ -67,11 +68,14 @@ impl ResourceServer {
         elsewhere: bool,
         required: &RequiredScopes,
     ) -> Result<PresentedToken, Denial> {
-        match bearer_token(head, elsewhere) {
+        // I-A11: before any word about tokens.
+        let token = self.check_addressed(head).and_then(|()| bearer_token(head, elsewhere));
+        match token {
             Ok(token) => Ok(PresentedToken(Box::new(Presented {
                 server: self.clone(),
                 token,
                 required: required.clone(),
+                digest: None,
             }))),
             Err(reason) => Err(Denial::new(self, required, reason)),
         }
@@ -79,20 +83,26 @@ impl ResourceServer {
 }
 
 impl PresentedToken {
-    /// The SHA-256 of the whole token, for a host that caches by it.
-    pub fn digest(&self) -> SecretDigest {
+    /// The SHA-256 of the whole token, computed once. A host that keeps a [`TokenCache`](super::TokenCache) behind a
+    /// lock calls this before it takes the lock.
+    pub fn digest(&mut self) -> SecretDigest {
         // MCP-SEC-002
-        self.0.token.digest()
+        let presented = &mut *self.0;
+        *presented.digest.get_or_insert_with(|| presented.token.digest())
     }
 
-    pub(super) fn into_interior(self) -> Presented {
-        *self.0
+    pub(super) fn into_interior(self) -> Box<Presented> {
+        self.0
+    }
+
+    pub(super) fn interior_mut(&mut self) -> &mut Presented {
+        &mut self.0
     }
 }
 
 fn bearer_token(head: &RequestHead, elsewhere: bool) -> Result<BearerToken, DenialReason> {
-    // MCP-SBP-031: nothing but this field is ever a credential; a session or state handle is none.
-    let mut fields = head.authorization();
+    // MCP-SBP-031, MCP-L1125-002: nothing but this field is ever a credential; a session or state handle is none.
+    let mut fields = head.shared_authorization();
     let field = match (fields.next(), fields.next()) {
         // MCP-AUTH-092: two credentials, and no rule for which of them counts.
         (Some(_), Some(_)) => return Err(DenialReason::SeveralCredentials),
@@ -116,9 +126,8 @@ fn bearer_token(head: &RequestHead, elsewhere: bool) -> Result<BearerToken, Deni
     }
     // I-A10: one token68 behind one or more spaces, nothing after it, and no other white space anywhere.
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
-    let token = rest.get(spaces..).unwrap_or_default();
-    let token = core::str::from_utf8(token).map_err(|_| DenialReason::MalformedCredentials)?;
-    BearerToken::new(String::from(token)).map_err(|_| DenialReason::MalformedCredentials)
+    let start = scheme_end.saturating_add(spaces);
+    BearerToken::in_field(field, start).map_err(|_| DenialReason::MalformedCredentials)
 }
 
 /// RFC 9110 section 5.6.2.

@@ -9,16 +9,22 @@
 //!                    Denial                  Denial            Denial                    Denial
 //! ```
 //!
-//! Every request passes every step: [`Authorized`] has no other origin, and it holds no token text, so that there is
-//! nothing a handler could pass on (MCP-AUTH-079). What the answers, the metadata document and the audience say comes
+//! Every request passes every step: [`Authorized`] has no other origin, and it gives no token text away, so that there is
+//! nothing a handler could pass on (MCP-AUTH-079). A token that was verified before may come back from a [`TokenCache`] in
+//! place of the second step; the others are passed all the same. What the answers, the metadata document and the audience say comes
 //! from the configuration alone, never from a header of the request (I-A9).
 //!
 //! An MCP server that runs without authorization does not put this role before its handlers; there is no switch in
 //! here that turns a check off.
 
+mod addressing;
 mod admission;
+mod cache;
 mod denial;
+mod exchange;
 mod issuer;
+mod key_cache;
+mod key_place;
 mod key_set;
 mod metadata;
 mod scope;
@@ -36,15 +42,20 @@ use crate::identifier::{Issuer, ResourceId, Scope, ScopeSet};
 use crate::jose::KeySet;
 use crate::limits;
 use crate::message::PageUri;
-use crate::time::Duration;
+use crate::time::{Duration, OffsetDateTime};
 
 pub use admission::PresentedToken;
+pub use cache::{Recalled, TokenCache};
 pub use denial::{Denial, DenialReason};
-pub use issuer::{Introspection, TokenProfile, TrustedIssuer};
+pub use exchange::{AwaitingExchange, ExchangeFailure, ExchangedToken, SubjectToken, TokenExchange};
+pub use issuer::{Introspection, ResourceRelaxation, TokenProfile, TrustedIssuer};
+pub use key_cache::{FetchedKeys, KeyCache, MissingKey};
+pub use key_place::{AwaitingKeyPlace, KeyPlace, KeyPlaceFailure, find_key_set};
 pub use key_set::{AwaitingKeySet, KeySetFailure, fetch_key_set};
 pub use scope::{Authorized, RequiredScopes};
 pub use verification::{AwaitingIntrospection, VerificationOutcome, VerifiedToken};
 
+use addressing::Addressing;
 use scope::Hierarchy;
 
 /// The configuration of one protected resource. Cheap to clone; changes make a new value.
@@ -63,7 +74,7 @@ use scope::Hierarchy;
 /// let reading = RequiredScopes::new(ScopeSet::parse("read")?)?;
 ///
 /// // Without a token: a 401 that says where to get one.
-/// let head = RequestHead::new("POST", "/notes");
+/// let head = RequestHead::new("POST", "/notes").with_header("host", b"mcp.example");
 /// let denial = server.admit(&head, &reading).expect_err("there is no token").respond();
 /// assert_eq!(denial.status(), 401);
 /// assert!(denial.header("www-authenticate").is_some_and(|value| value.contains("resource_metadata=")));
@@ -97,6 +108,10 @@ struct Configuration {
     asked: Option<Issuer>,
     /// Whether any issuer verifies by keys; where none does, every token is opaque.
     any_keys: bool,
+    /// Which hosts it answers to, and for pages of which origins.
+    addressing: Addressing,
+    /// Where inbound tokens are exchanged, if anywhere.
+    exchange: Option<Arc<TokenExchange>>,
     /// In the order they were configured, for the document.
     issuer_order: Vec<Issuer>,
     scopes_supported: Option<ScopeSet>,
@@ -131,6 +146,12 @@ pub enum InvalidConfiguration {
     /// `offline_access` among the scopes of a resource: refresh tokens are between client and authorization server.
     #[error("offline_access is no scope of a protected resource")]
     OfflineAccess,
+    /// No host, or one that cannot stand in a `Host` field.
+    #[error("name at least one host, each as it stands in the Host field")]
+    Host,
+    /// Tokens without expiry held too long, or not at all.
+    #[error("tokens without expiry are held for 1 to {} seconds", limits::NON_EXPIRING_SECONDS_MOST)]
+    NonExpiring,
     /// A clock leeway above [`limits::CLOCK_LEEWAY_SECONDS_MOST`], or a negative one.
     #[error("the clock leeway is negative or too large")]
     Leeway,
@@ -172,9 +193,11 @@ impl ResourceServer {
         if asking.next().is_some() {
             return Err(InvalidConfiguration::SeveralIntrospections);
         }
-        let any_keys = by_identifier.values().any(|issuer| issuer.keys().is_some());
+        let any_keys = by_identifier.values().any(TrustedIssuer::has_keys);
         let metadata_url = metadata::document_url(&resource);
         Ok(Self(Arc::new(Configuration {
+            addressing: Addressing::of(&resource),
+            exchange: None,
             resource,
             metadata_url,
             issuers: by_identifier,
@@ -204,7 +227,7 @@ impl ResourceServer {
     /// through one another.
     #[must_use]
     pub fn with_implied_scopes(mut self, broader: Scope, narrower: ScopeSet) -> Self {
-        self.configuration_mut().hierarchy.imply(broader, narrower);
+        self.configuration_mut().hierarchy.imply(&broader, &narrower);
         self
     }
 
@@ -235,17 +258,57 @@ impl ResourceServer {
         self
     }
 
-    /// The same resource server with other keys for one issuer: the old ones are gone (I-A4).
+    /// Lets handlers exchange the token of a request for one of another resource (RFC 8693).
+    #[must_use]
+    pub fn with_token_exchange(mut self, exchange: TokenExchange) -> Self {
+        self.configuration_mut().exchange = Some(Arc::new(exchange));
+        self
+    }
+
+    /// The same resource server with other keys for one issuer, which the host vouches for until it replaces them: the
+    /// old ones are gone (I-A4).
     ///
     /// # Errors
     /// [`InvalidConfiguration::UnknownIssuer`] when that issuer is not configured with keys.
-    pub fn with_replaced_keys(mut self, issuer: &Issuer, keys: KeySet) -> Result<Self, InvalidConfiguration> {
+    pub fn with_replaced_keys(self, issuer: &Issuer, keys: KeySet) -> Result<Self, InvalidConfiguration> {
+        self.with_keys_until(issuer, keys, None)
+    }
+
+    /// The same resource server with keys that were fetched, in place of those there are (I-A4), for as long as they
+    /// hold.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::UnknownIssuer`] when their issuer is not configured with keys.
+    pub fn with_fetched_keys(self, fetched: &FetchedKeys) -> Result<Self, InvalidConfiguration> {
+        self.with_keys_until(&fetched.issuer, fetched.keys.clone(), Some(fetched.until))
+    }
+
+    fn with_keys_until(
+        mut self,
+        issuer: &Issuer,
+        keys: KeySet,
+        until: Option<OffsetDateTime>,
+    ) -> Result<Self, InvalidConfiguration> {
         let trusted = self
             .configuration_mut()
             .issuers
             .get_mut(issuer.as_str())
             .ok_or(InvalidConfiguration::UnknownIssuer)?;
-        if trusted.replace_keys(keys) { Ok(self) } else { Err(InvalidConfiguration::UnknownIssuer) }
+        if trusted.replace_keys(keys, until) { Ok(self) } else { Err(InvalidConfiguration::UnknownIssuer) }
+    }
+
+    /// What is accepted beyond the strict default, for an audit. Empty unless the host named something.
+    pub fn relaxations(&self) -> Vec<ResourceRelaxation> {
+        self.0.issuers.values().flat_map(TrustedIssuer::relaxations).collect()
+    }
+
+    fn token_exchange(&self) -> Option<&Arc<TokenExchange>> {
+        self.0.exchange.as_ref()
+    }
+
+    /// Whether the other is this very configuration, and not one that looks alike: every change makes a new one.
+    fn is_the_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The identifier tokens must be meant for.

@@ -19,6 +19,12 @@ use crate::syntax::base64url;
 use crate::syntax::json::JsonObject;
 use crate::time::OffsetDateTime;
 
+mod addressing;
+mod cache;
+mod exchange;
+mod keys;
+mod profiles;
+
 const RESOURCE: &str = "https://mcp.example/mcp";
 const ISSUER: &str = "https://as.example";
 const OTHER_ISSUER: &str = "https://other.example";
@@ -74,7 +80,12 @@ fn required(text: &str) -> RequiredScopes {
 }
 
 fn head() -> RequestHead {
-    RequestHead::new("POST", "/mcp")
+    to("/mcp")
+}
+
+/// The head of a request to that target, addressed to the resource's host.
+fn to(target: &str) -> RequestHead {
+    RequestHead::new("POST", target).with_header("host", b"mcp.example")
 }
 
 fn bearing(token: &str) -> RequestHead {
@@ -260,12 +271,21 @@ mod configuration {
         check::<Authorized>();
         check::<Denial>();
         check::<RequiredScopes>();
-        let one_pointer = core::mem::size_of::<usize>();
-        assert_eq!(core::mem::size_of::<PresentedToken>(), one_pointer);
-        assert_eq!(core::mem::size_of::<VerifiedToken>(), one_pointer);
-        assert_eq!(core::mem::size_of::<AwaitingIntrospection>(), one_pointer);
-        assert_eq!(core::mem::size_of::<Authorized>(), one_pointer);
-        assert_eq!(core::mem::size_of::<Denial>(), one_pointer);
+        check::<TokenCache>();
+        check::<Recalled>();
+        check::<KeyCache>();
+        check::<FetchedKeys>();
+        check::<SubjectToken>();
+        check::<AwaitingExchange>();
+        check::<ExchangedToken>();
+        let pointer = core::mem::size_of::<usize>();
+        assert_eq!(core::mem::size_of::<PresentedToken>(), pointer);
+        assert_eq!(core::mem::size_of::<AwaitingIntrospection>(), pointer);
+        assert_eq!(core::mem::size_of::<AwaitingExchange>(), pointer);
+        assert_eq!(core::mem::size_of::<Denial>(), pointer);
+        // What is shared between requests, and what belongs to one.
+        assert_eq!(core::mem::size_of::<VerifiedToken>(), 2 * pointer);
+        assert_eq!(core::mem::size_of::<Authorized>(), 3 * pointer);
     }
 }
 
@@ -363,7 +383,7 @@ mod admission {
         ];
         for query in queries {
             let target = format!("/mcp?{query}");
-            let alone = RequestHead::new("POST", &target);
+            let alone = to(&target);
             assert_eq!(admit(&alone).unwrap_err(), DenialReason::TokenOutsideHeader, "{query}");
             let both = alone.with_header("authorization", b"Bearer abc");
             assert_eq!(admit(&both).unwrap_err(), DenialReason::SeveralCredentials, "{query}");
@@ -373,14 +393,12 @@ mod admission {
             assert_eq!(form(&head()).unwrap_err(), DenialReason::TokenOutsideHeader, "{query}");
             assert_eq!(form(&bearing("abc")).unwrap_err(), DenialReason::SeveralCredentials, "{query}");
         }
-        let in_both =
-            RequestHead::new("POST", "/mcp?access_token=a").with_header("authorization", b"Bearer abc");
+        let in_both = to("/mcp?access_token=a").with_header("authorization", b"Bearer abc");
         assert!(server().admit_form(&in_both, b"a=b", &required("a")).is_err());
         for query in
             ["access_tokens=abc", "token=access_token", "x_access_token=a", "access=token", "access%5ftok"]
         {
-            let head = RequestHead::new("POST", &format!("/mcp?{query}"))
-                .with_header("authorization", b"Bearer abc");
+            let head = to(&format!("/mcp?{query}")).with_header("authorization", b"Bearer abc");
             assert!(admit(&head).is_ok(), "{query}");
         }
     }
@@ -388,7 +406,7 @@ mod admission {
     // MCP-SEC-002
     #[test]
     fn an_admitted_token_is_not_shown() {
-        let presented = admit(&bearing("canary-token")).unwrap();
+        let mut presented = admit(&bearing("canary-token")).unwrap();
         assert_eq!(presented.digest(), crate::secret::SecretDigest::of(b"canary-token"));
         assert!(!format!("{presented:?}").contains("canary"));
     }
@@ -410,7 +428,7 @@ mod admission {
         // I-G1
         #[test]
         fn any_field_and_query_are_decided_without_a_panic(value in proptest::collection::vec(any::<u8>(), 0..64), query in ".{0,64}") {
-            let head = RequestHead::new("POST", &format!("/mcp?{query}")).with_header("authorization", &value);
+            let head = to(&format!("/mcp?{query}")).with_header("authorization", &value);
             let _ = admit(&head);
         }
     }
@@ -427,7 +445,7 @@ mod signed_tokens {
         assert_eq!(authorized.client().as_str(), "client-1");
         assert_eq!(authorized.issuer().issuer().as_str(), ISSUER);
         assert_eq!(authorized.audience().audience().as_str(), RESOURCE);
-        assert_eq!(authorized.scopes(), &scopes("files:read files:write"));
+        assert_eq!(authorized.scopes(), scopes("files:read files:write"));
         assert_eq!(authorized.expires_at().unix_timestamp(), NOW + 300);
         assert_eq!(authorized.required(), &required("files:read"));
     }
@@ -649,7 +667,7 @@ mod signed_tokens {
     #[test]
     fn a_profile_without_the_type_refuses_id_tokens_by_their_marks() {
         let profile =
-            TokenProfile::named(["JWT".into()], ClaimNames { issuance: false, ..ClaimNames::RFC9068 });
+            TokenProfile::named(["JWT".into()], ClaimNames { requires_jti: false, ..ClaimNames::RFC9068 });
         let issuer = signed_issuer().with_profile(profile.unwrap());
         let server = server_with([issuer]);
         let header = r#"{"alg":"EdDSA","kid":"k1","typ":"JWT"}"#;
@@ -803,7 +821,7 @@ mod opaque_tokens {
         let authorized = introspected(&active(None)).unwrap().authorize(&required("files:read")).unwrap();
         assert_eq!(authorized.subject(), "alice");
         assert_eq!(authorized.client().as_str(), "client-1");
-        assert_eq!(authorized.scopes(), &scopes("files:read files:write"));
+        assert_eq!(authorized.scopes(), scopes("files:read files:write"));
         assert_eq!(authorized.expires_at().unix_timestamp(), NOW + 300);
         // The endpoint speaks for its issuer.
         assert!(introspected(&active(Some(("iss", None)))).is_ok());
@@ -1146,10 +1164,9 @@ mod answers {
     // I-A9: nothing of the request's head reaches an answer.
     #[test]
     fn answers_and_document_do_not_depend_on_the_request() {
-        let head = RequestHead::new("POST", "/evil?host=evil.example")
-            .with_header("host", b"evil.example")
+        let head = to("/evil?host=evil.example")
             .with_header("x-forwarded-host", b"evil.example")
-            .with_header("origin", b"https://evil.example");
+            .with_header("forwarded", b"host=evil.example");
         let evil = server().admit(&head, &required("a")).unwrap_err();
         let plain = server().admit(&super::head(), &required("a")).unwrap_err();
         assert_eq!(evil.challenge(), plain.challenge());

@@ -4,26 +4,29 @@
 //! Which check stands where is the same on both paths: whose token, which kind, which restrictions, for whom, when.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::fmt;
 
 use super::ResourceServer;
 use super::admission::{Presented, PresentedToken};
 use super::denial::{Denial, DenialReason};
-use super::issuer::{Introspection, TokenProfile, TrustedIssuer};
+use super::exchange::SubjectToken;
+use super::issuer::{Introspection, KeysNow, TokenProfile, TrustedIssuer};
 use super::scope::RequiredScopes;
 use crate::evidence::{AudienceAccepted, IssuerMatched};
-use crate::identifier::{ClientId, Issuer, ScopeSet};
-use crate::jose::{KeySet, UnverifiedJwt};
+use crate::identifier::{ClientId, Issuer};
+use crate::jose::{JwsError, JwtBuffer, KeySet, UnverifiedJwt};
 use crate::limits;
 use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
 use crate::message::introspection::{ActiveToken, IntrospectionRequest, IntrospectionResponse};
-use crate::message::jwt_claims::AccessTokenClaims;
+use crate::message::jwt_claims::{PresentedClaims, ScopeClaim};
 use crate::message::revocation::TokenTypeHint;
 use crate::message::token::{ClientParameters, TokenType};
-use crate::secret::SubmittedToken;
+use crate::secret::{SecretDigest, SubmittedToken};
 use crate::step::Step;
 use crate::syntax::basic;
-use crate::time::OffsetDateTime;
+use crate::time::{Duration, OffsetDateTime};
 
 /// What became of a presented token.
 #[derive(Debug)]
@@ -41,57 +44,107 @@ pub enum VerificationOutcome {
 /// [`VerifiedToken::authorize`].
 #[derive(Debug)]
 #[must_use = "a verified token allows nothing until its scopes are compared"]
-pub struct VerifiedToken(Box<(ResourceServer, Facts)>);
-
-/// What a verified token says; each field passed its check when this was made.
-#[derive(Debug)]
-pub(super) struct Facts {
-    pub(super) issuer: IssuerMatched,
-    pub(super) audience: AudienceAccepted,
-    pub(super) subject: String,
-    pub(super) client: ClientId,
-    pub(super) scopes: ScopeSet,
-    pub(super) expires_at: OffsetDateTime,
+pub struct VerifiedToken {
+    pub(super) facts: Arc<Facts>,
+    pub(super) subject_token: Option<Arc<SubjectToken>>,
 }
 
-impl VerifiedToken {
-    fn new(server: ResourceServer, facts: Facts) -> Self {
-        Self(Box::new((server, facts)))
+/// What a verified token says; each field passed its check when this was made. It holds no token.
+pub(super) struct Facts {
+    pub(super) server: ResourceServer,
+    pub(super) issuer: IssuerMatched,
+    pub(super) audience: AudienceAccepted,
+    pub(super) client: ClientId,
+    /// The subject, and behind it the scope tokens with a space before each: one text for both.
+    text: String,
+    subject_bytes: usize,
+    pub(super) expires_at: OffsetDateTime,
+    /// The second from which on nobody may rely on this without verifying again.
+    pub(super) stale_at: i64,
+    /// The token's, where a cache was asked for it.
+    pub(super) digest: Option<SecretDigest>,
+}
+
+impl Facts {
+    /// Who the token is about.
+    pub(super) fn subject(&self) -> &str {
+        self.text.get(..self.subject_bytes).unwrap_or_default()
     }
 
-    pub(super) fn into_parts(self) -> (ResourceServer, Facts) {
-        *self.0
+    /// Each scope token, as its issuer wrote it.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = &str> + Clone {
+        let scopes = self.text.get(self.subject_bytes..).unwrap_or_default();
+        scopes.split(' ').filter(|token| !token.is_empty())
     }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts")
+            .field("issuer", &self.issuer)
+            .field("audience", &self.audience)
+            .field("client", &self.client)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Subject and scopes in one text.
+fn one_text(subject: &str, scope: Option<ScopeClaim<'_>>) -> String {
+    let bytes = scope.map_or(0, ScopeClaim::text_bytes);
+    let mut text = String::with_capacity(subject.len().saturating_add(bytes));
+    text.push_str(subject);
+    if let Some(scope) = scope {
+        scope.append_to(&mut text);
+    }
+    text
 }
 
 impl PresentedToken {
     /// Verifies the token at this time, or says what has to be asked.
     pub fn verify(self, now: OffsetDateTime) -> VerificationOutcome {
-        let Presented { server, token, required } = self.into_interior();
+        let presented = self.into_interior();
+        let Presented { server, token, required, digest } = &*presented;
         let deny = |reason, issuer: Option<&Issuer>| {
-            let denial = Denial::new(&server, &required, reason);
+            let denial = Denial::new(server, required, reason);
             VerificationOutcome::Denied(match issuer {
                 Some(issuer) => denial.of_issuer(issuer),
                 None => denial,
             })
         };
-        match server.route(token.expose()) {
-            Err(reason) => deny(reason, None),
-            Ok(Route::Keys(jwt, trusted, keys)) => match server.check_jwt(jwt, trusted, keys, now) {
-                Err(reason) => deny(reason, Some(trusted.issuer())),
-                Ok(facts) => VerificationOutcome::Verified(VerifiedToken::new(server.clone(), facts)),
-            },
+        let mut buffer = JwtBuffer::new();
+        let jwt = match server.signed(token.expose(), &mut buffer) {
+            Err(reason) => return deny(reason, None),
+            Ok(jwt) => jwt,
+        };
+        match server.route(jwt.as_ref(), now) {
+            Err(Unroutable { reason, issuer }) => deny(reason, issuer),
+            Ok(Route::Keys { jwt, trusted, keys, until }) => {
+                match server.check_jwt(jwt, trusted, keys, until, *digest, now) {
+                    Err(DenialReason::UnknownKey) => VerificationOutcome::Denied(
+                        Denial::new(server, required, DenialReason::UnknownKey)
+                            .of_issuer(trusted.issuer())
+                            .for_key(jwt.kid()),
+                    ),
+                    Err(reason) => deny(reason, Some(trusted.issuer())),
+                    Ok(facts) => VerificationOutcome::Verified(VerifiedToken {
+                        facts: Arc::new(facts),
+                        subject_token: SubjectToken::of(&presented),
+                    }),
+                }
+            }
             Ok(Route::Introspection(trusted, introspection)) => {
                 // The two token types have one grammar, so that this cannot fail; if it did, the token would not pass.
                 let Ok(submitted) = SubmittedToken::new(token.expose()) else {
                     return deny(DenialReason::OpaqueToken, None);
                 };
                 let fetch = introspect(introspection, submitted);
-                let issuer = trusted.issuer().clone();
                 let awaiting = AwaitingIntrospection(Box::new(Asked {
                     server: server.clone(),
-                    issuer,
+                    issuer: trusted.issuer().clone(),
                     required: required.clone(),
+                    digest: *digest,
+                    subject_token: SubjectToken::of(&presented),
                 }));
                 VerificationOutcome::Introspect(Step::new(fetch, awaiting))
             }
@@ -101,41 +154,80 @@ impl PresentedToken {
 
 /// How a token is verified.
 enum Route<'a> {
-    Keys(UnverifiedJwt<'a>, &'a TrustedIssuer, &'a KeySet),
+    Keys {
+        jwt: &'a UnverifiedJwt<'a>,
+        trusted: &'a TrustedIssuer,
+        keys: &'a KeySet,
+        until: Option<OffsetDateTime>,
+    },
     Introspection(&'a TrustedIssuer, &'a Introspection),
 }
 
+/// Nothing to verify a token with.
+struct Unroutable<'a> {
+    reason: DenialReason,
+    issuer: Option<&'a Issuer>,
+}
+
+impl From<DenialReason> for Unroutable<'_> {
+    fn from(reason: DenialReason) -> Self {
+        Self { reason, issuer: None }
+    }
+}
+
 impl ResourceServer {
+    /// Reads a signed token. What has not three segments is opaque, and so is every token where no issuer has keys.
+    fn signed<'t>(
+        &self,
+        token: &'t str,
+        buffer: &'t mut JwtBuffer,
+    ) -> Result<Option<UnverifiedJwt<'t>>, DenialReason> {
+        if !self.0.any_keys {
+            return Ok(None);
+        }
+        match UnverifiedJwt::parse(token, buffer) {
+            Ok(jwt) => Ok(Some(jwt)),
+            Err(JwsError::Segments) => Ok(None),
+            Err(error) => Err(DenialReason::Token(error)),
+        }
+    }
+
     /// Chooses the issuer. A signed token names one of those configured; an opaque one belongs to the only issuer that
     /// can be asked. A token that one path refuses is never tried on the other.
-    fn route<'a>(&'a self, token: &'a str) -> Result<Route<'a>, DenialReason> {
-        let opaque = || {
+    fn route<'a>(
+        &'a self,
+        jwt: Option<&'a UnverifiedJwt<'a>>,
+        now: OffsetDateTime,
+    ) -> Result<Route<'a>, Unroutable<'a>> {
+        let Some(jwt) = jwt else {
             let trusted = self.0.asked.as_ref().and_then(|asked| self.0.issuers.get(asked.as_str()));
-            trusted
+            return trusted
                 .and_then(|trusted| Some(Route::Introspection(trusted, trusted.introspection()?)))
-                .ok_or(DenialReason::OpaqueToken)
+                .ok_or(Unroutable::from(DenialReason::OpaqueToken));
         };
-        if !self.0.any_keys || token.bytes().filter(|byte| *byte == b'.').count() != 2 {
-            return opaque();
-        }
-        let jwt = UnverifiedJwt::parse(token).map_err(DenialReason::Token)?;
         // RFC8725-3.8-1: the issuer first, then a key of that issuer; an unknown one is not looked up anywhere.
         let trusted = jwt
             .claimed_issuer()
             .and_then(|issuer| self.0.issuers.get(issuer))
             .ok_or(DenialReason::UnknownIssuer)?;
-        match (trusted.keys(), trusted.introspection()) {
-            (Some(keys), _) => Ok(Route::Keys(jwt, trusted, keys)),
+        match (trusted.keys_at(now), trusted.introspection()) {
+            (Some(KeysNow::Usable(keys, until)), _) => Ok(Route::Keys { jwt, trusted, keys, until }),
+            // D42: refused as not known now, never taken on trust and never called invalid.
+            (Some(KeysNow::Unavailable), _) => {
+                Err(Unroutable { reason: DenialReason::KeysUnavailable, issuer: Some(trusted.issuer()) })
+            }
             (None, Some(asked)) => Ok(Route::Introspection(trusted, asked)),
-            (None, None) => Err(DenialReason::UnknownIssuer),
+            (None, None) => Err(DenialReason::UnknownIssuer.into()),
         }
     }
 
     fn check_jwt(
         &self,
-        jwt: UnverifiedJwt<'_>,
+        jwt: &UnverifiedJwt<'_>,
         trusted: &TrustedIssuer,
         keys: &KeySet,
+        until: Option<OffsetDateTime>,
+        digest: Option<SecretDigest>,
         now: OffsetDateTime,
     ) -> Result<Facts, DenialReason> {
         // RFC9068-4-4, RFC8725-3.8-1
@@ -146,70 +238,90 @@ impl ResourceServer {
         if !profile.accepts_type(jwt.token_type()) {
             return Err(DenialReason::TokenType);
         }
-        let claims = AccessTokenClaims::parse_named(jwt.claims(), profile.claims())
+        let claims = PresentedClaims::read(jwt.claims(), profile.claims())
             .map_err(|malformed| DenialReason::Claim(malformed.member()))?;
         // RFC9068-4-2
-        let issuer =
-            IssuerMatched::by_token(trusted.issuer(), &claims.iss).ok_or(DenialReason::UnknownIssuer)?;
+        let issuer = IssuerMatched::by_token(trusted.shared_issuer(), claims.iss)
+            .ok_or(DenialReason::UnknownIssuer)?;
         refuse_restrictions(claims.bound_to_key, claims.authorization_details)?;
         // RFC9068-4-3, MCP-AUTH-074, MCP-SEC-028
-        let audience =
-            AudienceAccepted::compare(trusted.audiences(), &claims.aud).ok_or(DenialReason::Audience)?;
+        let audience = AudienceAccepted::compare(trusted.audiences(), claims.aud.iter())
+            .ok_or(DenialReason::Audience)?;
         if !TokenProfile::is_explicit(jwt.token_type()) {
             refuse_id_token(&claims, trusted)?;
         }
-        self.check_time(Some(claims.exp), claims.nbf, claims.iat, now)?;
+        self.check_time(claims.exp, claims.nbf, claims.iat, now)?;
+        let keys_until = until.map_or(i64::MAX, OffsetDateTime::unix_timestamp);
         Ok(Facts {
+            server: self.clone(),
             issuer,
             audience,
-            subject: claims.sub,
             client: ClientId::new(claims.client_id)
                 .map_err(|_| DenialReason::Claim(Some(profile.claims().client_id)))?,
-            scopes: claims.scope.unwrap_or_default(),
+            text: one_text(claims.sub, claims.scope),
+            subject_bytes: claims.sub.len(),
             expires_at: instant(claims.exp),
+            stale_at: claims.exp.min(keys_until),
+            digest,
         })
     }
 
     fn check_active(
         &self,
-        active: ActiveToken,
+        active: &ActiveToken,
         trusted: &TrustedIssuer,
+        digest: Option<SecretDigest>,
         now: OffsetDateTime,
     ) -> Result<Facts, DenialReason> {
         // The endpoint speaks for its issuer; if it names one, it is that one (D32).
         let claimed = active.iss.as_deref().unwrap_or(trusted.issuer().as_str());
-        let issuer = IssuerMatched::by_token(trusted.issuer(), claimed).ok_or(DenialReason::UnknownIssuer)?;
+        let issuer =
+            IssuerMatched::by_token(trusted.shared_issuer(), claimed).ok_or(DenialReason::UnknownIssuer)?;
         if active.token_type.is_some_and(|kind| kind != TokenType::Bearer) {
             return Err(DenialReason::BoundToKey);
         }
         refuse_restrictions(active.bound_to_key, active.authorization_details)?;
         // RFC7662-4-3, MCP-AUTH-074: an answer without an audience does not tie the token to this resource.
-        let audience =
-            AudienceAccepted::compare(trusted.audiences(), &active.aud).ok_or(DenialReason::Audience)?;
-        self.check_time(active.exp, active.nbf, active.iat, now)?;
+        let audience = AudienceAccepted::compare(trusted.audiences(), active.aud.iter().map(String::as_str))
+            .ok_or(DenialReason::Audience)?;
         let missing = |claim| DenialReason::Claim(Some(claim));
-        let client = active.client_id.ok_or(missing("client_id"))?;
+        // D32: a token without an end is one only where that relaxation is named, and then for a minute at most.
+        let held = trusted.introspection().and_then(Introspection::non_expiring);
+        let exp = match (active.exp, held) {
+            (Some(exp), _) => exp,
+            (None, Some(held)) => now.saturating_add(held).unix_timestamp(),
+            (None, None) => return Err(missing("exp")),
+        };
+        self.check_time(exp, active.nbf, active.iat, now)?;
+        let client = active.client_id.as_deref().ok_or(missing("client_id"))?;
+        let subject = active.sub.as_deref().ok_or(missing("sub"))?;
+        // RFC7662-4-2: an answer is not used past the token's end, and for a minute at most.
+        let scope = active.scope.as_ref().map(ToString::to_string);
+        let asked_again =
+            now.saturating_add(Duration::seconds(limits::INTROSPECTION_CACHE_SECONDS)).unix_timestamp();
         Ok(Facts {
+            server: self.clone(),
             issuer,
             audience,
-            subject: active.sub.ok_or(missing("sub"))?,
             client: ClientId::new(client).map_err(|_| missing("client_id"))?,
-            scopes: active.scope.unwrap_or_default(),
-            expires_at: instant(active.exp.ok_or(missing("exp"))?),
+            text: one_text(subject, scope.as_deref().map(ScopeClaim::Text)),
+            subject_bytes: subject.len(),
+            expires_at: instant(exp),
+            stale_at: exp.min(asked_again),
+            digest,
         })
     }
 
-    /// `exp` is required; zero is a time like any other; whole seconds, saturating.
+    /// Zero is a time like any other; whole seconds, saturating.
     fn check_time(
         &self,
-        exp: Option<i64>,
+        exp: i64,
         nbf: Option<i64>,
         iat: Option<i64>,
         now: OffsetDateTime,
     ) -> Result<(), DenialReason> {
         let leeway = self.0.leeway.whole_seconds();
         let now = now.unix_timestamp();
-        let exp = exp.ok_or(DenialReason::Claim(Some("exp")))?;
         // RFC7519-4.1-1, OAUTH21-5.2-1: refused at `exp` and ever after.
         if now >= exp.saturating_add(leeway) {
             return Err(DenialReason::Expired);
@@ -236,9 +348,9 @@ fn refuse_restrictions(bound_to_key: bool, authorization_details: bool) -> Resul
 }
 
 /// D32: where the type does not tell access tokens from ID tokens, their marks do.
-fn refuse_id_token(claims: &AccessTokenClaims, trusted: &TrustedIssuer) -> Result<(), DenialReason> {
-    let own_client = core::slice::from_ref(&claims.client_id);
-    let for_the_client = claims.aud.contains(&claims.client_id)
+fn refuse_id_token(claims: &PresentedClaims<'_>, trusted: &TrustedIssuer) -> Result<(), DenialReason> {
+    let own_client = core::iter::once(claims.client_id);
+    let for_the_client = claims.aud.iter().any(|audience| audience == claims.client_id)
         && AudienceAccepted::compare(trusted.audiences(), own_client).is_none();
     if claims.id_token_marks || for_the_client { Err(DenialReason::IdToken) } else { Ok(()) }
 }
@@ -268,7 +380,7 @@ fn introspect(introspection: &Introspection, token: SubmittedToken) -> Fetch {
     )
 }
 
-/// Waits for what the issuer says about a token. It does not hold the token.
+/// Waits for what the issuer says about a token. It does not hold the token, unless it is to be exchanged later.
 #[derive(Debug)]
 #[must_use = "the request is not to be handled before the issuer has answered"]
 pub struct AwaitingIntrospection(Box<Asked>);
@@ -278,6 +390,8 @@ struct Asked {
     server: ResourceServer,
     issuer: Issuer,
     required: RequiredScopes,
+    digest: Option<SecretDigest>,
+    subject_token: Option<Arc<SubjectToken>>,
 }
 
 impl AwaitingIntrospection {
@@ -290,10 +404,10 @@ impl AwaitingIntrospection {
         reply: Result<Reply, FetchFailure>,
         now: OffsetDateTime,
     ) -> Result<VerifiedToken, Denial> {
-        let Asked { server, issuer, required } = *self.0;
-        match server.check_answer(&issuer, reply, now) {
-            Ok(facts) => Ok(VerifiedToken::new(server, facts)),
-            Err(reason) => Err(Denial::new(&server, &required, reason).of_issuer(&issuer)),
+        let Asked { server, issuer, required, digest, subject_token } = *self.0;
+        match server.check_answer(&issuer, reply, digest, now) {
+            Ok(facts) => Ok(VerifiedToken { facts: Arc::new(facts), subject_token }),
+            Err(reason) => Err(Denial::new(&server, &required, reason).of_issuer(&issuer).of_token(digest)),
         }
     }
 }
@@ -303,6 +417,7 @@ impl ResourceServer {
         &self,
         issuer: &Issuer,
         reply: Result<Reply, FetchFailure>,
+        digest: Option<SecretDigest>,
         now: OffsetDateTime,
     ) -> Result<Facts, DenialReason> {
         let reply = reply.map_err(DenialReason::IntrospectionFailed)?;
@@ -317,7 +432,7 @@ impl ResourceServer {
         match IntrospectionResponse::parse(reply.body()) {
             Err(_) => Err(DenialReason::IntrospectionAnswer),
             Ok(IntrospectionResponse::Inactive) => Err(DenialReason::Inactive),
-            Ok(IntrospectionResponse::Active(active)) => self.check_active(*active, trusted, now),
+            Ok(IntrospectionResponse::Active(active)) => self.check_active(&active, trusted, digest, now),
         }
     }
 }

@@ -25,11 +25,19 @@ pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Base64Error)
 }
 
+/// Decodes into the front of a buffer and says how many bytes that are.
+///
+/// # Errors
+/// [`Base64Error`] as [`decode`], and for a buffer that is too small.
+pub fn decode_into(text: &str, buffer: &mut [u8]) -> Result<usize, Base64Error> {
+    URL_SAFE_NO_PAD.decode_slice(text, buffer).map_err(|_| Base64Error)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{decode, encode};
+    use super::{decode, decode_into, encode};
 
     #[test]
     fn other_spellings_of_the_same_bytes_are_refused() {
@@ -46,6 +54,13 @@ mod tests {
             if let Ok(bytes) = decode(&text) {
                 prop_assert_eq!(encode(&bytes), text);
             }
+        }
+
+        #[test]
+        fn both_ways_of_decoding_agree(text in "[A-Za-z0-9_=+-]{0,24}") {
+            let mut buffer = [0; 24];
+            let into = decode_into(&text, &mut buffer).map(|length| buffer[..length].to_vec());
+            prop_assert_eq!(into, decode(&text));
         }
 
         #[test]

@@ -4,7 +4,7 @@ use mcp_authz::evidence::IssuerMatched;
 use mcp_authz::identifier::Issuer;
 
 fn forge(issuer: Issuer) -> IssuerMatched {
-    IssuerMatched(issuer)
+    IssuerMatched(std::sync::Arc::new(issuer))
 }
 
 fn main() {}

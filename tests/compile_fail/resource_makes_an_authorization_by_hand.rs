@@ -1,9 +1,9 @@
 //! `Authorized` has one origin.
 
-use mcp_authz::resource_server::Authorized;
+use mcp_authz::resource_server::{Authorized, RequiredScopes};
 
-fn forge() -> Authorized {
-    Authorized(std::sync::Arc::new(()))
+fn forge(authorized: Authorized, required: RequiredScopes) -> Authorized {
+    Authorized { required, ..authorized }
 }
 
 fn main() {}

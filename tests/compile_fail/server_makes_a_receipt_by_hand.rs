@@ -1,9 +1,9 @@
 //! A receipt is made by consuming the action only.
 
-use mcp_authz::authorization_server::store::DecisionInsertion;
+use mcp_authz::authorization_server::store::FamilyRevocation;
 
-fn forge() -> DecisionInsertion {
-    DecisionInsertion { id: [0; 16] }
+fn forge() -> FamilyRevocation {
+    FamilyRevocation { id: [0; 16] }
 }
 
 fn main() {}

@@ -9,6 +9,7 @@ use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
 use mcp_authz::jose::{Algorithm, SigningKeyId};
 use mcp_authz::message::client_metadata::RegistrationReply;
+use mcp_authz::message::exchange::RequestHead;
 use mcp_authz::pkce::CodeChallenge;
 use mcp_authz::secret::{AgentBinding, CodeVerifier};
 use mcp_authz::syntax::form::{self, Form};
@@ -31,7 +32,15 @@ fn register(world: &mut World) -> String {
         r#"{{"redirect_uris":["{REDIRECT}"],"token_endpoint_auth_method":"none","client_name":"Notes app",
         "grant_types":["authorization_code","refresh_token"],"response_types":["code"]}}"#
     );
-    let step = world.server.register(body.as_bytes(), world.store.now(), &mut world.entropy).unwrap();
+    let step = world
+        .server
+        .register(
+            &RequestHead::new("POST", "/register"),
+            body.as_bytes(),
+            world.store.now(),
+            &mut world.entropy,
+        )
+        .unwrap();
     let (action, state) = step.into_parts();
     let respond = state.stored(world.store.insert_client(action)).unwrap();
     match RegistrationReply::parse(respond.status(), respond.body()).unwrap() {
@@ -60,7 +69,7 @@ fn approve(world: &mut World, client: &str, approved: &str) -> String {
     let person = Authentication::assertion("ann", agent, world.store.now()).unwrap();
     let step = validated.show(&person, world.store.now(), &mut world.entropy).unwrap();
     let (action, state) = step.into_parts();
-    let page = state.stored(world.store.insert_decision(action)).unwrap();
+    let page = state.stored(world.store.insert_decision(action)).unwrap().into_page().unwrap();
 
     let (action, state) = world.server.decide(&page.handle).into_parts();
     let deciding = state.found(world.store.read_decision(action)).unwrap();

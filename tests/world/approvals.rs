@@ -177,10 +177,18 @@ impl World {
     }
 
     pub(crate) fn ask_raw(&self, query: &str) -> Checked {
-        match self.server.authorize(query) {
+        self.checked(self.server.authorize(query))
+    }
+
+    fn checked(&self, authorizing: Result<Authorizing, Refusal>) -> Checked {
+        match authorizing {
             Ok(Authorizing::Find(step)) => {
                 let (action, state) = step.into_parts();
                 state.found(self.store.find_client(action)).into()
+            }
+            Ok(Authorizing::Pushed(step)) => {
+                let (action, state) = step.into_parts();
+                self.checked(state.found(self.store.read_pushed(action)))
             }
             Ok(Authorizing::Fetch(step)) => panic!("the client is fetched: {:?}", step.action()),
             Err(refusal) => Checked::Page(refusal),
@@ -196,7 +204,7 @@ impl World {
     pub(crate) fn show(&mut self, request: RequestValidated) -> ConsentView {
         let step = request.show(&self.person(), self.store.now(), &mut self.entropy).unwrap();
         let (action, state) = step.into_parts();
-        state.stored(self.store.insert_decision(action)).unwrap()
+        state.stored(self.store.insert_decision(action)).unwrap().into_page().unwrap()
     }
 
     /// The page for a request with nothing wrong.
@@ -225,7 +233,7 @@ impl World {
 
     /// The person approves everything on the page.
     pub(crate) fn approve(&mut self, view: &ConsentView) -> Result<Redirect, RefusalReason> {
-        let all = view.scopes.iter().map(|(scope, _)| scope.clone()).collect();
+        let all = view.scopes.iter().map(|shown| shown.scope.clone()).collect();
         let (action, state) = self.press(view, Approval::assertion(PERSON, browser(1), all), &view.csrf)?;
         self.decided(action, state)
     }

@@ -1,10 +1,10 @@
 //! The authorization endpoint: what is answered on a page, what by a redirect, and what the person is shown.
 
 use mcp_authz::authorization_server::refusal::RefusalReason;
-use mcp_authz::authorization_server::{AuthorizationServer, RegistrationPolicy};
+use mcp_authz::authorization_server::{AuthorizationServer, InvalidConfiguration, RegistrationPolicy};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::evidence::Authentication;
-use mcp_authz::identifier::RedirectUri;
+use mcp_authz::identifier::{RedirectUri, ResourceId};
 use mcp_authz::message::client_metadata::ClientMetadata;
 use mcp_authz::message::error_code::AuthorizationErrorCode;
 use mcp_authz::secret::AgentBinding;
@@ -263,12 +263,25 @@ fn a_resource_is_known_in_any_case_of_its_host() {
     assert!(matches!(world.ask(&ask.with("resource", "https://mcp.example/Notes")), Checked::Error(_)));
 }
 
+// RFC9068-3-2, D30: a request that names no resource is refused, unless the operator named one for it.
+#[test]
+fn a_default_resource_is_only_the_operators() {
+    let ask = Ask::partner().without("resource");
+    assert_eq!(world().ask(&ask).error().code().as_str(), "invalid_target");
+    let named = |id: &str| configuration(ISSUER).default_resource(ResourceId::new(id).unwrap());
+    let mut world = world_of(named(RESOURCE));
+    let view = world.shown(&ask);
+    assert_eq!(view.resource.as_str(), RESOURCE);
+    let unknown = AuthorizationServer::new(named("https://unknown.example"));
+    assert_eq!(unknown.unwrap_err(), InvalidConfiguration::DefaultResource);
+}
+
 // OAUTH21-1.4.1-3, OAUTH21-1.4.1-2, D38: unknown scopes are dropped, an absent one has the operator's default.
 #[test]
 fn the_person_is_asked_for_known_scopes_only() {
     let mut world = world();
     let asked = |view: &mcp_authz::authorization_server::authorization::ConsentView| {
-        view.scopes.iter().map(|(scope, words)| format!("{scope}: {words}")).collect::<Vec<_>>()
+        view.scopes.iter().map(|shown| format!("{}: {}", shown.scope, shown.words)).collect::<Vec<_>>()
     };
     let view = world.shown(&Ask::partner().with("scope", "write delete list"));
     assert_eq!(asked(&view), ["write: May write your notes"]);
@@ -380,7 +393,7 @@ fn a_client_that_was_found_for_another_request_is_unknown() {
     world.store.put_client(operators("other", &[CALLBACK]));
     let begin = |ask: &Ask| match world.server.authorize(&ask.query()).unwrap() {
         Authorizing::Find(step) => step.into_parts(),
-        Authorizing::Fetch(_) => panic!("no URL was given"),
+        _ => panic!("no URL was given"),
     };
     let (_, waiting) = begin(&Ask::partner());
     let (others, _) = begin(&Ask::of("other", CALLBACK));

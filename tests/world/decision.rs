@@ -3,7 +3,7 @@
 use mcp_authz::authorization_server::decision::Decided;
 use mcp_authz::authorization_server::record::DecisionRecord;
 use mcp_authz::authorization_server::refusal::RefusalReason;
-use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
+use mcp_authz::authorization_server::store::{Basis, RevocationTarget, RevokeAll};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::evidence::Approval;
 use mcp_authz::identifier::ClientId;
@@ -251,7 +251,8 @@ fn a_store_that_finds_another_person_stores_nothing() {
     let view = world.shown(&Ask::partner());
     let approval = Approval::assertion(PERSON, browser(1), scope("read"));
     let (action, waiting) = world.press(&view, approval, &view.csrf).unwrap();
-    assert_eq!((*action.agent(), action.subject()), (browser(1), PERSON));
+    let Basis::Answer { agent, subject, .. } = action.basis() else { panic!() };
+    assert_eq!((*agent, subject.as_str()), (browser(1), PERSON));
     let Ok(Decided::Refused(refusal)) = waiting.decided(action.not_yours()) else { panic!() };
     assert_eq!(refusal.respond().status(), 403);
 }
@@ -263,7 +264,7 @@ fn found_after(world: &mut World, change: impl Fn(&str) -> String) -> Result<(),
     let (insert, waiting) = step.into_parts();
     let stored = String::from_utf8(insert.record().to_bytes()).unwrap();
     let record = DecisionRecord::from_bytes(change(&stored).as_bytes()).unwrap();
-    let view = waiting.stored(insert.inserted()).unwrap();
+    let view = waiting.stored(insert.inserted()).unwrap().into_page().unwrap();
     let (read, waiting) = world.server.decide(&view.handle).into_parts();
     let found = read.found(record, Default::default(), world.store.now());
     waiting.found(found).map(drop).map_err(|refusal| refusal.reason())
@@ -322,7 +323,7 @@ fn debug_output_shows_no_secret() {
     let step = request.show(&world.person(), world.store.now(), &mut world.entropy).unwrap();
     log += &format!("{step:?}");
     let (action, waiting) = step.into_parts();
-    let view = waiting.stored(world.store.insert_decision(action)).unwrap();
+    let view = waiting.stored(world.store.insert_decision(action)).unwrap().into_page().unwrap();
     log += &format!("{view:?}");
     let deciding = world.deciding(&view.handle).unwrap();
     log += &format!("{deciding:?}");

@@ -33,7 +33,7 @@ fn reply(status: u16, body: &str) -> Reply {
 fn fetch(world: &World, ask: &Ask) -> Result<Step<Fetch, AwaitingMetadataDocument>, RefusalReason> {
     match world.server.authorize(&ask.query()) {
         Ok(Authorizing::Fetch(step)) => Ok(step),
-        Ok(Authorizing::Find(_)) => panic!("a URL is looked up among registered clients"),
+        Ok(_) => panic!("a URL is looked up among registered clients"),
         Err(refusal) => Err(refusal.reason()),
     }
 }
@@ -212,9 +212,11 @@ fn a_document_that_breaks_a_rule_is_no_client() {
         let body = document("").replace(r#"method":"none""#, &format!(r#"method":"{method}""#));
         assert!(refused(Ok(reply(200, &body))), "{method}");
     }
+    // A client that promises assertions says with which keys, and is held to it.
     let keys = r#","jwks_uri":"https://app.example/jwks""#;
-    let signed = document(keys).replace(r#"method":"none""#, r#"method":"private_key_jwt""#);
-    assert!(refused(Ok(reply(200, &signed))), "a client that promises assertions is not let in without");
+    let signing = |keys| document(keys).replace(r#"method":"none""#, r#"method":"private_key_jwt""#);
+    assert!(!refused(Ok(reply(200, &signing(keys)))));
+    assert!(refused(Ok(reply(200, &signing("")))));
     for member in ["client_id", "client_name", "redirect_uris"] {
         let body = document("").replace(&format!(r#""{member}":"#), r#""other":"#);
         assert!(refused(Ok(reply(200, &body))), "{member}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mcp_authz::authorization_server::grace::RefreshGrace;
 use mcp_authz::authorization_server::record::{
     ClientCredential, ClientRecord, CodeRecord, FamilyId, SecretMethod,
 };
@@ -49,15 +50,37 @@ pub(crate) fn start() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
 }
 
-pub(crate) fn server_with(scopes: &[&str], lifetimes: Lifetimes) -> AuthorizationServer {
+/// The notes, with these scopes, and something else.
+fn resources(scopes: &[&str]) -> [KnownResource; 2] {
     let words = |scope: &&str| (Scope::new(*scope).unwrap(), format!("May {scope}"));
-    let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes.iter().map(words));
     let other = ResourceId::new("https://mcp.example/other").unwrap();
-    let other = KnownResource::new(other, [words(&"read")]);
+    [
+        KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes.iter().map(words)),
+        KnownResource::new(other, [words(&"read")]),
+    ]
+}
+
+fn configuration(resources: [KnownResource; 2]) -> Configuration {
     let key = SigningKeyId::new("key-1", Algorithm::EdDsa);
-    let issuer = Issuer::new("https://as.example").unwrap();
-    let configuration = Configuration::new(issuer, vec![resource, other], key).lifetimes(lifetimes);
+    Configuration::new(Issuer::new("https://as.example").unwrap(), resources.into(), key)
+}
+
+pub(crate) fn server_with(scopes: &[&str], lifetimes: Lifetimes) -> AuthorizationServer {
+    AuthorizationServer::new(configuration(resources(scopes)).lifetimes(lifetimes)).unwrap()
+}
+
+/// A server that repeats lost answers.
+pub(crate) fn with_grace(grace: RefreshGrace) -> AuthorizationServer {
+    let configuration = configuration(resources(&["read", "write", "admin"])).refresh_grace(grace);
     AuthorizationServer::new(configuration).unwrap()
+}
+
+/// A server whose resource servers introspect, with opaque tokens for the notes or signed ones.
+pub(crate) fn opaque_server(opaque: bool, notes_rs: &str, other_rs: &str) -> AuthorizationServer {
+    let [notes, other] = resources(&["read", "write", "admin"]);
+    let id = |id| ClientId::new(id).unwrap();
+    let notes = if opaque { notes.opaque_tokens(id(notes_rs)) } else { notes.introspected_by(id(notes_rs)) };
+    AuthorizationServer::new(configuration([notes, other.introspected_by(id(other_rs))])).unwrap()
 }
 
 pub(crate) fn client(id: &str, grant_types: &[&str], credential: ClientCredential) -> ClientRecord {
@@ -218,10 +241,9 @@ pub(crate) fn tokens(answer: &Answer) -> TokenResponse {
 /// Header and claims of an access token.
 pub(crate) fn opened(tokens: &TokenResponse) -> (JsonObject, AccessTokenClaims) {
     let mut parts = tokens.access_token.expose().split('.');
-    let mut object =
-        || JsonObject::parse(&base64url::decode(parts.next().unwrap()).unwrap(), 10_000).unwrap();
-    let header = object();
-    (header, AccessTokenClaims::parse(&object()).unwrap())
+    let mut part = || base64url::decode(parts.next().unwrap()).unwrap();
+    let header = JsonObject::parse(&part(), 10_000).unwrap();
+    (header, AccessTokenClaims::parse(&part()).unwrap())
 }
 
 pub(crate) fn scope(text: &str) -> ScopeSet {

@@ -3,16 +3,23 @@
 
 mod approval;
 mod approvals;
+mod assertions;
 mod attacks;
 mod authorization;
 mod decision;
 mod documents;
+mod grace;
 mod grants;
+mod introspection;
+mod keys;
+mod management;
 mod peers;
+mod pushed;
 mod races;
 mod records;
 mod redaction;
 mod registration;
+mod remembered;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;

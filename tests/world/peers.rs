@@ -266,7 +266,8 @@ impl World {
         let respond = match path {
             "/.well-known/oauth-authorization-server" => self.server.metadata_response(),
             "/register" => {
-                let turn = ServerFlow::register(&self.server, fetch.body(), self.now, &mut self.entropy);
+                let turn =
+                    ServerFlow::register(&self.server, &head, fetch.body(), self.now, &mut self.entropy);
                 self.respond(turn)
             }
             "/token" => {
@@ -405,7 +406,7 @@ impl World {
             Ok(view) => view,
             Err(seen) => return seen,
         };
-        let shown: ScopeSet = view.scopes.iter().map(|(scope, _)| scope.clone()).collect();
+        let shown: ScopeSet = view.scopes.iter().map(|shown| shown.scope.clone()).collect();
         let browser = self.browser;
         self.submit(&view.handle, &view.csrf, "ann", browser, answer, &shown)
     }

@@ -9,7 +9,7 @@ use mcp_authz::authorization_server::store::InsertClient;
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::limits;
 use mcp_authz::message::client_metadata::{ApplicationType, RegistrationReply, RegistrationResponse};
-use mcp_authz::message::exchange::Respond;
+use mcp_authz::message::exchange::{RequestHead, Respond};
 use proptest::prelude::*;
 
 use crate::approvals::{Ask, CALLBACK, ISSUER, configuration, world, world_of};
@@ -25,7 +25,12 @@ impl World {
     ) -> Result<(InsertClient, AwaitingClientStored), RegistrationReason> {
         let body = format!("{{{members}}}");
         self.server
-            .register(body.as_bytes(), self.store.now(), &mut self.entropy)
+            .register(
+                &RequestHead::new("POST", "/register"),
+                body.as_bytes(),
+                self.store.now(),
+                &mut self.entropy,
+            )
             .map(|step| step.into_parts())
     }
 
@@ -231,8 +236,11 @@ fn a_large_registration_is_refused() {
 fn a_closed_server_registers_nobody() {
     let closed = world_of(configuration(ISSUER).registration(RegistrationPolicy::Closed));
     let body = format!("{{{URIS}}}");
-    let reason =
-        closed.server.register(body.as_bytes(), closed.store.now(), &mut Seeded(1)).map(drop).unwrap_err();
+    let reason = closed
+        .server
+        .register(&RequestHead::new("POST", "/register"), body.as_bytes(), closed.store.now(), &mut Seeded(1))
+        .map(drop)
+        .unwrap_err();
     assert_eq!((reason.respond().status(), closed.server.metadata().registration_endpoint), (403, None));
 }
 
@@ -276,8 +284,11 @@ impl Entropy for NoEntropy {
 fn without_randomness_or_store_nobody_is_registered() {
     let mut world = world();
     let body = format!("{{{URIS}}}");
-    let reason =
-        world.server.register(body.as_bytes(), world.store.now(), &mut NoEntropy).map(drop).unwrap_err();
+    let reason = world
+        .server
+        .register(&RequestHead::new("POST", "/register"), body.as_bytes(), world.store.now(), &mut NoEntropy)
+        .map(drop)
+        .unwrap_err();
     assert_eq!(reason, RegistrationReason::Unavailable);
     let (_, waiting) = world.begin_registration(URIS).unwrap();
     for respond in [reason.respond(), waiting.store_failed()] {
@@ -330,7 +341,7 @@ proptest! {
         "\\{(\"[a-z_]{1,26}\":(\"[ -~]{0,9}\"|[0-9]{1,3}|\\[\\]|null),?){0,4}\\}".prop_map(String::into_bytes),
     ]) {
         let mut world = world();
-        if let Err(reason) = world.server.register(&body, world.store.now(), &mut world.entropy) {
+        if let Err(reason) = world.server.register(&RequestHead::new("POST", "/register"), &body, world.store.now(), &mut world.entropy) {
             prop_assert_eq!(reason.respond().status(), 400);
         }
     }

@@ -6,10 +6,11 @@ use crate::grants::{
 };
 use crate::token_host::{Flow, Seeded};
 use mcp_authz::authorization_server::Lifetimes;
+use mcp_authz::authorization_server::caller::CallerOutcome;
 use mcp_authz::authorization_server::record::ClientCredential;
 use mcp_authz::authorization_server::refresh::RefreshOutcome;
 use mcp_authz::authorization_server::revocation::RevocableOutcome;
-use mcp_authz::authorization_server::token::{CodeOutcome, TokenClientOutcome};
+use mcp_authz::authorization_server::token::CodeOutcome;
 use mcp_authz::message::exchange::RequestHead;
 use mcp_authz::time::Duration;
 use proptest::prelude::*;
@@ -280,7 +281,10 @@ fn what_was_read_for_another_request_advances_nothing() {
     let (server, entropy) = (world.server.clone(), &mut Seeded(5));
     let Flow::Client(_, own) = Request::code(WEB).begin(&server) else { panic!() };
     let Flow::Client(other, _) = Request::code(APP).begin(&server) else { panic!() };
-    let TokenClientOutcome::Refused(failure) = own.found(world.store.find_client(other)) else { panic!() };
+    let CallerOutcome::Refused(failure) = own.found(world.store.find_client(other), &mut world.entropy)
+    else {
+        panic!()
+    };
     assert_eq!(failure.respond().status(), 500);
 
     let read = |world: &mut World, request: &Request| {

@@ -2,24 +2,33 @@
 //! flows, failures and the passage of time between any two of them.
 
 use mcp_authz::authorization_server::AuthorizationServer;
+use mcp_authz::authorization_server::caller::{
+    AwaitingCaller, AwaitingCallerKeys, AwaitingReservation, CallerOutcome,
+};
 use mcp_authz::authorization_server::error::TokenFailure;
+use mcp_authz::authorization_server::introspection::{
+    AwaitingIntrospected, AwaitingIntrospectedGrant, AwaitingIntrospectedRefresh, IntrospectionOutcome,
+};
+use mcp_authz::authorization_server::pushed::AwaitingPushed;
 use mcp_authz::authorization_server::refresh::{
     AwaitingRefresh, AwaitingRefreshSignature, AwaitingRotation, RefreshOutcome, RotationOutcome,
 };
 use mcp_authz::authorization_server::revocation::{
-    AwaitingRevocable, AwaitingRevocationClient, AwaitingRevoked, RevocableOutcome,
+    AwaitingRevocable, AwaitingRevocableAccess, AwaitingRevoked, RevocableOutcome,
 };
 use mcp_authz::authorization_server::store::{
-    FindClient, ReadCode, ReadRefresh, RedeemCode, RevokeFamily, RotateRefresh,
+    FindClient, InsertPushed, ReadAccess, ReadCode, ReadGrant, ReadRefresh, RedeemCode, ReserveOnce,
+    RevokeFamily, RotateRefresh,
 };
 use mcp_authz::authorization_server::token::{
-    AwaitingCode, AwaitingRedemption, AwaitingRevocation, AwaitingSignature, AwaitingTokenClient,
-    CodeOutcome, RedemptionOutcome, TokenClientOutcome,
+    AwaitingCode, AwaitingRedemption, AwaitingRevocation, AwaitingSignature, CodeOutcome, RedemptionOutcome,
 };
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
-use mcp_authz::jose::{Sign, Signed};
-use mcp_authz::message::exchange::{RequestHead, Respond};
+use mcp_authz::jose::Sign;
+use mcp_authz::message::exchange::{Fetch, RequestHead, Respond};
+use mcp_authz::step::Step;
 
+use crate::keys::{ToyImporter, own_keys, sign};
 use crate::store::Store;
 
 /// Bytes that differ on every draw and repeat on every run.
@@ -72,7 +81,14 @@ impl Answer {
 /// A request on its way; each variant is an action that waits to be carried out.
 #[derive(Debug)]
 pub(crate) enum Flow {
-    Client(FindClient, AwaitingTokenClient),
+    Client(FindClient, AwaitingCaller),
+    Fetch(Fetch, AwaitingCallerKeys),
+    Keys(AwaitingCallerKeys),
+    Reserve(ReserveOnce, AwaitingReservation),
+    Push(InsertPushed, AwaitingPushed),
+    Introspected(ReadAccess, AwaitingIntrospected),
+    IntrospectedGrant(ReadGrant, AwaitingIntrospectedGrant),
+    IntrospectedRefresh(ReadRefresh, AwaitingIntrospectedRefresh),
     Code(ReadCode, AwaitingCode),
     Sign(Sign, AwaitingSignature),
     Redeem(RedeemCode, AwaitingRedemption),
@@ -80,8 +96,8 @@ pub(crate) enum Flow {
     RefreshSign(Sign, AwaitingRefreshSignature),
     Rotate(RotateRefresh, AwaitingRotation),
     Revoke(RevokeFamily, AwaitingRevocation),
-    RevocationClient(FindClient, AwaitingRevocationClient),
     Revocable(ReadRefresh, AwaitingRevocable),
+    RevocableAccess(ReadAccess, AwaitingRevocableAccess),
     Revoked(RevokeFamily, AwaitingRevoked),
     Done(Answer),
 }
@@ -89,7 +105,26 @@ pub(crate) enum Flow {
 impl Flow {
     /// A request at the token endpoint.
     pub(crate) fn token(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> Self {
-        match server.token(head, body) {
+        Self::called(server.token(head, body))
+    }
+
+    /// A request at the revocation endpoint.
+    pub(crate) fn revocation(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> Self {
+        Self::called(server.revoke(head, body))
+    }
+
+    /// A request at the introspection endpoint.
+    pub(crate) fn introspection(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> Self {
+        Self::called(server.introspect(head, body))
+    }
+
+    /// A request at the endpoint for pushed requests.
+    pub(crate) fn push(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> Self {
+        Self::called(server.push(head, body))
+    }
+
+    fn called(step: Result<Step<FindClient, AwaitingCaller>, TokenFailure>) -> Self {
+        match step {
             Ok(step) => {
                 let (action, state) = step.into_parts();
                 Self::Client(action, state)
@@ -98,35 +133,93 @@ impl Flow {
         }
     }
 
-    /// A request at the revocation endpoint.
-    pub(crate) fn revocation(server: &AuthorizationServer, head: &RequestHead, body: &[u8]) -> Self {
-        match server.revoke(head, body) {
-            Ok(step) => {
+    fn caller(outcome: CallerOutcome) -> Self {
+        match outcome {
+            CallerOutcome::Code(step) => {
                 let (action, state) = step.into_parts();
-                Self::RevocationClient(action, state)
+                Self::Code(action, state)
             }
-            Err(failure) => Self::Done(Answer::refused(failure)),
+            CallerOutcome::Refresh(step) => {
+                let (action, state) = step.into_parts();
+                Self::Refresh(action, state)
+            }
+            CallerOutcome::Revocation(step) => {
+                let (action, state) = step.into_parts();
+                Self::Revocable(action, state)
+            }
+            CallerOutcome::Introspection(step) => {
+                let (action, state) = step.into_parts();
+                Self::Introspected(action, state)
+            }
+            CallerOutcome::Push(step) => {
+                let (action, state) = step.into_parts();
+                Self::Push(action, state)
+            }
+            CallerOutcome::Fetch(step) => {
+                let (action, state) = step.into_parts();
+                Self::Fetch(action, state)
+            }
+            CallerOutcome::Keys(state) => Self::Keys(state),
+            CallerOutcome::Reserve(step) => {
+                let (action, state) = step.into_parts();
+                Self::Reserve(action, state)
+            }
+            CallerOutcome::Answer(respond) => Self::Done(Answer::plain(respond)),
+            CallerOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
+        }
+    }
+
+    fn revocable(outcome: RevocableOutcome) -> Self {
+        match outcome {
+            RevocableOutcome::Revoke(step) => {
+                let (action, state) = step.into_parts();
+                Self::Revoked(action, state)
+            }
+            RevocableOutcome::Access(step) => {
+                let (action, state) = step.into_parts();
+                Self::RevocableAccess(action, state)
+            }
+            RevocableOutcome::Done(respond) => Self::Done(Answer::plain(respond)),
+            RevocableOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
         }
     }
 
     /// Carries out the one action that waits.
     pub(crate) fn advance(self, store: &mut Store, entropy: &mut Seeded) -> Self {
         match self {
-            Self::Client(action, state) => match state.found(store.find_client(action)) {
-                TokenClientOutcome::Code(step) => {
+            Self::Client(action, state) => Self::caller(state.found(store.find_client(action), entropy)),
+            Self::Keys(state) => Self::caller(state.import(&ToyImporter)),
+            Self::Fetch(..) => panic!("the test fetches by itself"),
+            Self::Reserve(action, state) => Self::caller(state.reserved(store.reserve_once(action), entropy)),
+            Self::Push(action, state) => {
+                Self::Done(Answer::plain(state.stored(store.insert_pushed(action)).unwrap()))
+            }
+            Self::Introspected(action, state) => match state.found(store.read_access(action), &own_keys()) {
+                IntrospectionOutcome::Grant(step) => {
                     let (action, state) = step.into_parts();
-                    Self::Code(action, state)
+                    Self::IntrospectedGrant(action, state)
                 }
-                TokenClientOutcome::Refresh(step) => {
+                IntrospectionOutcome::Refresh(step) => {
                     let (action, state) = step.into_parts();
-                    Self::Refresh(action, state)
+                    Self::IntrospectedRefresh(action, state)
                 }
-                TokenClientOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
+                IntrospectionOutcome::Answer(respond) => Self::Done(Answer::plain(respond)),
+                IntrospectionOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
             },
+            Self::IntrospectedGrant(action, state) => {
+                Self::Done(state.found(store.read_grant(action)).map_or_else(Answer::refused, Answer::plain))
+            }
+            Self::IntrospectedRefresh(action, state) => Self::Done(
+                state.found(store.read_refresh(action)).map_or_else(Answer::refused, Answer::plain),
+            ),
             Self::Code(action, state) => match state.found(store.read_code(action), entropy) {
                 CodeOutcome::Sign(step) => {
                     let (action, state) = step.into_parts();
                     Self::Sign(action, state)
+                }
+                CodeOutcome::Redeem(step) => {
+                    let (action, state) = step.into_parts();
+                    Self::Redeem(action, state)
                 }
                 CodeOutcome::Replayed(step) => {
                     let (action, state) = step.into_parts();
@@ -134,7 +227,7 @@ impl Flow {
                 }
                 CodeOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
             },
-            Self::Sign(action, state) => match state.signed(signature(action)) {
+            Self::Sign(action, state) => match state.signed(sign(action)) {
                 Ok(step) => {
                     let (action, state) = step.into_parts();
                     Self::Redeem(action, state)
@@ -156,13 +249,17 @@ impl Flow {
                     let (action, state) = step.into_parts();
                     Self::RefreshSign(action, state)
                 }
+                RefreshOutcome::Rotate(step) => {
+                    let (action, state) = step.into_parts();
+                    Self::Rotate(action, state)
+                }
                 RefreshOutcome::Reused(step) => {
                     let (action, state) = step.into_parts();
                     Self::Revoke(action, state)
                 }
                 RefreshOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
             },
-            Self::RefreshSign(action, state) => match state.signed(signature(action)) {
+            Self::RefreshSign(action, state) => match state.signed(sign(action)) {
                 Ok(step) => {
                     let (action, state) = step.into_parts();
                     Self::Rotate(action, state)
@@ -172,6 +269,10 @@ impl Flow {
             Self::Rotate(action, state) => {
                 match state.rotated(store.rotate_refresh(action), entropy).unwrap() {
                     RotationOutcome::Tokens(respond) => Self::Done(Answer::plain(respond)),
+                    RotationOutcome::ReadAgain(step) => {
+                        let (action, state) = step.into_parts();
+                        Self::Refresh(action, state)
+                    }
                     RotationOutcome::Reused(step) => {
                         let (action, state) = step.into_parts();
                         Self::Revoke(action, state)
@@ -182,21 +283,12 @@ impl Flow {
             Self::Revoke(action, state) => {
                 Self::Done(Answer::refused(state.revoked(store.revoke_family(action)).unwrap()))
             }
-            Self::RevocationClient(action, state) => match state.found(store.find_client(action)) {
-                Ok(step) => {
-                    let (action, state) = step.into_parts();
-                    Self::Revocable(action, state)
-                }
-                Err(failure) => Self::Done(Answer::refused(failure)),
-            },
-            Self::Revocable(action, state) => match state.found(store.read_refresh(action), entropy) {
-                RevocableOutcome::Revoke(step) => {
-                    let (action, state) = step.into_parts();
-                    Self::Revoked(action, state)
-                }
-                RevocableOutcome::Done(respond) => Self::Done(Answer::plain(respond)),
-                RevocableOutcome::Refused(failure) => Self::Done(Answer::refused(failure)),
-            },
+            Self::Revocable(action, state) => {
+                Self::revocable(state.found(store.read_refresh(action), entropy))
+            }
+            Self::RevocableAccess(action, state) => {
+                Self::revocable(state.found(store.read_access(action), entropy))
+            }
             Self::Revoked(action, state) => {
                 Self::Done(Answer::plain(state.revoked(store.revoke_family(action)).unwrap()))
             }
@@ -215,7 +307,13 @@ impl Flow {
             Self::RefreshSign(_, state) => state.signer_failed(),
             Self::Rotate(_, state) => state.store_failed(),
             Self::Revoke(_, state) => state.store_failed(),
-            Self::RevocationClient(_, state) => state.store_failed(),
+            Self::Fetch(..) | Self::Keys(_) => panic!("no store has a part in it"),
+            Self::Reserve(_, state) => state.store_failed(),
+            Self::Push(_, state) => state.store_failed(),
+            Self::Introspected(_, state) => state.store_failed(),
+            Self::IntrospectedGrant(_, state) => state.store_failed(),
+            Self::IntrospectedRefresh(_, state) => state.store_failed(),
+            Self::RevocableAccess(_, state) => state.store_failed(),
             Self::Revocable(_, state) => state.store_failed(),
             Self::Revoked(_, state) => state.store_failed(),
             Self::Done(answer) => return Self::Done(answer),
@@ -241,9 +339,4 @@ impl Flow {
         }
         self.answer()
     }
-}
-
-/// Any bytes of the right length: nobody verifies them here.
-fn signature(action: Sign) -> Signed {
-    action.signed([7_u8; 64]).unwrap()
 }

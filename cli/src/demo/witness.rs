@@ -154,7 +154,7 @@ impl Witness {
             AuthorizationEvent::DecideOnce(action) => {
                 if let Some((_, code)) = action.code() {
                     let scope = code.grant.scope.to_string();
-                    self.proof(server, "ConsentGiven", format!("{} for {scope}", action.subject()));
+                    self.proof(server, "ConsentGiven", format!("{} for {scope}", code.grant.subject));
                     self.facts().consents.push(scope);
                 }
             }

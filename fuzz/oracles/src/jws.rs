@@ -1,6 +1,6 @@
 //! Compact JWS and key sets: what verifies is exactly what was signed (I-A5, I-A6, I-T11).
 
-use mcp_authz::jose::{Algorithm, BadSignature, Jwk, JwkSet, UnverifiedJwt, VerifyingKey};
+use mcp_authz::jose::{Algorithm, BadSignature, Jwk, JwkSet, JwtBuffer, UnverifiedJwt, VerifyingKey};
 use mcp_authz::secret::SecretDigest;
 
 struct Tag;
@@ -42,7 +42,8 @@ pub fn jws(data: &[u8]) {
 
 /// Whether it verifies; and if it does, that nothing about it is loose.
 fn check(token: &str) -> bool {
-    let Ok(jwt) = UnverifiedJwt::parse(token) else { return false };
+    let mut buffer = JwtBuffer::new();
+    let Ok(jwt) = UnverifiedJwt::parse(token, &mut buffer) else { return false };
     assert_eq!(token.split('.').count(), 3, "not three segments");
     assert!(
         token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),

@@ -13,6 +13,7 @@ mod documents;
 mod identifiers;
 mod jws;
 mod records;
+mod resource_server;
 mod server_flow;
 pub mod store;
 mod syntax;
@@ -23,6 +24,7 @@ pub use documents::{callback, documents};
 pub use identifiers::{pkce, redirect, resource};
 pub use jws::jws;
 pub use records::records;
+pub use resource_server::resource_server;
 pub use server_flow::server_flow;
 pub use syntax::{base64url, basic, form, json};
 
@@ -44,5 +46,6 @@ pub const ORACLES: &[(&str, Oracle)] = &[
     ("records", records),
     ("redirect", redirect),
     ("resource", resource),
+    ("resource_server", resource_server),
     ("server_flow", server_flow),
 ];

@@ -73,8 +73,13 @@ fn run(data: &[u8]) -> (usize, usize) {
             _ => {
                 world.store.pass(Duration::seconds(i64::from(choices.byte().unwrap_or(0)) * 3));
                 let (server, body) = (world.server.clone(), choices.text());
-                let turn =
-                    ServerFlow::register(&server, body.as_bytes(), world.store.now(), &mut world.entropy);
+                let turn = ServerFlow::register(
+                    &server,
+                    &RequestHead::new("POST", "/register"),
+                    body.as_bytes(),
+                    world.store.now(),
+                    &mut world.entropy,
+                );
                 let _ = world.run(turn, false);
             }
         }
@@ -108,7 +113,13 @@ impl World {
              \"grant_types\":[\"authorization_code\",\"refresh_token\"]}}"
         );
         let server = world.server.clone();
-        let turn = ServerFlow::register(&server, body.as_bytes(), now, &mut world.entropy);
+        let turn = ServerFlow::register(
+            &server,
+            &RequestHead::new("POST", "/register"),
+            body.as_bytes(),
+            now,
+            &mut world.entropy,
+        );
         let Some(ServerEnd::Respond(answer)) = world.run(turn, false) else { panic!("no registration") };
         let Ok(RegistrationReply::Registered(client)) =
             RegistrationReply::parse(answer.status(), answer.body())

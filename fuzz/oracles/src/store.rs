@@ -6,13 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mcp_authz::authorization_server::record::{
-    ClientOrigin, ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
+    GrantRecord, PushedRecord, RefreshRecord,
 };
 use mcp_authz::authorization_server::store::{
-    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
-    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
-    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, RevocationTarget, RevokeAll,
-    RevokeFamily, RotateRefresh,
+    AccessFound, AllRevoked, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
+    CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
+    FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
+    PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, Retirement, RevocationTarget,
+    RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
@@ -31,9 +34,13 @@ pub struct Credentials {
     families: BTreeMap<FamilyId, Family>,
     tombstones: BTreeMap<FamilyId, &'static str>,
     grants: BTreeMap<FamilyId, GrantRecord>,
-    refresh: BTreeMap<SecretDigest, (RefreshRecord, bool)>,
+    refresh: BTreeMap<SecretDigest, (RefreshRecord, Option<Retired>)>,
+    access: BTreeMap<SecretDigest, AccessRecord>,
     epochs: BTreeMap<EpochOf, u64>,
 }
+
+/// When, by which request, and how often repeated.
+type Retired = (OffsetDateTime, SecretDigest, u32);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum EpochOf {
@@ -49,6 +56,9 @@ pub struct Store {
     clients: BTreeMap<String, ClientRecord>,
     used_clients: BTreeSet<String>,
     decisions: BTreeMap<SecretDigest, DecisionRecord>,
+    pushed: BTreeMap<SecretDigest, PushedRecord>,
+    consents: BTreeMap<SecretDigest, ConsentRecord>,
+    reserved: BTreeSet<(String, String, String)>,
     credentials: Credentials,
 }
 
@@ -60,6 +70,9 @@ impl Store {
             clients: BTreeMap::new(),
             used_clients: BTreeSet::new(),
             decisions: BTreeMap::new(),
+            pushed: BTreeMap::new(),
+            consents: BTreeMap::new(),
+            reserved: BTreeSet::new(),
             credentials: Credentials::default(),
         }
     }
@@ -82,6 +95,18 @@ impl Store {
     /// Forgets a client, as housekeeping does.
     pub fn drop_client(&mut self, client_id: &str) {
         self.clients.remove(client_id);
+    }
+
+    /// What is known of a client.
+    pub fn client(&self, client_id: &str) -> Option<ClientRecord> {
+        self.clients.get(client_id).cloned()
+    }
+
+    /// A retired refresh token, when it was retired and by which request.
+    pub fn retired(&self, digest: SecretDigest) -> Option<(RefreshRecord, OffsetDateTime, SecretDigest)> {
+        let (record, retired) = self.credentials.refresh.get(&digest)?;
+        let (at, request, _) = (*retired)?;
+        Some((record.clone(), at, request))
     }
 
     /// Inserts a code with its pending family, as an approval does.
@@ -113,8 +138,8 @@ impl Store {
 
     /// The refresh tokens of a family that could be used now: a chain has at most one (I-T1).
     pub fn live_leaves(&self, family: FamilyId) -> usize {
-        let leaf = |(record, retired): &&(RefreshRecord, bool)| {
-            record.grant.family == family && !retired && self.is_active(&record.grant)
+        let leaf = |(record, retired): &&(RefreshRecord, Option<Retired>)| {
+            record.grant.family == family && retired.is_none() && self.is_active(&record.grant)
         };
         self.credentials.refresh.values().filter(leaf).count()
     }
@@ -157,8 +182,68 @@ impl Store {
         action.inserted()
     }
 
+    /// [`UpdateClient`]
+    pub fn update_client(&mut self, action: UpdateClient) -> ClientUpdate {
+        let key = action.record().client_id.as_str();
+        if self.digest_of(key) != Some(action.expected()) {
+            return action.changed();
+        }
+        self.clients.insert(key.to_owned(), action.record().clone());
+        action.updated()
+    }
+
+    /// [`DeleteClient`]
+    pub fn delete_client(&mut self, action: DeleteClient) -> ClientDeletion {
+        let key = action.client_id().as_str();
+        if self.digest_of(key) != Some(action.expected()) {
+            return action.changed();
+        }
+        self.clients.remove(key);
+        *self.credentials.epochs.entry(EpochOf::Client(key.to_owned())).or_default() += 1;
+        action.deleted()
+    }
+
+    fn digest_of(&self, client_id: &str) -> Option<SecretDigest> {
+        self.clients.get(client_id).map(|record| SecretDigest::of(&record.to_bytes()))
+    }
+
+    /// [`InsertPushed`]
+    pub fn insert_pushed(&mut self, action: InsertPushed) -> PushedInsertion {
+        self.pushed.insert(action.key(), action.record().clone());
+        action.inserted()
+    }
+
+    /// [`ReadPushed`]
+    pub fn read_pushed(&self, action: ReadPushed) -> PushedFound {
+        match self.pushed.get(&action.key()).cloned() {
+            Some(record) => action.found(record, self.now),
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`ReadConsent`]
+    pub fn read_consent(&self, action: ReadConsent) -> ConsentFound {
+        match self.consents.get(&action.key()).cloned() {
+            Some(record) => {
+                let epochs = self.epochs(record.client_id.as_str(), &record.subject);
+                action.found(record, epochs, self.now)
+            }
+            None => action.absent(self.now),
+        }
+    }
+
+    /// [`ReserveOnce`]
+    pub fn reserve_once(&mut self, action: ReserveOnce) -> Reservation {
+        let key =
+            (action.issuer().to_owned(), action.audience().as_str().to_owned(), action.value().to_owned());
+        if self.reserved.insert(key) { action.reserved() } else { action.already_seen() }
+    }
+
     /// [`InsertDecision`]
     pub fn insert_decision(&mut self, action: InsertDecision) -> DecisionInsertion {
+        if action.pushed().is_some_and(|key| self.pushed.remove(&key).is_none()) {
+            return action.pushed_is_gone();
+        }
         if let Some(client) = action.client() {
             let key = client.client_id.as_str().to_owned();
             let replaceable = |known: &ClientRecord| known.origin == ClientOrigin::MetadataDocument;
@@ -183,11 +268,23 @@ impl Store {
 
     /// [`DecideOnce`]
     pub fn decide_once(&mut self, action: DecideOnce) -> DecisionTaken {
-        let Some(record) = self.decisions.get(&action.decision()) else { return action.absent() };
-        if record.agent != *action.agent() || record.subject != action.subject() {
-            return action.not_yours();
+        match action.basis() {
+            Basis::Answer { decision, agent, subject } => {
+                let Some(record) = self.decisions.get(decision) else { return action.absent() };
+                if record.agent != *agent || record.subject != *subject {
+                    return action.not_yours();
+                }
+                self.decisions.remove(decision);
+            }
+            Basis::Remembered(key) => {
+                if !self.consents.contains_key(key) {
+                    return action.absent();
+                }
+            }
         }
-        self.decisions.remove(&action.decision());
+        if let Some((key, record)) = action.remember() {
+            self.consents.insert(key, record.clone());
+        }
         if let Some((digest, record)) = action.code() {
             self.put_code(digest, record.clone());
         }
@@ -221,38 +318,78 @@ impl Store {
         self.credentials.families.insert(family, Family::Active);
         self.credentials.grants.insert(family, action.grant().clone());
         if let Some((digest, record)) = action.refresh() {
-            self.credentials.refresh.insert(digest, (record.clone(), false));
+            self.credentials.refresh.insert(digest, (record.clone(), None));
+        }
+        if let Some((digest, record)) = action.access() {
+            self.credentials.access.insert(digest, record.clone());
         }
         self.used_clients.insert(action.grant().client_id.as_str().to_owned());
         action.redeemed()
+    }
+
+    /// [`ReadAccess`]
+    pub fn read_access(&self, action: ReadAccess) -> AccessFound {
+        match self.credentials.access.get(&action.digest()).cloned() {
+            Some(record) if self.is_active(&record.grant) => action.found(record, self.now),
+            _ => action.absent(self.now),
+        }
+    }
+
+    /// [`ReadGrant`]
+    pub fn read_grant(&self, action: ReadGrant) -> GrantFound {
+        match self.credentials.grants.get(&action.family()).cloned() {
+            Some(record) if self.is_active(&record) => action.found(record, self.now),
+            _ => action.absent(self.now),
+        }
     }
 
     /// [`ReadRefresh`]
     pub fn read_refresh(&self, action: ReadRefresh) -> RefreshFound {
         match self.credentials.refresh.get(&action.digest()).cloned() {
             Some((record, _)) if !self.is_active(&record.grant) => action.absent(self.now),
-            Some((record, false)) => action.live(record, self.now),
-            Some((record, true)) => action.retired(record, self.now),
+            Some((record, None)) => action.live(record, self.now),
+            Some((record, Some((at, request, repeats)))) => {
+                let unused = self.leaf(record.grant.family) == Some(record.generation + 1);
+                action.retired(record, Retirement::new(at, request, repeats, unused), self.now)
+            }
             None => action.absent(self.now),
         }
     }
 
+    /// The generation of a family's live refresh token.
+    fn leaf(&self, family: FamilyId) -> Option<u64> {
+        let of = |(record, retired): &&(RefreshRecord, Option<Retired>)| {
+            record.grant.family == family && retired.is_none()
+        };
+        self.credentials.refresh.values().find(of).map(|(record, _)| record.generation)
+    }
+
     /// [`RotateRefresh`]
     pub fn rotate_refresh(&mut self, action: RotateRefresh) -> RefreshRotation {
-        let Some((record, retired)) = self.credentials.refresh.get(&action.presented()) else {
+        let (now, successor) = (self.now, action.successor().clone());
+        let active = self.is_active(&successor.grant);
+        let leaf = self.leaf(successor.grant.family);
+        let same = self.credentials.refresh.get(&action.successor_digest());
+        let replaces =
+            same.is_some_and(|(_, retired)| retired.is_none()) && leaf == Some(successor.generation);
+        let Some((record, retired)) = self.credentials.refresh.get_mut(&action.presented()) else {
             return action.absent();
         };
-        if *retired || record.generation != action.presented_generation() {
+        if record.generation != action.presented_generation() {
             return action.retired();
         }
-        if !self.is_active(&action.successor().grant) {
-            return action.revoked();
+        match (action.repeats(), retired.as_mut()) {
+            (None, None) | (Some(_), Some(_)) if !active => return action.revoked(),
+            (None, None) => *retired = Some((now, action.request(), 0)),
+            (Some(most), Some((_, _, repeats))) if replaces && *repeats < most => *repeats += 1,
+            _ => return action.retired(),
         }
-        if let Some((_, retired)) = self.credentials.refresh.get_mut(&action.presented()) {
-            *retired = true;
+        if action.repeats().is_none() {
+            self.credentials.refresh.insert(action.successor_digest(), (successor, None));
         }
-        let successor = action.successor().clone();
-        self.credentials.refresh.insert(action.successor_digest(), (successor, false));
+        if let Some((digest, record)) = action.access() {
+            self.credentials.access.insert(digest, record.clone());
+        }
         action.rotated()
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use mcp_authz::limits;
 use mcp_authz::secret::ClientSecret;
+use mcp_authz::syntax::flat::FlatObject;
 use mcp_authz::syntax::json::{JsonError, JsonObject, JsonValue};
 use mcp_authz::syntax::{base64url as base64, basic as http_basic, form as urlencoded};
 use urlencoded::{Form, FormError};
@@ -59,7 +60,19 @@ pub fn json(data: &[u8]) {
     if data.len() > 1 {
         assert_eq!(JsonObject::parse(data, data.len() - 1), Err(JsonError::TooLarge));
     }
-    let Ok(object) = JsonObject::parse(data, limits::DOCUMENT_BYTES) else { return };
+    let whole = JsonObject::parse(data, limits::DOCUMENT_BYTES);
+    // I-G2: the reader of tokens accepts what the reader of documents accepts, and reads the same.
+    let flat = FlatObject::parse(data, limits::DOCUMENT_BYTES);
+    assert_eq!(flat.as_ref().err(), whole.as_ref().err(), "two readers disagree");
+    let (Ok(object), Ok(flat)) = (whole, flat) else { return };
+    assert_eq!(flat.names().collect::<BTreeSet<_>>(), object.names().collect());
+    for name in ["iss", "sub", "aud", "exp", "scope", "a", "s", "i", "l", ""] {
+        assert_eq!(flat.has(name), object.get(name).is_some());
+        assert_eq!(flat.string(name), object.string(name));
+        assert_eq!(flat.integer(name), object.integer(name));
+        let strings = flat.strings(name).map(|found| found.map(|found| found.iter().collect::<Vec<_>>()));
+        assert_eq!(strings, object.strings(name));
+    }
     assert!(data.len() <= limits::DOCUMENT_BYTES);
     let second: serde_json::Value = serde_json::from_slice(data).expect("only the core accepts it");
     let mut members = 0;

@@ -74,9 +74,13 @@ impl Browsers {
     ///
     /// `None` when there is no randomness.
     pub(crate) fn known_or_fresh(&self, head: &Parts) -> Option<Browser> {
-        if let Some(browser) = self.known(head) {
-            return Some(browser);
-        }
+        self.known(head).or_else(|| self.fresh())
+    }
+
+    /// A new cookie for the browser, whatever it has.
+    ///
+    /// `None` when there is no randomness.
+    pub(crate) fn fresh(&self) -> Option<Browser> {
         let mut nonce = Zeroizing::new([0_u8; NONCE_BYTES]);
         getrandom::fill(nonce.as_mut_slice()).ok()?;
         let agent = AgentBinding::session(nonce.as_slice()).ok()?;

@@ -5,8 +5,10 @@
 //! | `GET  /.well-known/oauth-authorization-server` (inserted before the issuer's path) | RFC 8414 document |
 //! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
 //! | `POST /decision` | the consent page's form |
-//! | `POST /sign-in` | the sign-in page of [`LocalUser`](people::LocalUser) |
-//! | `POST /token`, `/register`, `/revoke` | for clients |
+//! | `POST /sign-in` | the sign-in page's form |
+//! | `GET, POST /grants` | where a person sees and ends what they allowed |
+//! | `POST /token`, `/register`, `/revoke`, `/introspect`, `/par` | for clients |
+//! | `GET, PUT, DELETE /register/ID` | for the client of that registration |
 //! | `GET  /jwks` | the signing keys' public halves |
 //!
 //! Every request runs to its end even if the peer hangs up: whoever replays a code cannot keep its family from being
@@ -31,6 +33,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use mcp_authz::authorization_server::AuthorizationServer;
 use mcp_authz::authorization_server::authorization::{ConsentView, Redirect};
 use mcp_authz::authorization_server::error::TokenFailure;
@@ -42,23 +45,29 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh,
 };
 use mcp_authz::evidence::{RedirectMatched, VerifierMatched};
-use mcp_authz::jose::Sign;
+use mcp_authz::jose::{KeyImporter, Sign};
 use mcp_authz::message::exchange::Fetch;
 
 use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
 use crate::signer::Signer;
-use crate::store::{Store, StoreError};
+use crate::store::{AdministeredStore, Store, StoreError};
 
 pub mod browser;
 mod clients;
+mod forms;
+#[cfg(feature = "aws-lc-rs")]
+pub mod key_ring;
 mod pages;
+#[cfg(feature = "passwords")]
+pub mod passwords;
 pub mod people;
 mod person_endpoints;
 mod router;
 
 use browser::Browsers;
+use forms::Forms;
 use people::PersonAuthentication;
 
 /// What happens at the authorization server, for a log or a demonstration: the core's actions before they are
@@ -135,6 +144,11 @@ pub struct AuthorizationServerHost {
     signer: Arc<dyn Signer>,
     people: Arc<dyn PersonAuthentication>,
     fetcher: Fetcher,
+    importer: Arc<dyn KeyImporter>,
+    administered: Option<Arc<dyn AdministeredStore>>,
+    forms: Arc<Forms>,
+    origins: Vec<HeaderValue>,
+    approves_everything: bool,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     observer: Option<Observer>,
@@ -152,7 +166,62 @@ impl AuthorizationServerHost {
     ) -> Self {
         let browsers = Arc::new(Browsers::new(server.issuer()));
         let (clock, core) = (Arc::new(SystemClock), CoreTime::default());
-        Self { server, store, signer, people, fetcher, clock, core, observer: None, browsers }
+        let importer = default_importer();
+        let (administered, forms, observer) = (None, Arc::new(Forms::new()), None);
+        let (origins, approves_everything) = (Vec::new(), false);
+        Self {
+            server,
+            store,
+            signer,
+            people,
+            fetcher,
+            importer,
+            administered,
+            forms,
+            origins,
+            approves_everything,
+            clock,
+            core,
+            observer,
+            browsers,
+        }
+    }
+
+    /// Gives a person a page of what they have allowed, at `/grants`. The store is the one that the host has.
+    #[must_use]
+    pub fn grants_page(mut self, store: Arc<dyn AdministeredStore>) -> Self {
+        self.administered = Some(store);
+        self
+    }
+
+    /// Lets programs in pages of these origins read the answers of the endpoints for clients, never those for people
+    /// (D45). No credentials go along.
+    #[must_use]
+    pub fn allowed_origins(mut self, origins: Vec<HeaderValue>) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Approves every valid request without asking: for tests only, on a server that nobody else can reach.
+    #[must_use]
+    pub fn dangerously_approve_everything(mut self) -> Self {
+        self.approves_everything = true;
+        self
+    }
+
+    /// Shares the value in its own pages' forms with other processes, whose browsers may come to this one: 32 random
+    /// bytes, the same for all. Without it a form is taken only by the process that made it.
+    #[must_use]
+    pub fn form_key(mut self, key: [u8; 32]) -> Self {
+        self.forms = Arc::new(Forms::with_key(key));
+        self
+    }
+
+    /// Imports the keys of clients that sign with that, and its own keys to introspect its tokens.
+    #[must_use]
+    pub fn importer(mut self, importer: Arc<dyn KeyImporter>) -> Self {
+        self.importer = importer;
+        self
     }
 
     /// Reads the time there; give the store the same clock.
@@ -206,6 +275,26 @@ impl fmt::Debug for AuthorizationServerHost {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "aws-lc-rs")]
+fn default_importer() -> Arc<dyn KeyImporter> {
+    Arc::new(crate::keys::AwsLcImporter)
+}
+
+/// Without an implementation of signatures no client that signs is let in, until the host brings one.
+#[cfg(not(feature = "aws-lc-rs"))]
+fn default_importer() -> Arc<dyn KeyImporter> {
+    struct None;
+    impl KeyImporter for None {
+        fn import(
+            &self,
+            _: &mcp_authz::jose::Jwk,
+        ) -> Result<Box<dyn mcp_authz::jose::VerifyingKey>, mcp_authz::jose::ImportFailed> {
+            Err(mcp_authz::jose::ImportFailed)
+        }
+    }
+    Arc::new(None)
 }
 
 #[cfg(all(test, feature = "aws-lc-rs"))]

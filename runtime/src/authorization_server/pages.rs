@@ -3,6 +3,7 @@
 //! Text of a client leaves through [`HtmlText`] only (I-P8). The host the answer goes to stands first, because it is
 //! the one thing a client cannot invent; its name is marked as its own word.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use axum::body::Body;
@@ -12,7 +13,8 @@ use http::header::{
     X_FRAME_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
-use mcp_authz::authorization_server::authorization::ConsentView;
+use mcp_authz::authorization_server::authorization::{ConsentView, ScopeShown};
+use mcp_authz::authorization_server::record::GrantRecord;
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::syntax::base64url;
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -82,18 +84,26 @@ fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Resul
         Exact(&view.handle),
         Exact(&view.csrf)
     )?;
-    for (scope, words) in &view.scopes {
+    for ScopeShown { scope, words, is_risky } in &view.scopes {
+        let mark = if *is_risky { "<span class=\"mark\">far-reaching</span>" } else { "" };
         write!(
             out,
             "<label><input type=\"checkbox\" name=\"{SCOPE_FIELD}{}\" value=\"on\" checked>\
-             <span>{}<br><code>{}</code></span></label>",
+             <span>{}{mark}<br><code>{}</code></span></label>",
             Exact(scope.as_str()),
             HtmlText(words),
             HtmlText(scope.as_str())
         )?;
     }
+    out.push_str("</fieldset>");
+    if view.may_remember {
+        out.push_str(
+            "<label><input type=\"checkbox\" name=\"remember\" value=\"on\">\
+             <span>Do not ask again for exactly this</span></label>",
+        );
+    }
     out.push_str(
-        "</fieldset><div class=\"buttons\">\
+        "<div class=\"buttons\">\
          <button name=\"decision\" value=\"deny\">Deny</button>\
          <button class=\"main\" name=\"decision\" value=\"approve\">Allow</button></div></form>",
     );
@@ -111,6 +121,69 @@ pub(super) fn sign_in(base: &str, subject: &str, request: &str) -> Response {
         HtmlText(subject)
     );
     page(StatusCode::OK, "Sign in", &body)
+}
+
+/// The sign-in page that asks for name and password; `request` is the page to come back to.
+pub(super) fn password(base: &str, request: &str, again: bool) -> Response {
+    let why =
+        if again { "<p role=\"alert\">Name or password are wrong, or were tried too often.</p>" } else { "" };
+    let body = format!(
+        "<h1>Sign in</h1>{why}<form method=\"post\" action=\"{}/sign-in\">\
+         <input type=\"hidden\" name=\"request\" value=\"{}\">\
+         <fieldset><label>Name<input name=\"name\" autocomplete=\"username\" required></label>\
+         <label>Password<input type=\"password\" name=\"password\" autocomplete=\"current-password\" required></label>\
+         </fieldset><div class=\"buttons\"><button class=\"main\">Sign in</button></div></form>",
+        Exact(base),
+        Exact(request)
+    );
+    page(if again { StatusCode::FORBIDDEN } else { StatusCode::OK }, "Sign in", &body)
+}
+
+/// What the person has allowed, with a button for each application.
+pub(super) fn grants(base: &str, subject: &str, grants: &[GrantRecord], token: &str) -> Response {
+    let mut body =
+        format!("<h1>What you have allowed</h1><p>You are signed in as {}.</p>", HtmlText(subject));
+    if grants.is_empty() {
+        body.push_str("<p>No application may act for you.</p>");
+    }
+    let mut by_client: BTreeMap<&str, Vec<&GrantRecord>> = BTreeMap::new();
+    for grant in grants {
+        by_client.entry(grant.client_id.as_str()).or_default().push(grant);
+    }
+    for (client, grants) in by_client {
+        // Writing to a string does not fail.
+        let _ = write_client(&mut body, base, client, &grants, token);
+    }
+    page(StatusCode::OK, "What you have allowed", &body)
+}
+
+fn write_client(
+    out: &mut String,
+    base: &str,
+    client: &str,
+    grants: &[&GrantRecord],
+    token: &str,
+) -> fmt::Result {
+    write!(out, "<dl><dt>Application</dt><dd><code>{}</code></dd>", End(client))?;
+    for grant in grants {
+        let scope = grant.scope.to_string();
+        write!(
+            out,
+            "<dt>It may reach</dt><dd>{}<br><code>{}</code><br><span class=\"note\">until {} at the latest</span></dd>",
+            End(grant.resource.as_str()),
+            HtmlText(&scope),
+            grant.not_after.date()
+        )?;
+    }
+    write!(
+        out,
+        "<dt></dt><dd><form method=\"post\" action=\"{}/grants\">\
+         <input type=\"hidden\" name=\"csrf\" value=\"{}\"><input type=\"hidden\" name=\"client\" value=\"{}\">\
+         <div class=\"buttons\"><button>End it</button></div></form></dd></dl>",
+        Exact(base),
+        Exact(token),
+        Exact(client)
+    )
 }
 
 /// A refusal that the person sees instead of the client.

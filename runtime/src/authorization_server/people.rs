@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
+use http::HeaderValue;
 use http::request::Parts;
+use mcp_authz::syntax::form::Form;
 use mcp_authz::time::OffsetDateTime;
 
 use super::browser::Browser;
@@ -21,11 +23,27 @@ pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
     /// signed in, in the same browser, as when the page was shown.
     fn person<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person>;
 
-    /// The sign-in page's form came back from that browser, from this server's own page. Says whether this kind of
-    /// authentication has such a page and has signed the person in.
-    fn sign_in<'a>(&'a self, _request: &'a Parts, _browser: &'a Browser) -> BoxFuture<'a, bool> {
-        Box::pin(std::future::ready(false))
+    /// The sign-in page's form came back, from this server's own page. `browser` is new: whoever knew the cookie the
+    /// person came with does not know the one they are signed in under.
+    fn sign_in<'a>(
+        &'a self,
+        _request: &'a Parts,
+        _form: &'a Form,
+        _browser: &'a Browser,
+    ) -> BoxFuture<'a, SignIn> {
+        Box::pin(std::future::ready(SignIn::NoPage))
     }
+}
+
+/// What the sign-in page's form came to.
+#[derive(Debug)]
+pub enum SignIn {
+    /// The person is signed in; a further cookie goes with the answer, where the host needs one.
+    SignedIn(Option<HeaderValue>),
+    /// Name or password are wrong, or were tried too often: the page is shown again.
+    Refused,
+    /// This kind of authentication has no such page.
+    NoPage,
 }
 
 /// What the host knows about the person.
@@ -44,6 +62,9 @@ pub enum Person {
         /// The name on the button.
         subject: String,
     },
+    /// Not signed in; show the built-in page that asks for name and password, which calls
+    /// [`PersonAuthentication::sign_in`] with the fields `name` and `password`.
+    Password,
     /// Not signed in; answer with this, such as a redirect to the host's sign-in page that later comes back to the
     /// same authorization URL.
     Elsewhere(Box<Response>),
@@ -105,7 +126,12 @@ impl PersonAuthentication for LocalUser {
         }))
     }
 
-    fn sign_in<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, bool> {
+    fn sign_in<'a>(
+        &'a self,
+        _request: &'a Parts,
+        _form: &'a Form,
+        browser: &'a Browser,
+    ) -> BoxFuture<'a, SignIn> {
         if let Some(browsers) = &self.signed_in {
             let mut browsers = browsers.lock().unwrap_or_else(PoisonError::into_inner);
             if browsers.len() >= SIGNED_IN_BROWSERS {
@@ -114,7 +140,7 @@ impl PersonAuthentication for LocalUser {
             }
             browsers.insert(browser.agent().to_bytes(), self.clock.now());
         }
-        Box::pin(std::future::ready(true))
+        Box::pin(std::future::ready(SignIn::SignedIn(None)))
     }
 }
 

@@ -6,21 +6,26 @@ use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{
-    Authorizing, ErrorAwaitingPerson, Redirect, RequestOutcome, RequestValidated,
+    Authorizing, ErrorAwaitingPerson, PageOutcome, Recall, Recalled, Redirect, RequestOutcome,
+    RequestValidated,
 };
-use mcp_authz::authorization_server::decision::Decided;
+use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, RevokeAll};
 use mcp_authz::evidence::{Approval, Authentication};
-use mcp_authz::identifier::{Scope, ScopeSet};
+use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
 use mcp_authz::limits;
+use mcp_authz::secret::AgentBinding;
+use mcp_authz::step::Step;
 use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
-use super::people::Person;
+use super::people::{Person, SignIn};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
+use crate::store::GrantsOf;
 
 impl AuthorizationServerHost {
     /// `GET /authorize`
@@ -45,7 +50,21 @@ impl AuthorizationServerHost {
 
     /// Everything about the request that needs no person.
     async fn checked(&self, query: &str) -> Result<RequestOutcome, Refusal> {
-        match self.core.measure(|| self.server.authorize(query))? {
+        let mut authorizing = self.core.measure(|| self.server.authorize(query))?;
+        if let Authorizing::Pushed(step) = authorizing {
+            let (action, waiting) = step.into_parts();
+            let found = match self.store.read_pushed(action).await {
+                Ok(found) => found,
+                Err(error) => {
+                    self.store_failed(&error);
+                    return Err(waiting.store_failed());
+                }
+            };
+            authorizing = self.core.measure(|| waiting.found(found))?;
+        }
+        match authorizing {
+            // What was pushed is no reference to another.
+            Authorizing::Pushed(step) => Err(step.into_parts().1.store_failed()),
             Authorizing::Find(step) => {
                 let (action, waiting) = step.into_parts();
                 self.observe(AuthorizationEvent::FindClient(&action));
@@ -76,7 +95,11 @@ impl AuthorizationServerHost {
             }
             Person::Button { subject } => {
                 let query = parts.uri.query().unwrap_or_default();
-                Err(pages::sign_in(self.base(), &subject, query))
+                Err(pages::sign_in(self.base(), &subject, &format!("/authorize?{query}")))
+            }
+            Person::Password => {
+                let query = parts.uri.query().unwrap_or_default();
+                Err(pages::password(self.base(), &format!("/authorize?{query}"), false))
             }
             Person::Elsewhere(response) => Err(*response),
             Person::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE.into_response()),
@@ -89,6 +112,10 @@ impl AuthorizationServerHost {
             Ok(person) => person,
             Err(answer) => return answer,
         };
+        let request = match self.recall(request, &person).await {
+            Ok(request) => request,
+            Err(answer) => return answer,
+        };
         let now = self.clock.now();
         let step = match self.core.measure(|| request.show(&person, now, &mut OsEntropy)) {
             Ok(step) => step,
@@ -97,8 +124,9 @@ impl AuthorizationServerHost {
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::InsertDecision(&action));
         let view = match self.store.insert_decision(action).await {
-            Ok(receipt) => match self.core.measure(|| waiting.stored(receipt)) {
-                Ok(view) => view,
+            Ok(receipt) => match self.core.measure(|| waiting.stored(receipt)).map(PageOutcome::into_page) {
+                Ok(Ok(view)) => view,
+                Ok(Err(refusal)) => return self.refusal(&refusal),
                 Err(failed) => return self.refusal(&failed.state.store_failed()),
             },
             Err(error) => {
@@ -106,8 +134,45 @@ impl AuthorizationServerHost {
                 return self.refusal(&waiting.store_failed());
             }
         };
+        if self.approves_everything {
+            let all = view.scopes.iter().map(|shown| shown.scope.clone()).collect();
+            let approval = Approval::assertion(person.subject(), *browser.agent(), all);
+            return match self.answered(&view.handle, &view.csrf, Ok(approval)).await {
+                Ok(redirect) => self.redirect(redirect),
+                Err(refusal) => self.refusal(&refusal),
+            };
+        }
         self.observe(AuthorizationEvent::Shown(&view));
         pages::consent(self.base(), &view)
+    }
+
+    /// The request, unless the person wanted the answer to it remembered: then the answer.
+    async fn recall(
+        &self,
+        request: RequestValidated,
+        person: &Authentication,
+    ) -> Result<RequestValidated, Response> {
+        let step = match self.core.measure(|| request.recall(person)) {
+            Recall::Ask(request) => return Ok(request),
+            Recall::Read(step) => step,
+        };
+        let (action, waiting) = step.into_parts();
+        let found = match self.store.read_consent(action).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.store_failed(&error);
+                return Err(self.refusal(&waiting.store_failed()));
+            }
+        };
+        let step = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+            Recalled::Ask(request, _) => return Ok(request),
+            Recalled::Refused(refusal) => return Err(self.refusal(&refusal)),
+            Recalled::Remembered(step) => step,
+        };
+        Err(match self.take(step).await {
+            Ok(redirect) => self.redirect(redirect),
+            Err(refusal) => self.refusal(&refusal),
+        })
     }
 
     async fn answer_error(&self, parts: &Parts, browser: &Browser, error: ErrorAwaitingPerson) -> Response {
@@ -140,6 +205,24 @@ impl AuthorizationServerHost {
     async fn decide(&self, form: &Form, browser: &Browser, subject: &str) -> Result<Redirect, Refusal> {
         let handle = form.get("handle").unwrap_or_default();
         let csrf = form.get("csrf").unwrap_or_default();
+        let agent = *browser.agent();
+        // Anything but the one word is no approval (I-G8).
+        let answer = if form.get("decision") == Some("approve") {
+            let approval = Approval::assertion(subject, agent, approved(form));
+            Ok(if form.get("remember") == Some("on") { approval.remembered() } else { approval })
+        } else {
+            Err((subject, agent))
+        };
+        self.answered(handle, csrf, answer).await
+    }
+
+    /// The person approved, or denied.
+    async fn answered(
+        &self,
+        handle: &str,
+        csrf: &str,
+        answer: Result<Approval, (&str, AgentBinding)>,
+    ) -> Result<Redirect, Refusal> {
         let (action, waiting) = self.core.measure(|| self.server.decide(handle)).into_parts();
         self.observe(AuthorizationEvent::ReadDecision(&action));
         let found = match self.store.read_decision(action).await {
@@ -149,16 +232,18 @@ impl AuthorizationServerHost {
                 return Err(waiting.store_failed());
             }
         };
-        let agent = *browser.agent();
         let step = self.core.measure(|| {
             let deciding = waiting.found(found)?;
-            // Anything but the one word is no approval (I-G8).
-            if form.get("decision") == Some("approve") {
-                deciding.approve(Approval::assertion(subject, agent, approved(form)), csrf, &mut OsEntropy)
-            } else {
-                deciding.deny(subject, agent, csrf, &mut OsEntropy)
+            match answer {
+                Ok(approval) => deciding.approve(approval, csrf, &mut OsEntropy),
+                Err((subject, agent)) => deciding.deny(subject, agent, csrf, &mut OsEntropy),
             }
         })?;
+        self.take(step).await
+    }
+
+    /// The decision, and the code with it, are stored; the browser goes back to the client.
+    async fn take(&self, step: Step<DecideOnce, AwaitingCodeStored>) -> Result<Redirect, Refusal> {
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::DecideOnce(&action));
         let receipt = match self.store.decide_once(action).await {
@@ -182,15 +267,93 @@ impl AuthorizationServerHost {
             Ok(read) => read,
             Err(answer) => return answer,
         };
-        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        if !self.people.sign_in(&parts, &browser).await {
-            return StatusCode::NOT_FOUND.into_response();
+        if self.browsers.known(&parts).is_none() {
+            return pages::expired();
         }
-        // Back to where the person came from, which is always this server's own endpoint.
-        let target = format!("{}/authorize?{}", self.base(), form.get("request").unwrap_or_default());
-        match HeaderValue::try_from(target) {
-            Ok(target) => (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response(),
-            Err(_) => pages::expired(),
+        // Back to where the person came from, which is always one of this server's own pages.
+        let request = form.get("request").unwrap_or_default();
+        if !(request.starts_with("/authorize?") || request == "/grants") {
+            return pages::expired();
+        }
+        // Session fixation: who is signed in is known by another cookie than who was not.
+        let Some(browser) = self.browsers.fresh() else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let more = match self.people.sign_in(&parts, &form, &browser).await {
+            SignIn::SignedIn(more) => more,
+            SignIn::Refused => return pages::password(self.base(), request, true),
+            SignIn::NoPage => return StatusCode::NOT_FOUND.into_response(),
+        };
+        let Ok(target) = HeaderValue::try_from(format!("{}{request}", self.base())) else {
+            return pages::expired();
+        };
+        let mut answer = (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response();
+        for cookie in browser.set_cookie().into_iter().chain(more.as_ref()) {
+            answer.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+        answer
+    }
+
+    /// `GET /grants`: what the person has allowed.
+    pub(super) async fn grants(&self, parts: Parts) -> Response {
+        let Some(administered) = &self.administered else { return StatusCode::NOT_FOUND.into_response() };
+        let Some(browser) = self.browsers.known_or_fresh(&parts) else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let mut answer = match self.people.person(&parts, &browser).await {
+            Person::SignedIn { subject, .. } => {
+                match administered.list_grants(GrantsOf::Subject(&subject), None).await {
+                    Ok(grants) => {
+                        let token = self.forms.token(browser.agent(), &subject);
+                        pages::grants(self.base(), &subject, &grants, &token)
+                    }
+                    Err(error) => {
+                        self.store_failed(&error);
+                        StatusCode::SERVICE_UNAVAILABLE.into_response()
+                    }
+                }
+            }
+            Person::Button { subject } => pages::sign_in(self.base(), &subject, "/grants"),
+            Person::Password => pages::password(self.base(), "/grants", false),
+            Person::Elsewhere(response) => *response,
+            Person::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        };
+        if let Some(cookie) = browser.set_cookie() {
+            answer.headers_mut().append(SET_COOKIE, cookie.clone());
+        }
+        answer
+    }
+
+    /// `POST /grants`: the person ends what they allowed one application. That withdraws their consent to it, so that
+    /// all its grants of theirs end, and what was remembered.
+    pub(super) async fn end_grants(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        let Person::SignedIn { subject, .. } = self.people.person(&parts, &browser).await else {
+            return pages::expired();
+        };
+        // I-P9: the form was shown to this person in this browser, by this server.
+        if !self.forms.is_token(browser.agent(), &subject, form.get("csrf").unwrap_or_default()) {
+            return pages::expired();
+        }
+        let Ok(client_id) = ClientId::new(form.get("client").unwrap_or_default()) else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        let target = RevocationTarget::Consent { subject, client_id };
+        match self.store.revoke_all(RevokeAll::of(target)).await {
+            Ok(_ended) => {
+                let Ok(target) = HeaderValue::try_from(format!("{}/grants", self.base())) else {
+                    return pages::expired();
+                };
+                (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response()
+            }
+            Err(error) => {
+                self.store_failed(&error);
+                StatusCode::SERVICE_UNAVAILABLE.into_response()
+            }
         }
     }
 

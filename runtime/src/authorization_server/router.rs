@@ -1,15 +1,18 @@
 //! Paths to endpoints, each run to its end whatever the peer does.
 
 use std::future::Future;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use mcp_authz::authorization_server::AuthorizationServer;
 use mcp_authz::jose::JwkSet;
 
 use super::{AuthorizationEvent, AuthorizationServerHost};
@@ -21,9 +24,28 @@ impl AuthorizationServerHost {
         let base = self.base().to_owned();
         let path = |name: &str| format!("{base}{name}");
         let metadata = self.server.metadata_path();
-        Router::new()
+        let clients = Router::new()
             .route(&metadata, get(Self::metadata))
             .route(&path("/jwks"), get(Self::key_set))
+            .route(&path("/token"), any(Self::token))
+            .route(&path("/revoke"), any(Self::revoke))
+            .route(&path("/introspect"), any(Self::introspect))
+            .route(&path("/par"), any(Self::push))
+            .route(
+                &path("/register"),
+                post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.register(request).await })
+                }),
+            )
+            .route(
+                &path("/register/{client_id}"),
+                any(|State(host): State<Self>, Path(client_id): Path<String>, request: Request| {
+                    detached(async move { host.manage(&client_id, request).await })
+                }),
+            )
+            .layer(self.cross_origin());
+        // D45: never the pages for a person.
+        let people = Router::new()
             .route(
                 &path("/authorize"),
                 get(|State(host): State<Self>, request: Request| {
@@ -37,30 +59,47 @@ impl AuthorizationServerHost {
                 }),
             )
             .route(
+                &path("/grants"),
+                get(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.grants(request.into_parts().0).await })
+                })
+                .post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.end_grants(request).await })
+                }),
+            )
+            .route(
                 &path("/sign-in"),
                 post(|State(host): State<Self>, request: Request| {
                     detached(async move { host.sign_in(request).await })
                 }),
-            )
-            .route(
-                &path("/token"),
-                any(|State(host): State<Self>, request: Request| {
-                    detached(async move { host.token(request).await })
-                }),
-            )
-            .route(
-                &path("/revoke"),
-                any(|State(host): State<Self>, request: Request| {
-                    detached(async move { host.revoke(request).await })
-                }),
-            )
-            .route(
-                &path("/register"),
-                post(|State(host): State<Self>, request: Request| {
-                    detached(async move { host.register(request).await })
-                }),
-            )
-            .with_state(self)
+            );
+        clients.merge(people).with_state(self)
+    }
+
+    /// Which pages' programs may read the answers for clients (D45): those of the configured origins, without credentials.
+    fn cross_origin(&self) -> CorsLayer {
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(self.origins.iter().cloned()))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+            .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("mcp-protocol-version")])
+            .expose_headers([WWW_AUTHENTICATE])
+            .max_age(Duration::from_secs(600))
+    }
+
+    async fn token(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::token).await }).await
+    }
+
+    async fn revoke(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::revoke).await }).await
+    }
+
+    async fn introspect(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::introspect).await }).await
+    }
+
+    async fn push(State(host): State<Self>, request: Request) -> Response {
+        detached(async move { host.called(request, AuthorizationServer::push).await }).await
     }
 
     /// The path below which the endpoints lie: the issuer's, without a slash at its end.

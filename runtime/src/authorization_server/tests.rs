@@ -8,7 +8,7 @@ use axum::response::Response;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use mcp_authz::authorization_server::{
-    AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
+    AuthorizationServer, Configuration, KnownResource, PushedRequests, RegistrationPolicy,
 };
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
 use mcp_authz::jose::Algorithm;
@@ -18,7 +18,7 @@ use mcp_authz::syntax::form;
 use mcp_authz::syntax::json::JsonObject;
 use tower::ServiceExt as _;
 
-use super::people::LocalUser;
+use super::people::{LocalUser, PersonAuthentication};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::client::fetch::Fetcher;
 use crate::keys::SigningKey;
@@ -36,19 +36,34 @@ struct World {
 }
 
 fn world_with(store: Arc<dyn Store>, people: LocalUser) -> World {
-    let scope = |name, words: &str| (Scope::new(name).unwrap(), words.to_owned());
-    let scopes = [scope("notes:read", "Read your notes"), scope("notes:write", "Change <b>your</b> notes")];
-    let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes);
-    let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
-    let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id())
-        .registration(RegistrationPolicy::Open);
-    let server = AuthorizationServer::new(configuration).unwrap();
-    let events = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&events);
-    let host =
-        AuthorizationServerHost::new(server, store, Arc::new(key), Arc::new(people), Fetcher::new().unwrap())
-            .observer(move |event: AuthorizationEvent<'_>| log.lock().unwrap().push(format!("{event:?}")));
-    World { router: host.router(), events }
+    World::of(store, Arc::new(people), |host| host)
+}
+
+impl World {
+    fn of(
+        store: Arc<dyn Store>,
+        people: Arc<dyn PersonAuthentication>,
+        change: impl FnOnce(AuthorizationServerHost) -> AuthorizationServerHost,
+    ) -> Self {
+        let scope = |name, words: &str| (Scope::new(name).unwrap(), words.to_owned());
+        let scopes =
+            [scope("notes:read", "Read your notes"), scope("notes:write", "Change <b>your</b> notes")];
+        let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes);
+        let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id())
+            .registration(RegistrationPolicy::Open)
+            .managed_registrations(true)
+            .pushed_requests(PushedRequests::Offered);
+        let server = AuthorizationServer::new(configuration).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&events);
+        let host =
+            AuthorizationServerHost::new(server, store, Arc::new(key), people, Fetcher::new().unwrap())
+                .observer(move |event: AuthorizationEvent<'_>| {
+                    log.lock().unwrap().push(format!("{event:?}"))
+                });
+        Self { router: change(host).router(), events }
+    }
 }
 
 fn world() -> World {
@@ -346,6 +361,10 @@ async fn a_person_signs_in_before_anything_is_shown_or_redirected() {
     assert_eq!(answer.status, StatusCode::SEE_OTHER);
     let back = answer.headers["location"].to_str().unwrap();
     assert_eq!(back, authorize(&client, "notes:read notes:write"));
+    // Whoever knew the cookie from before is not signed in.
+    let page = world.get(back, Some(&cookie)).await;
+    assert!(page.body.contains("Continue as alice"));
+    let cookie = answer.cookie().unwrap();
     let page = world.get(back, Some(&cookie)).await;
     assert!(page.body.contains("Read your notes"), "{}", page.body);
     assert_eq!(world.decide(&page, Some(&cookie), "approve").await.status, StatusCode::SEE_OTHER);
@@ -410,4 +429,135 @@ async fn events_hold_no_secret() {
         assert!(!log.contains(&secret), "a secret is in the events");
     }
     assert!(log.contains("TokensIssued") && log.contains("VerifierMatched"));
+}
+
+// OAUTH21-4.3.3-3, I-P9: the page shows what was allowed, and ending it ends every token of it.
+#[tokio::test]
+async fn a_person_sees_and_ends_what_they_allowed() {
+    let store = Arc::new(MemoryStore::new());
+    let people = Arc::new(LocalUser::automatic("alice").unwrap());
+    let administered = store.clone();
+    let world = World::of(store, people, move |host| host.grants_page(administered));
+    let client = world.register().await;
+    let code = world.code(&client).await;
+    let tokens = world.redeem(&client, &code).await;
+    let page = world.get("/as/grants", None).await;
+    let cookie = page.cookie().unwrap();
+    assert!(page.body.contains("notes:read") && page.body.contains(&client), "{}", page.body);
+    let csrf = page.hidden("csrf");
+    for (cookie, csrf) in [(Some(cookie.as_str()), ""), (Some(&cookie), "AAAA"), (None, csrf.as_str())] {
+        let answer = world.post("/as/grants", cookie, &[("csrf", csrf), ("client", &client)]).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN);
+    }
+    let ended = world.post("/as/grants", Some(&cookie), &[("csrf", &csrf), ("client", &client)]).await;
+    assert_eq!(ended.status, StatusCode::SEE_OTHER);
+    assert!(world.get("/as/grants", Some(&cookie)).await.body.contains("No application may act for you"));
+    let dead = world.refresh(&client, &tokens.member("refresh_token")).await;
+    assert_eq!((dead.status, dead.member("error").as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
+    assert_eq!(
+        world_with(Arc::new(MemoryStore::new()), LocalUser::automatic("a").unwrap())
+            .get("/as/grants", None)
+            .await
+            .status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[cfg(feature = "passwords")]
+#[tokio::test]
+async fn a_person_signs_in_by_password_and_only_then_is_asked() {
+    use super::passwords::{Passwords, hash_password};
+    let sealer = Arc::new(crate::sealer::AeadSealer::ephemeral().unwrap());
+    let people = [("alice".to_owned(), hash_password("correct horse").unwrap())];
+    let people = Arc::new(Passwords::new(people, sealer, false).unwrap());
+    let world = World::of(Arc::new(MemoryStore::new()), people, |host| host);
+    let client = world.register().await;
+    let page = world.consent_page(&client, None).await;
+    assert!(page.body.contains("type=\"password\"") && !page.body.contains("Read your notes"));
+    let (cookie, request) = (page.cookie().unwrap(), page.hidden("request"));
+    let sign_in = async |name: &str, password: &str, request: &str| {
+        let pairs = [("request", request), ("name", name), ("password", password)];
+        world.post("/as/sign-in", Some(&cookie), &pairs).await
+    };
+    let refused = sign_in("alice", "wrong", &request).await;
+    assert!(refused.status == StatusCode::FORBIDDEN && refused.cookie().is_none());
+    // No open redirect.
+    let elsewhere = sign_in("alice", "correct horse", "//evil.example/").await;
+    assert!(elsewhere.status == StatusCode::FORBIDDEN && elsewhere.cookie().is_none());
+    let signed_in = sign_in("alice", "correct horse", &request).await;
+    assert_eq!(signed_in.status, StatusCode::SEE_OTHER);
+    let cookies: Vec<String> = signed_in
+        .headers
+        .get_all("set-cookie")
+        .iter()
+        .map(|value| value.to_str().unwrap().split(';').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(cookies.len(), 2);
+    let both = cookies.join("; ");
+    let page = world.get(&authorize(&client, "notes:read"), Some(&both)).await;
+    assert!(page.body.contains("signed in as"), "{}", page.body);
+    assert_eq!(world.decide(&page, Some(&both), "approve").await.status, StatusCode::SEE_OTHER);
+    // The one cookie is nothing without the other.
+    let stolen = format!("{cookie}; {}", cookies[1]);
+    let page = world.get(&authorize(&client, "notes:read"), Some(&stolen)).await;
+    assert!(page.body.contains("type=\"password\""));
+}
+
+// RFC9126-2.2-1, RFC7592-2.1-2, over HTTP.
+#[tokio::test]
+async fn requests_are_pushed_and_registrations_managed_over_http() {
+    let world = world();
+    let client = world.register().await;
+    let query = authorize(&client, "notes:read");
+    let form = form::Form::parse(query.split_once('?').unwrap().1.as_bytes()).unwrap();
+    let pairs: Vec<(&str, &str)> = form.names().map(|name| (name, form.get(name).unwrap())).collect();
+    let pushed = world.post("/as/par", None, &pairs).await;
+    assert_eq!(pushed.status, StatusCode::CREATED, "{}", pushed.body);
+    let uri = pushed.member("request_uri");
+    let reference = form::encode([("client_id", client.as_str()), ("request_uri", &uri)]);
+    let page = world.get(&format!("/as/authorize?{reference}"), None).await;
+    let cookie = page.cookie().unwrap();
+    let answer = world.decide(&page, Some(&cookie), "approve").await;
+    assert!(answer.parameter("code").is_some());
+    let again = world.get(&format!("/as/authorize?{reference}"), Some(&cookie)).await;
+    assert_eq!(again.status, StatusCode::BAD_REQUEST);
+    let manage = async |token: &str| {
+        let request = Request::get(format!("/as/register/{client}"));
+        let request = request.header("authorization", format!("Bearer {token}"));
+        world.send(request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(manage("wrong").await.status, StatusCode::UNAUTHORIZED);
+}
+
+// D45
+#[tokio::test]
+async fn pages_of_configured_origins_read_answers_for_clients_and_nothing_for_people() {
+    let people = Arc::new(LocalUser::automatic("alice").unwrap());
+    let origins = vec!["https://app.example".parse().unwrap()];
+    let world = World::of(Arc::new(MemoryStore::new()), people, |host| host.allowed_origins(origins));
+    let preflight = async |path: &str, origin: &str| {
+        let request = Request::options(path)
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header("access-control-request-headers", "authorization");
+        world.send(request.body(Body::empty()).unwrap()).await
+    };
+    let well_known = "/.well-known/oauth-authorization-server/as";
+    for path in [well_known, "/as/jwks", "/as/token", "/as/register", "/as/revoke", "/as/par"] {
+        let answer = preflight(path, "https://app.example").await;
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert_eq!(answer.headers["access-control-allow-origin"], "https://app.example");
+        assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+        for other in ["https://evil.example", "null", "https://app.example.evil"] {
+            let answer = preflight(path, other).await;
+            assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path} {other}");
+        }
+    }
+    let denied = Request::post("/as/token").header("origin", "https://app.example");
+    let denied = world.send(denied.body(Body::empty()).unwrap()).await;
+    assert_eq!(denied.headers["access-control-expose-headers"], "www-authenticate");
+    for path in ["/as/authorize", "/as/decision", "/as/grants", "/as/sign-in"] {
+        let answer = preflight(path, "https://app.example").await;
+        assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path}");
+    }
 }

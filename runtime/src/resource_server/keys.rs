@@ -1,18 +1,24 @@
-//! The keys of an issuer: fetched at the start, and again for a token that names an unknown one.
+//! The keys of an issuer: fetched in the beginning, again in time, and again for a token that names an unknown one.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mcp_authz::identifier::{Endpoint, Issuer};
 use mcp_authz::jose::{KeyImporter, KeySet};
-use mcp_authz::message::exchange::AddressPolicy;
-use mcp_authz::resource_server::{KeySetFailure, fetch_key_set};
+use mcp_authz::message::exchange::{AddressPolicy, Fetch};
+use mcp_authz::resource_server::{
+    AwaitingKeySet, Denial, FetchedKeys, KeyCache, KeyPlace, KeyPlaceFailure, KeySetFailure, MissingKey,
+    fetch_key_set, find_key_set,
+};
+use mcp_authz::step::Step;
+use mcp_authz::time::OffsetDateTime;
+use tokio::sync::Notify;
 
 use crate::client::fetch::Fetcher;
+use crate::clock::Clock;
 
-/// The least time between two fetches for unknown keys of one issuer (D42): tokens with invented key names must not
-/// turn this server against the issuer.
-const UNKNOWN_KEY_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a request waits for a fetch of keys that another one began.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// Where an issuer publishes its keys.
 #[derive(Clone)]
@@ -28,19 +34,43 @@ impl KeySource {
         Self { issuer, jwks_uri, importer }
     }
 
+    /// The keys of `issuer` where its metadata says they are. The issuer is asked now, once.
+    ///
+    /// # Errors
+    /// [`KeyPlaceFailure`]; none of what was read is used.
+    pub async fn discover(
+        issuer: Issuer,
+        fetcher: &Fetcher,
+        importer: Arc<dyn KeyImporter>,
+    ) -> Result<Self, KeyPlaceFailure> {
+        let addresses = if issuer.is_loopback() { AddressPolicy::Loopback } else { AddressPolicy::Public };
+        let mut step = find_key_set(issuer.clone(), addresses)?;
+        loop {
+            let (fetch, waiting) = step.into_parts();
+            match waiting.receive(fetcher.fetch(&fetch).await)? {
+                KeyPlace::Next(next) => step = next,
+                KeyPlace::Found(jwks_uri) => return Ok(Self::new(issuer, jwks_uri, importer)),
+            }
+        }
+    }
+
     /// Whose keys.
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
     }
 
-    /// Fetches the set: whole, or not at all. Loopback is reached only for an issuer on loopback.
+    /// Loopback is reached only for an issuer on loopback.
+    fn addresses(&self) -> AddressPolicy {
+        let loopback = self.issuer.is_loopback() && self.jwks_uri.is_loopback();
+        if loopback { AddressPolicy::Loopback } else { AddressPolicy::Public }
+    }
+
+    /// Fetches the set once: whole, or not at all.
     ///
     /// # Errors
     /// [`KeySetFailure`]; the keys there are stay in force.
     pub async fn fetch(&self, fetcher: &Fetcher) -> Result<KeySet, KeySetFailure> {
-        let loopback = self.issuer.is_loopback() && self.jwks_uri.is_loopback();
-        let addresses = if loopback { AddressPolicy::Loopback } else { AddressPolicy::Public };
-        let step = fetch_key_set(self.issuer.clone(), &self.jwks_uri, addresses);
+        let step = fetch_key_set(self.issuer.clone(), &self.jwks_uri, self.addresses());
         let (fetch, waiting) = step.into_parts();
         let reply = fetcher.fetch(&fetch).await;
         waiting.receive(reply, &*self.importer).map(|(_, keys)| keys)
@@ -56,33 +86,64 @@ impl std::fmt::Debug for KeySource {
     }
 }
 
-/// The budget of fetches for unknown keys of one issuer.
-#[derive(Debug)]
-pub(crate) struct KeyRefresh {
-    source: KeySource,
-    last: Mutex<Option<Instant>>,
+/// The core's schedule of one issuer's keys, with those who wait for a fetch.
+pub(super) struct KeyRefresh {
+    issuer: Issuer,
+    cache: Mutex<KeyCache>,
+    importer: Arc<dyn KeyImporter>,
+    fetched: Notify,
 }
 
 impl KeyRefresh {
     pub(super) fn new(source: KeySource) -> Self {
-        Self { source, last: Mutex::new(None) }
+        let addresses = source.addresses();
+        let issuer = source.issuer.clone();
+        let cache = KeyCache::new(source.issuer, source.jwks_uri, addresses);
+        Self { issuer, cache: Mutex::new(cache), importer: source.importer, fetched: Notify::new() }
     }
 
     pub(super) fn issuer(&self) -> &Issuer {
-        self.source.issuer()
+        &self.issuer
     }
 
-    pub(super) fn source(&self) -> &KeySource {
-        &self.source
+    fn cache(&self) -> MutexGuard<'_, KeyCache> {
+        // Every change is made in one call, so that a poisoned lock still holds a whole schedule.
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes one fetch out of the budget, if there is one.
-    pub(super) fn may_fetch_unknown(&self) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_INTERVAL) {
-            return false;
+    /// The timed refresh, if it is due.
+    pub(super) fn timed(&self, now: OffsetDateTime) -> Option<Step<Fetch, AwaitingKeySet>> {
+        self.cache().timed(now)
+    }
+
+    /// What a denial calls for.
+    pub(super) fn missing(&self, denial: &Denial, now: OffsetDateTime) -> MissingKey {
+        self.cache().missing(denial, now)
+    }
+
+    /// Waits until the fetch under way is over.
+    pub(super) async fn wait(&self, now: OffsetDateTime) {
+        let mut over = std::pin::pin!(self.fetched.notified());
+        // Whoever is told after this line is told while it waits.
+        over.as_mut().enable();
+        if self.cache().is_under_way(now) {
+            let _ = tokio::time::timeout(WAIT, over).await;
         }
-        *last = Some(Instant::now());
-        true
+    }
+
+    /// Carries a fetch out, and puts what came of it in force before anybody who waits goes on.
+    pub(super) async fn fetch(
+        &self,
+        step: Step<Fetch, AwaitingKeySet>,
+        fetcher: &Fetcher,
+        clock: &dyn Clock,
+        put_in_force: impl FnOnce(&FetchedKeys),
+    ) -> Result<(), KeySetFailure> {
+        let (fetch, waiting) = step.into_parts();
+        let reply = fetcher.fetch(&fetch).await;
+        let received = self.cache().receive(waiting, reply, &*self.importer, clock.now());
+        let outcome = received.map(|keys| put_in_force(&keys));
+        self.fetched.notify_waiters();
+        outcome
     }
 }

@@ -1,13 +1,14 @@
 //! The resource server as a tower layer: what passes it is authorized, and nothing behind it ever sees a token.
 //!
 //! ```text
-//! request ─▶ admit ─▶ verify (─▶ introspect) ─▶ read the body, if scopes depend on it ─▶ authorize ─▶ inner service
-//!              │         │                              │                                   │
-//!              └─────────┴────────── Denial ────────────┴───────────────────────────────────┘
+//! request ─▶ host, origin ─▶ admit ─▶ recall, or verify (─▶ keys, introspect) ─▶ body, if scopes need it ─▶ authorize ─▶ inner service
+//!                  │           │                     │                                │                       │
+//!                  └───────────┴───────────────────── Denial ─────────────────────────┴───────────────────────┘
 //! ```
 //!
-//! The layer also answers for the RFC 9728 document, which needs no token. The inner service finds
-//! [`Authorized`] in the request's extensions; the `Authorization` field is gone (MCP-AUTH-079).
+//! The layer also answers for the RFC 9728 document and for pre-flight requests, which need no token. The inner service
+//! finds [`Authorized`] in the request's extensions ([`Caller`] takes it from there); the `Authorization` field is gone
+//! (MCP-AUTH-079).
 //!
 //! ```no_run
 //! use axum::{Extension, Router, routing::post};
@@ -27,7 +28,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -38,11 +40,12 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use mcp_authz::identifier::Issuer;
 use mcp_authz::jose::KeySet;
-use mcp_authz::message::exchange::Fetch;
+use mcp_authz::message::exchange::{Fetch, RequestHead};
 use mcp_authz::resource_server::{
-    Authorized, Denial, DenialReason, InvalidConfiguration, RequiredScopes, ResourceServer,
-    VerificationOutcome, VerifiedToken,
+    Authorized, Denial, FetchedKeys, InvalidConfiguration, MissingKey, Recalled, RequiredScopes,
+    ResourceServer, TokenCache, VerificationOutcome, VerifiedToken,
 };
+use mcp_authz::time::OffsetDateTime;
 use tower::{Layer, Service};
 
 use crate::client::fetch::Fetcher;
@@ -50,12 +53,25 @@ use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
 use crate::http_io::{read_body, request_head, response};
 
+mod answer;
+mod caller;
+mod counts;
 mod keys;
 mod scopes;
 
+use answer::{problem, unread};
+pub use caller::Caller;
+use counts::Counter;
+pub use counts::ResourceCounts;
 use keys::KeyRefresh;
 pub use keys::KeySource;
-pub use scopes::{McpScopes, OperationScopes, UnreadableOperation};
+pub use scopes::{McpScopes, OperationScopes, RouteScopes, UnreadableOperation};
+
+/// How often the schedules of the keys are looked at, in seconds: often enough for their shortest interval.
+const KEY_CHECK_SECONDS: i64 = 5;
+
+/// Where the document of a resource without a path lies.
+const ROOT_DOCUMENT: &str = "/.well-known/oauth-protected-resource";
 
 /// What happens at the resource server, for a log or a demonstration. Nothing in it holds a token.
 #[derive(Debug)]
@@ -65,7 +81,7 @@ pub enum ResourceEvent<'a> {
     MetadataServed,
     /// The issuer is asked about a token.
     Introspecting(&'a Fetch),
-    /// An issuer's keys are fetched again, because a token names one that is not known.
+    /// An issuer's keys are fetched: for the first time, in time, or because a token names one that is not known.
     FetchingKeys(&'a Issuer),
     /// The request goes on to the inner service.
     Authorized(&'a Authorized),
@@ -81,15 +97,51 @@ pub struct ResourceServerLayer {
     shared: Arc<Shared>,
 }
 
-struct Shared {
+/// One resource: its configuration, what its operations need, and the tokens that are known there.
+struct Resource {
     server: RwLock<ResourceServer>,
-    fetcher: Fetcher,
     scopes: Box<dyn OperationScopes>,
+    tokens: Mutex<TokenCache>,
+}
+
+impl Resource {
+    fn new(server: ResourceServer, scopes: impl OperationScopes) -> Self {
+        let tokens = Mutex::new(TokenCache::default());
+        Self { server: RwLock::new(server), scopes: Box::new(scopes), tokens }
+    }
+
+    fn server(&self) -> ResourceServer {
+        // A writer only ever stores a whole value, so a poisoned lock still holds one.
+        self.server.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(
+        &self,
+        change: impl FnOnce(ResourceServer) -> Result<ResourceServer, InvalidConfiguration>,
+    ) -> Result<(), InvalidConfiguration> {
+        let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
+        *server = change(server.clone())?;
+        Ok(())
+    }
+
+    fn with_tokens<T>(&self, call: impl FnOnce(&mut TokenCache) -> T) -> T {
+        call(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+struct Shared {
+    /// At least one.
+    first: Resource,
+    others: Vec<Resource>,
+    fetcher: Fetcher,
     clock: Arc<dyn Clock>,
     core: CoreTime,
     keys: Vec<KeyRefresh>,
+    /// The second at which the schedules of the keys are looked at next.
+    key_check: AtomicI64,
     body_limit: usize,
     observer: Option<Observer>,
+    counter: Counter,
 }
 
 /// Collects what a [`ResourceServerLayer`] is made of besides its necessary parts.
@@ -108,37 +160,60 @@ impl ResourceServerLayer {
         scopes: impl OperationScopes,
     ) -> ResourceServerLayerBuilder {
         ResourceServerLayerBuilder(Shared {
-            server: RwLock::new(server),
+            first: Resource::new(server, scopes),
+            others: Vec::new(),
             fetcher,
-            scopes: Box::new(scopes),
             clock: Arc::new(SystemClock),
             core: CoreTime::default(),
             keys: Vec::new(),
+            key_check: AtomicI64::new(0),
             body_limit: 1024 * 1024,
             observer: None,
+            counter: Counter::default(),
         })
     }
 
-    /// The configuration in force.
+    /// The configuration in force; of several resources, the first.
     pub fn server(&self) -> ResourceServer {
-        self.shared.server()
+        self.shared.first.server()
     }
 
-    /// Puts other keys of an issuer in force, in place of those there are (I-A4).
+    /// Puts other keys of an issuer in force, in place of those there are (I-A4), at every resource that trusts it.
     ///
     /// # Errors
-    /// [`InvalidConfiguration::UnknownIssuer`] when that issuer is not configured with keys.
-    pub fn replace_keys(&self, issuer: &Issuer, keys: KeySet) -> Result<(), InvalidConfiguration> {
-        self.shared.replace_keys(issuer, keys)
+    /// [`InvalidConfiguration::UnknownIssuer`] when that issuer is configured with keys nowhere.
+    pub fn replace_keys(&self, issuer: &Issuer, keys: &KeySet) -> Result<(), InvalidConfiguration> {
+        let changed = self
+            .shared
+            .resources()
+            .filter(|resource| {
+                resource.change(|server| server.with_replaced_keys(issuer, keys.clone())).is_ok()
+            })
+            .count();
+        if changed == 0 { Err(InvalidConfiguration::UnknownIssuer) } else { Ok(()) }
     }
 
     /// The time spent in the core.
     pub fn core_time(&self) -> &CoreTime {
         &self.shared.core
     }
+
+    /// How many requests passed and how many did not, by reason.
+    pub fn counts(&self) -> ResourceCounts {
+        self.shared.counter.snapshot()
+    }
 }
 
 impl ResourceServerLayerBuilder {
+    /// Also protects another resource behind the same service. A request belongs to the resource whose path its own
+    /// path equals or continues by whole segments, the longest first; to one that belongs to none the answer is 404.
+    /// What routes behind the layer must route by the same path.
+    #[must_use]
+    pub fn and(mut self, server: ResourceServer, scopes: impl OperationScopes) -> Self {
+        self.0.others.push(Resource::new(server, scopes));
+        self
+    }
+
     /// Reads the time there.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -153,10 +228,20 @@ impl ResourceServerLayerBuilder {
         self
     }
 
-    /// Fetches this issuer's keys again when a token names one that is not known.
+    /// Keeps this issuer's keys fresh: fetches them when they are due, and when a token names one that is not known.
     #[must_use]
     pub fn refresh_keys(mut self, source: KeySource) -> Self {
         self.0.keys.push(KeyRefresh::new(source));
+        self
+    }
+
+    /// Remembers up to so many verified tokens for each resource; none with 0.
+    #[must_use]
+    pub fn remembered_tokens(mut self, most: usize) -> Self {
+        self.0.first.tokens = Mutex::new(TokenCache::new(most));
+        for other in &mut self.0.others {
+            other.tokens = Mutex::new(TokenCache::new(most));
+        }
         self
     }
 
@@ -182,7 +267,7 @@ impl ResourceServerLayerBuilder {
 
 impl fmt::Debug for ResourceServerLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResourceServerLayer").field("server", &self.shared.server()).finish_non_exhaustive()
+        f.debug_struct("ResourceServerLayer").field("server", &self.server()).finish_non_exhaustive()
     }
 }
 
@@ -233,24 +318,23 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
-            match shared.guard(request).await {
-                Ok(request) => Ok(inner.call(request).await?.into_response()),
-                Err(answer) => Ok(answer),
-            }
+            let (readable, passed) = shared.pass(request).await;
+            let mut answer = match passed {
+                Ok(request) => inner.call(request).await?.into_response(),
+                Err(answer) => answer,
+            };
+            answer::cross_origin(answer.headers_mut(), &readable);
+            Ok(answer)
         })
     }
 }
 
-impl Shared {
-    fn server(&self) -> ResourceServer {
-        // A writer only ever stores a whole value, so a poisoned lock still holds one.
-        self.server.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// What a page may read of the answer, as fields.
+type Readable = Vec<(&'static str, String)>;
 
-    fn replace_keys(&self, issuer: &Issuer, keys: KeySet) -> Result<(), InvalidConfiguration> {
-        let mut server = self.server.write().unwrap_or_else(PoisonError::into_inner);
-        *server = server.clone().with_replaced_keys(issuer, keys)?;
-        Ok(())
+impl Shared {
+    fn resources(&self) -> impl Iterator<Item = &Resource> {
+        std::iter::once(&self.first).chain(&self.others)
     }
 
     fn observe(&self, event: ResourceEvent<'_>) {
@@ -260,29 +344,77 @@ impl Shared {
     }
 
     fn denied(&self, denial: &Denial) -> Response {
-        tracing::debug!(reason = %denial.reason(), "request refused");
+        tracing::debug!(reason = denial.reason().label(), "request refused");
+        self.counter.denied(denial.reason());
         self.observe(ResourceEvent::Denied(denial));
         response(&denial.respond())
     }
 
-    /// Lets a request pass, without its token, or answers it.
-    async fn guard(&self, request: Request<Body>) -> Result<Request<Body>, Response> {
-        let (mut parts, body) = request.into_parts();
-        let server = self.server();
-        if parts.uri.path() == server.metadata_path() {
-            return Err(self.metadata(&server, &parts));
+    /// The resource a path belongs to: by whole segments, the longest first. A path that two parsers could read in two
+    /// ways belongs to none (I-A11).
+    fn resource_of(&self, path: &str) -> Option<&Resource> {
+        if self.others.is_empty() {
+            return Some(&self.first);
         }
-        let required = self.scopes.of_head(&parts);
-        let verified = match self.verify(&parts, &required).await {
+        let covering = self.resources().filter_map(|resource| {
+            let server = resource.server();
+            let url = [server.resource().origin().as_str(), path].concat();
+            server.resource().covers(&url).then(|| (server.resource().path().len(), resource))
+        });
+        covering.max_by_key(|(length, _)| *length).map(|(_, resource)| resource)
+    }
+
+    /// The resource whose metadata document lies at that path. Where there is one resource only, its document lies at
+    /// the root as well, for clients that look there alone.
+    fn described_at(&self, path: &str) -> Option<ResourceServer> {
+        let mut servers = self.resources().map(Resource::server);
+        servers
+            .find(|server| server.metadata_path() == path)
+            .or_else(|| (path == ROOT_DOCUMENT && self.others.is_empty()).then(|| self.first.server()))
+    }
+
+    /// Lets a request pass, without its token, or answers it; and says what a page may read of the answer.
+    async fn pass(self: &Arc<Self>, request: Request<Body>) -> (Readable, Result<Request<Body>, Response>) {
+        let (parts, body) = request.into_parts();
+        let head = addressed_head(&parts);
+        let path = parts.uri.path();
+        if let Some(server) = self.described_at(path) {
+            return (server.cross_origin(&head), Err(self.metadata(&server, &parts, &head)));
+        }
+        let Some(resource) = self.resource_of(path) else {
+            return (Vec::new(), Err(problem(StatusCode::NOT_FOUND, "no protected resource has this path")));
+        };
+        let server = resource.server();
+        let readable = server.cross_origin(&head);
+        match server.preflight(&head) {
+            Some(Ok(answer)) => (readable, Err(response(&answer))),
+            Some(Err(denial)) => (readable, Err(self.denied(&denial))),
+            None => (readable, self.guard(resource, &head, parts, body).await),
+        }
+    }
+
+    async fn guard(
+        self: &Arc<Self>,
+        resource: &Resource,
+        head: &RequestHead,
+        mut parts: Parts,
+        body: Body,
+    ) -> Result<Request<Body>, Response> {
+        self.refresh_due_keys();
+        let required = resource.scopes.of_head(&parts);
+        let verified = match self.verify(resource, head, &required).await {
             // Once, if the issuer may have new keys.
-            Err(denial) if self.fetch_unknown_key(&denial).await => self.verify(&parts, &required).await,
+            Err(denial) if self.fetch_missing_key(&denial).await => {
+                self.verify(resource, head, &required).await
+            }
             verified => verified,
         };
         let verified = verified.map_err(|denial| self.denied(&denial))?;
         // A body is read only for who has a valid token.
-        let (required, body) = self.required(&parts, required, body).await?;
+        let (required, body) = self.required(resource, &parts, required, body).await?;
         let authorized =
             self.core.measure(|| verified.authorize(&required)).map_err(|denial| self.denied(&denial))?;
+        self.counter.count(|counts| &mut counts.authorized);
         self.observe(ResourceEvent::Authorized(&authorized));
         // MCP-AUTH-079, I-A7: the token ends here.
         parts.headers.remove(AUTHORIZATION);
@@ -291,68 +423,169 @@ impl Shared {
     }
 
     /// The metadata document (RFC 9728 section 3).
-    fn metadata(&self, server: &ResourceServer, parts: &Parts) -> Response {
+    fn metadata(&self, server: &ResourceServer, parts: &Parts, head: &RequestHead) -> Response {
+        match server.preflight(head) {
+            Some(Ok(answer)) => return response(&answer),
+            Some(Err(denial)) => return self.denied(&denial),
+            None => {}
+        }
+        // I-A11: the document is for those who ask this server.
+        if let Err(denial) = server.addressed(head) {
+            return self.denied(&denial);
+        }
         if !matches!(parts.method, Method::GET | Method::HEAD) {
-            return (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, HeaderValue::from_static("GET, HEAD"))])
-                .into_response();
+            let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "the document is read with GET");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
         }
         self.observe(ResourceEvent::MetadataServed);
         response(&self.core.measure(|| server.metadata_response()))
     }
 
-    async fn verify(&self, parts: &Parts, required: &RequiredScopes) -> Result<VerifiedToken, Denial> {
-        let head = request_head(parts);
-        let server = self.server();
+    async fn verify(
+        &self,
+        resource: &Resource,
+        head: &RequestHead,
+        required: &RequiredScopes,
+    ) -> Result<VerifiedToken, Denial> {
+        let server = resource.server();
         let now = self.clock.now();
-        let outcome = self.core.measure(|| server.admit(&head, required).map(|token| token.verify(now)))?;
-        match outcome {
+        // The digest is computed before the lock is taken.
+        let presented = self.core.measure(|| {
+            server.admit(head, required).map(|mut token| {
+                token.digest();
+                token
+            })
+        })?;
+        let presented = match resource.with_tokens(|tokens| tokens.recall(presented, now)) {
+            Recalled::Verified(verified) => {
+                self.counter.count(|counts| &mut counts.recalled);
+                return Ok(verified);
+            }
+            Recalled::Denied(denial) => return Err(denial),
+            Recalled::Unknown(presented) => presented,
+        };
+        let verified = match self.core.measure(|| presented.verify(now)) {
             VerificationOutcome::Verified(verified) => Ok(verified),
             VerificationOutcome::Denied(denial) => Err(denial),
             VerificationOutcome::Introspect(step) => {
                 let (fetch, waiting) = step.into_parts();
+                self.counter.count(|counts| &mut counts.introspections);
                 self.observe(ResourceEvent::Introspecting(&fetch));
                 let reply = self.fetcher.fetch(&fetch).await;
                 let now = self.clock.now();
                 self.core.measure(|| waiting.receive(reply, now))
             }
+        };
+        let now = self.clock.now();
+        resource.with_tokens(|tokens| match &verified {
+            Ok(verified) => tokens.keep(verified, now),
+            Err(denial) => tokens.keep_denial(denial, now),
+        });
+        verified
+    }
+
+    /// Begins the timed refresh of whichever keys are due. The request does not wait: the keys there are still hold.
+    fn refresh_due_keys(self: &Arc<Self>) {
+        let now = self.clock.now();
+        let second = now.unix_timestamp();
+        let at = self.key_check.load(Ordering::Relaxed);
+        // One request in a few seconds looks, so that the cost does not grow with the number of issuers.
+        if self.keys.is_empty()
+            || second < at
+            || self
+                .key_check
+                .compare_exchange(
+                    at,
+                    second.saturating_add(KEY_CHECK_SECONDS),
+                    Ordering::Relaxed,
+                    Ordering::Relaxed,
+                )
+                .is_err()
+        {
+            return;
+        }
+        for at in 0..self.keys.len() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move { shared.refresh_timed(at, now).await });
+        }
+    }
+
+    async fn refresh_timed(&self, at: usize, now: OffsetDateTime) {
+        let Some(keys) = self.keys.get(at) else { return };
+        if let Some(step) = keys.timed(now) {
+            self.fetch_keys(keys, step).await;
+        }
+    }
+
+    async fn fetch_keys(
+        &self,
+        keys: &KeyRefresh,
+        step: mcp_authz::step::Step<Fetch, mcp_authz::resource_server::AwaitingKeySet>,
+    ) -> bool {
+        self.counter.count(|counts| &mut counts.key_fetches);
+        self.observe(ResourceEvent::FetchingKeys(keys.issuer()));
+        let fetched =
+            keys.fetch(step, &self.fetcher, &*self.clock, |fetched| self.put_in_force(fetched)).await;
+        if let Err(error) = &fetched {
+            tracing::warn!(issuer = %keys.issuer(), %error, "the keys of an issuer could not be fetched");
+        }
+        fetched.is_ok()
+    }
+
+    fn put_in_force(&self, fetched: &FetchedKeys) {
+        for resource in self.resources() {
+            // Another resource may not trust this issuer: then there is nothing to change.
+            let _ = resource.change(|server| server.with_fetched_keys(fetched));
         }
     }
 
     /// Whether the denial was for want of a key and the issuer's keys have just been fetched again.
-    async fn fetch_unknown_key(&self, denial: &Denial) -> bool {
-        let (DenialReason::UnknownKey, Some(issuer)) = (denial.reason(), denial.issuer()) else {
-            return false;
-        };
-        let Some(refresh) = self.keys.iter().find(|refresh| refresh.issuer() == issuer) else { return false };
-        if !refresh.may_fetch_unknown() {
-            return false;
-        }
-        self.observe(ResourceEvent::FetchingKeys(issuer));
-        match refresh.source().fetch(&self.fetcher).await {
-            Ok(keys) => self.replace_keys(issuer, keys).is_ok(),
-            Err(error) => {
-                tracing::warn!(%error, "the keys of an issuer could not be fetched");
-                false
+    async fn fetch_missing_key(&self, denial: &Denial) -> bool {
+        let Some(issuer) = denial.issuer() else { return false };
+        let Some(keys) = self.keys.iter().find(|keys| keys.issuer() == issuer) else { return false };
+        let now = self.clock.now();
+        match keys.missing(denial, now) {
+            MissingKey::Fetch(step) => self.fetch_keys(keys, step).await,
+            MissingKey::UnderWay => {
+                keys.wait(now).await;
+                true
             }
+            MissingKey::Deny => false,
         }
     }
 
     /// The scopes of the operation, and the body as it was read for them.
     async fn required(
         &self,
+        resource: &Resource,
         parts: &Parts,
         required: RequiredScopes,
         body: Body,
     ) -> Result<(RequiredScopes, Body), Response> {
-        if !self.scopes.reads_body(parts) {
+        if !resource.scopes.reads_body(parts) {
             return Ok((required, body));
         }
-        let bytes: Bytes = read_body(body, self.body_limit).await.map_err(IntoResponse::into_response)?;
+        let bytes: Bytes = read_body(body, self.body_limit).await.map_err(unread)?;
         // D46: the bytes that decide are the bytes that go on.
-        match self.scopes.of_body(parts, &bytes) {
+        match resource.scopes.of_body(parts, &bytes) {
             Ok(required) => Ok((required, Body::from(bytes))),
-            Err(UnreadableOperation) => Err(StatusCode::BAD_REQUEST.into_response()),
+            Err(UnreadableOperation) => Err(problem(
+                StatusCode::BAD_REQUEST,
+                "the body does not say one operation, or says another than the headers",
+            )),
         }
+    }
+}
+
+/// The head of a request with the host it is addressed to, wherever that stands: HTTP/2 has it in the target.
+fn addressed_head(parts: &Parts) -> RequestHead {
+    let head = request_head(parts);
+    match parts.uri.authority() {
+        Some(authority) if head.host().all(|host| host != authority.as_str().as_bytes()) => {
+            head.with_header("host", authority.as_str().as_bytes())
+        }
+        _ => head,
     }
 }
 

@@ -86,19 +86,18 @@ impl McpScopes {
         let mut scopes = self.base.clone();
         // A response or notification of the client has no method to look up, or one without scopes.
         let method = message.string("method").map_err(|_| UnreadableOperation)?;
+        let name = match method {
+            Some("tools/call" | "prompts/get") => Some(parameter(message, "name")?),
+            Some("resources/read") => Some(parameter(message, "uri")?),
+            _ => None,
+        };
         agrees(head, "mcp-method", method)?;
-        let Some(method) = method else { return Ok(scopes) };
-        if let Some(more) = self.methods.get(method) {
+        agrees(head, "mcp-name", name)?;
+        if let Some(more) = method.and_then(|method| self.methods.get(method)) {
             scopes = scopes.union(more);
         }
-        if method == "tools/call" {
-            let params =
-                message.object("params").map_err(|_| UnreadableOperation)?.ok_or(UnreadableOperation)?;
-            let name = params.required_string("name").map_err(|_| UnreadableOperation)?;
-            agrees(head, "mcp-name", Some(name))?;
-            if let Some(more) = self.tools.get(name) {
-                scopes = scopes.union(more);
-            }
+        if let (Some("tools/call"), Some(more)) = (method, name.and_then(|name| self.tools.get(name))) {
+            scopes = scopes.union(more);
         }
         Ok(scopes)
     }
@@ -122,6 +121,12 @@ impl McpScopes {
             })
             .collect()
     }
+}
+
+/// What a message is about: a tool or prompt by its name, a resource by its URI.
+fn parameter<'m>(message: &'m JsonObject, name: &'static str) -> Result<&'m str, UnreadableOperation> {
+    let params = message.object("params").map_err(|_| UnreadableOperation)?.ok_or(UnreadableOperation)?;
+    params.required_string(name).map_err(|_| UnreadableOperation)
 }
 
 /// A header that repeats a member of the body must equal it; several of them are an error.
@@ -158,13 +163,68 @@ impl OperationScopes for McpScopes {
     }
 }
 
+/// The scopes of an HTTP server by method and path, for a resource whose operations are not in its bodies.
+///
+/// A route speaks for its path and everything below it, by whole segments. A request needs the base scopes and those of
+/// every route that speaks for it.
+#[derive(Debug, Clone)]
+pub struct RouteScopes {
+    base: ScopeSet,
+    routes: Vec<(Option<Method>, String, ScopeSet)>,
+}
+
+impl RouteScopes {
+    /// What every request needs.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::OfflineAccess`]
+    pub fn new(base: ScopeSet) -> Result<Self, InvalidConfiguration> {
+        RequiredScopes::new(base.clone())?;
+        Ok(Self { base, routes: Vec::new() })
+    }
+
+    /// What requests with this method, or with any, need at this path and below it.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::OfflineAccess`]
+    pub fn route(
+        mut self,
+        method: impl Into<Option<Method>>,
+        path: &str,
+        scopes: ScopeSet,
+    ) -> Result<Self, InvalidConfiguration> {
+        RequiredScopes::new(scopes.clone())?;
+        self.routes.push((method.into(), path.trim_end_matches('/').to_owned(), scopes));
+        Ok(self)
+    }
+}
+
+impl OperationScopes for RouteScopes {
+    fn of_head(&self, head: &Parts) -> RequiredScopes {
+        let path = head.uri.path();
+        let speaks = |route: &&(Option<Method>, String, ScopeSet)| {
+            let (method, prefix, _) = route;
+            method.as_ref().is_none_or(|method| *method == head.method)
+                && path
+                    .strip_prefix(prefix.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        // A path that a router could read in another way needs what any route needs.
+        let plain = !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.");
+        let routes = self.routes.iter().filter(|route| !plain || speaks(route));
+        let scopes = routes.fold(self.base.clone(), |scopes, (_, _, more)| scopes.union(more));
+        // Checked when they were set: the same constructor cannot fail here.
+        RequiredScopes::new(scopes).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use http::Request;
     use http::request::Parts;
+    use http::{Method, Request};
     use mcp_authz::identifier::ScopeSet;
 
-    use super::{McpScopes, OperationScopes as _};
+    use super::{McpScopes, OperationScopes as _, RouteScopes};
 
     fn scopes() -> McpScopes {
         let set = |text| ScopeSet::parse(text).unwrap();
@@ -223,5 +283,55 @@ mod tests {
         assert_eq!(needed(&[("mcp-name", "read_note")], WRITE), None);
         assert_eq!(needed(&[("mcp-method", "tools/call"), ("mcp-method", "tools/call")], WRITE), None);
         assert_eq!(needed(&[("mcp-method", "tools/call")], r#"{"id":1,"result":{}}"#), None);
+    }
+
+    // D46
+    #[test]
+    fn a_name_in_the_head_is_the_name_in_the_body_whatever_the_method() {
+        let read = r#"{"method":"resources/read","params":{"uri":"file:///a"}}"#;
+        let prompt = r#"{"method":"prompts/get","params":{"name":"p"}}"#;
+        assert!(needed(&[("mcp-name", "file:///a")], read).is_some());
+        assert!(needed(&[("mcp-name", "p")], prompt).is_some());
+        for (name, body) in [("file:///b", read), ("write_note", prompt), ("", read), ("write_note", LIST)] {
+            assert_eq!(needed(&[("mcp-name", name)], body), None, "{name} {body}");
+        }
+        for body in [r#"{"method":"resources/read"}"#, r#"{"method":"prompts/get","params":{"name":1}}"#] {
+            assert_eq!(needed(&[], body), None, "{body}");
+        }
+        // A prompt of a tool's name is no tool.
+        let prompt = r#"{"method":"prompts/get","params":{"name":"write_note"}}"#;
+        assert_eq!(needed(&[], prompt).unwrap(), "notes:read");
+    }
+
+    // I-A11
+    #[test]
+    fn a_route_speaks_for_its_path_and_below_and_an_ambiguous_path_needs_everything() {
+        let set = |text| ScopeSet::parse(text).unwrap();
+        let routes = RouteScopes::new(set("base"))
+            .unwrap()
+            .route(Method::DELETE, "/files", set("files:delete"))
+            .unwrap()
+            .route(None, "/files/private/", set("private"))
+            .unwrap();
+        let needed = |method: &str, target: &str| {
+            let parts = Request::builder().method(method).uri(target).body(()).unwrap().into_parts().0;
+            routes.of_head(&parts).scopes().to_string()
+        };
+        assert_eq!(needed("GET", "/files"), "base");
+        assert_eq!(needed("DELETE", "/files?x=/files/private"), "base files:delete");
+        assert_eq!(needed("DELETE", "/filesystem"), "base");
+        assert_eq!(needed("GET", "/files/private"), "base private");
+        assert_eq!(needed("GET", "/files/private/a"), "base private");
+        assert_eq!(needed("DELETE", "/files/private/a"), "base files:delete private");
+        for path in [
+            "/x/%2e%2e/files/private",
+            "/files//private",
+            "/x/../files",
+            "/files/./private",
+            "/files%2fprivate",
+            "/files;x/private",
+        ] {
+            assert_eq!(needed("GET", path), "base files:delete private", "{path}");
+        }
     }
 }

@@ -5,21 +5,24 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use mcp_authz::authorization_server::record::{
-    ClientOrigin, ClientRecord, CodeRecord, DecisionRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
+    GrantRecord, PushedRecord, RefreshRecord,
 };
 use mcp_authz::authorization_server::store::{
-    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
-    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
-    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind,
-    ReserveOnce, RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh,
+    AccessFound, AllRevoked, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
+    CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
+    FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
+    PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, Retirement,
+    RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::{
-    AFTER_FAMILY, PENDING_DECISIONS, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, UNUSED_CLIENTS,
-    USED_CLIENT_LIFETIME,
+    AFTER_FAMILY, AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, PENDING_DECISIONS, PUSHED_REQUESTS,
+    Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, UNUSED_CLIENTS, USED_CLIENT_LIFETIME,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -42,7 +45,12 @@ struct Tables {
     decisions: HashMap<Key, DecisionRecord>,
     codes: HashMap<Key, Code>,
     families: HashMap<FamilyId, Family>,
-    grants: HashMap<FamilyId, GrantRecord>,
+    grants: BTreeMap<FamilyId, GrantRecord>,
+    access_tokens: HashMap<Key, AccessRecord>,
+    consents: HashMap<Key, ConsentRecord>,
+    pushed: HashMap<Key, PushedRecord>,
+    keys: BTreeMap<String, KeyRow>,
+    incarnation: u64,
     refresh_tokens: HashMap<Key, Refresh>,
     tombstones: HashMap<FamilyId, OffsetDateTime>,
     epochs: HashMap<EpochKey, u64>,
@@ -67,7 +75,14 @@ struct Family {
 
 struct Refresh {
     record: RefreshRecord,
-    retired: bool,
+    retired: Option<Retired>,
+}
+
+/// How a refresh token was rotated away.
+struct Retired {
+    at: OffsetDateTime,
+    request: SecretDigest,
+    repeats: u32,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -131,6 +146,20 @@ impl Tables {
             && self.epochs(&grant.client_id, &grant.subject) == grant.epochs
     }
 
+    fn is_active(&self, grant: &GrantRecord) -> bool {
+        self.families.get(&grant.family).is_some_and(|family| family.active) && self.stands(grant)
+    }
+
+    fn move_epoch(&mut self, key: EpochKey) -> Result<(), StoreError> {
+        let epoch = self.epochs.entry(key).or_default();
+        *epoch = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
+        Ok(())
+    }
+
+    fn digest_of(&self, client: &ClientId) -> Option<SecretDigest> {
+        self.clients.get(client).map(|client| SecretDigest::of(&client.record.to_bytes()))
+    }
+
     /// Makes room for one more client that the operator did not write.
     fn make_room_for_client(&mut self) {
         let unused =
@@ -189,13 +218,100 @@ impl Store for MemoryStore {
         })
     }
 
+    fn update_client(&self, action: UpdateClient) -> Stored<'_, ClientUpdate> {
+        self.act(|tables, _| {
+            let record = action.record().clone();
+            if tables.digest_of(&record.client_id) != Some(action.expected()) {
+                return Ok(action.changed());
+            }
+            if let Some(client) = tables.clients.get_mut(&record.client_id) {
+                client.record = record;
+            }
+            Ok(action.updated())
+        })
+    }
+
+    fn delete_client(&self, action: DeleteClient) -> Stored<'_, ClientDeletion> {
+        self.act(|tables, _| {
+            if tables.digest_of(action.client_id()) != Some(action.expected()) {
+                return Ok(action.changed());
+            }
+            tables.move_epoch(EpochKey::Client(action.client_id().clone()))?;
+            tables.clients.remove(action.client_id());
+            Ok(action.deleted())
+        })
+    }
+
+    fn insert_pushed(&self, action: InsertPushed) -> Stored<'_, PushedInsertion> {
+        self.act(|tables, now| {
+            if tables.pushed.len() >= PUSHED_REQUESTS {
+                tables.pushed.retain(|_, pushed| pushed.not_after > now);
+            }
+            if tables.pushed.len() >= PUSHED_REQUESTS {
+                let oldest = tables.pushed.iter().min_by_key(|(_, pushed)| pushed.not_after);
+                if let Some(key) = oldest.map(|(key, _)| *key) {
+                    tables.pushed.remove(&key);
+                }
+            }
+            if tables.pushed.insert(key(action.key()), action.record().clone()).is_some() {
+                return Err(StoreError::Inconsistent);
+            }
+            Ok(action.inserted())
+        })
+    }
+
+    fn read_pushed(&self, action: ReadPushed) -> Stored<'_, PushedFound> {
+        self.act(|tables, now| {
+            Ok(match tables.pushed.get(&key(action.key())) {
+                Some(record) => action.found(record.clone(), now),
+                None => action.absent(now),
+            })
+        })
+    }
+
+    fn read_consent(&self, action: ReadConsent) -> Stored<'_, ConsentFound> {
+        self.act(|tables, now| {
+            Ok(match tables.consents.get(&key(action.key())) {
+                Some(record) => {
+                    let epochs = tables.epochs(&record.client_id, &record.subject);
+                    action.found(record.clone(), epochs, now)
+                }
+                None => action.absent(now),
+            })
+        })
+    }
+
+    fn read_access(&self, action: ReadAccess) -> Stored<'_, AccessFound> {
+        self.act(|tables, now| {
+            Ok(match tables.access_tokens.get(&key(action.digest())) {
+                Some(record) if tables.is_active(&record.grant) => action.found(record.clone(), now),
+                _ => action.absent(now),
+            })
+        })
+    }
+
+    fn read_grant(&self, action: ReadGrant) -> Stored<'_, GrantFound> {
+        self.act(|tables, now| {
+            Ok(match tables.grants.get(&action.family()) {
+                Some(record) if tables.is_active(record) => action.found(record.clone(), now),
+                _ => action.absent(now),
+            })
+        })
+    }
+
     fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
         self.act(|tables, now| {
+            if action.pushed().is_some_and(|pushed| !tables.pushed.contains_key(&key(pushed))) {
+                return Ok(action.pushed_is_gone());
+            }
             if tables.decisions.contains_key(&key(action.key())) {
                 return Err(StoreError::Inconsistent);
             }
             tables.make_room_for_decision(now);
             tables.decisions.insert(key(action.key()), action.record().clone());
+            if let Some(pushed) = action.pushed() {
+                tables.pushed.remove(&key(pushed));
+            }
             if let Some(record) = action.client() {
                 let known = tables.clients.get(&record.client_id);
                 let used = known.and_then(|client| client.used);
@@ -229,12 +345,21 @@ impl Store for MemoryStore {
 
     fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken> {
         self.act(|tables, _| {
-            let Some(record) = tables.decisions.get(&key(action.decision())) else {
-                return Ok(action.absent());
-            };
-            // I-P9: browser and person of the page.
-            if record.agent != *action.agent() || record.subject != action.subject() {
-                return Ok(action.not_yours());
+            match action.basis() {
+                Basis::Answer { decision, agent, subject } => {
+                    let Some(record) = tables.decisions.get(&key(*decision)) else {
+                        return Ok(action.absent());
+                    };
+                    // I-P9: browser and person of the page.
+                    if record.agent != *agent || record.subject != *subject {
+                        return Ok(action.not_yours());
+                    }
+                }
+                Basis::Remembered(consent) => {
+                    if !tables.consents.contains_key(&key(*consent)) {
+                        return Ok(action.absent());
+                    }
+                }
             }
             if let Some((digest, code)) = action.code() {
                 let family = code.grant.family;
@@ -245,7 +370,12 @@ impl Store for MemoryStore {
                 tables.families.insert(family, Family { active: false, generation: 0, not_after });
                 tables.codes.insert(key(digest), Code { record: code.clone(), spent: false });
             }
-            tables.decisions.remove(&key(action.decision()));
+            if let Some((digest, consent)) = action.remember() {
+                tables.consents.insert(key(digest), consent.clone());
+            }
+            if let Basis::Answer { decision, .. } = action.basis() {
+                tables.decisions.remove(&key(*decision));
+            }
             Ok(action.stored())
         })
     }
@@ -279,8 +409,11 @@ impl Store for MemoryStore {
                 if tables.refresh_tokens.contains_key(&key(digest)) {
                     return Err(StoreError::Inconsistent);
                 }
-                let refresh = Refresh { record: record.clone(), retired: false };
+                let refresh = Refresh { record: record.clone(), retired: None };
                 tables.refresh_tokens.insert(key(digest), refresh);
+            }
+            if let Some((digest, record)) = action.access() {
+                tables.access_tokens.insert(key(digest), record.clone());
             }
             if let Some(code) = tables.codes.get_mut(&key(action.digest())) {
                 code.spent = true;
@@ -299,13 +432,18 @@ impl Store for MemoryStore {
 
     fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound> {
         self.act(|tables, now| {
-            Ok(match tables.refresh_tokens.get(&key(action.digest())) {
-                Some(refresh) if tables.stands(&refresh.record.grant) => {
-                    let record = refresh.record.clone();
-                    if refresh.retired { action.retired(record, now) } else { action.live(record, now) }
-                }
-                _ => action.absent(now),
-            })
+            let Some(refresh) = tables.refresh_tokens.get(&key(action.digest())) else {
+                return Ok(action.absent(now));
+            };
+            let record = refresh.record.clone();
+            if !tables.is_active(&record.grant) {
+                return Ok(action.absent(now));
+            }
+            let Some(retired) = &refresh.retired else { return Ok(action.live(record, now)) };
+            let leaf = tables.families.get(&record.grant.family).map(|family| family.generation);
+            let unused = leaf.is_some() && leaf == record.generation.checked_add(1);
+            let retirement = Retirement::new(retired.at, retired.request, retired.repeats, unused);
+            Ok(action.retired(record, retirement, now))
         })
     }
 
@@ -319,29 +457,51 @@ impl Store for MemoryStore {
             if row.record.grant.family != family || row.record.generation != action.presented_generation() {
                 return Ok(action.absent());
             }
-            let leaf = tables.families.get(&family);
-            if !leaf.is_some_and(|leaf| leaf.active) || !tables.stands(grant) {
+            if !tables.is_active(grant) {
                 return Ok(action.revoked());
             }
-            // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
-            let is_leaf = leaf.is_some_and(|leaf| leaf.generation == action.presented_generation());
-            if row.retired || !is_leaf {
+            let leaf = tables.families.get(&family).map(|leaf| leaf.generation);
+            let may = match (action.repeats(), &row.retired) {
+                // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
+                (None, None) => leaf == Some(action.presented_generation()),
+                // I-T3
+                (Some(most), Some(retired)) => {
+                    let same = tables.refresh_tokens.get(&key(action.successor_digest()));
+                    retired.repeats < most
+                        && same.is_some_and(|same| same.retired.is_none())
+                        && leaf == Some(action.successor().generation)
+                }
+                _ => false,
+            };
+            if !may {
                 return Ok(action.retired());
             }
-            if tables.refresh_tokens.contains_key(&key(action.successor_digest())) {
+            let repeated = action.repeats().is_some();
+            if !repeated && tables.refresh_tokens.contains_key(&key(action.successor_digest())) {
                 return Err(StoreError::Inconsistent);
             }
             if let Some(row) = tables.refresh_tokens.get_mut(&key(action.presented())) {
-                row.retired = true;
+                match &mut row.retired {
+                    Some(retired) => retired.repeats = retired.repeats.saturating_add(1),
+                    None => {
+                        let (request, repeats) = (action.request(), 0);
+                        row.retired = Some(Retired { at: now, request, repeats });
+                    }
+                }
             }
-            if let Some(leaf) = tables.families.get_mut(&family) {
-                leaf.generation = action.successor().generation;
+            if let Some((digest, record)) = action.access() {
+                tables.access_tokens.insert(key(digest), record.clone());
             }
             if let Some(client) = tables.clients.get_mut(&grant.client_id) {
                 client.used = Some(now);
             }
-            let successor = Refresh { record: action.successor().clone(), retired: false };
-            tables.refresh_tokens.insert(key(action.successor_digest()), successor);
+            if !repeated {
+                if let Some(leaf) = tables.families.get_mut(&family) {
+                    leaf.generation = action.successor().generation;
+                }
+                let successor = Refresh { record: action.successor().clone(), retired: None };
+                tables.refresh_tokens.insert(key(action.successor_digest()), successor);
+            }
             Ok(action.rotated())
         })
     }
@@ -364,8 +524,7 @@ impl Store for MemoryStore {
                 // A target this store does not know must not count as revoked.
                 _ => return Err(StoreError::Inconsistent),
             };
-            let epoch = tables.epochs.entry(epoch).or_default();
-            *epoch = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
+            tables.move_epoch(epoch)?;
             Ok(action.revoked())
         })
     }
@@ -390,6 +549,9 @@ impl Store for MemoryStore {
     fn sweep(&self) -> Stored<'_, ()> {
         self.act(|tables, now| {
             let Tables { families, tombstones, grants, codes, refresh_tokens, clients, .. } = tables;
+            tables.access_tokens.retain(|_, token| token.expires.saturating_add(AFTER_FAMILY) > now);
+            tables.consents.retain(|_, consent| consent.not_after > now);
+            tables.pushed.retain(|_, pushed| pushed.not_after > now);
             tables.decisions.retain(|_, decision| decision.not_after > now);
             tables.reservations.retain(|_, until| *until > now);
             let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
@@ -414,6 +576,97 @@ impl Store for MemoryStore {
     }
 }
 
+impl AdministeredStore for MemoryStore {
+    fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
+        self.act(|tables, _| {
+            let wanted = |grant: &&GrantRecord| match of {
+                GrantsOf::Subject(subject) => grant.subject == subject,
+                GrantsOf::Client(client) => grant.client_id == *client,
+                GrantsOf::All => true,
+            };
+            let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
+            let listed = later.map(|(_, grant)| grant).filter(wanted);
+            Ok(listed.filter(|grant| tables.is_active(grant)).take(LISTED).cloned().collect())
+        })
+    }
+
+    fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
+        self.act(|tables, _| {
+            let later = tables.clients.values().map(|client| &client.record);
+            let later = later.filter(|record| after.is_none_or(|after| record.client_id > *after));
+            Ok(later.take(LISTED).cloned().collect())
+        })
+    }
+
+    fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
+        self.act(|tables, _| {
+            tables.move_epoch(EpochKey::Client(client.clone()))?;
+            Ok(tables.clients.remove(client).is_some())
+        })
+    }
+
+    fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)> {
+        self.act(|tables, now| Ok((tables.keys.values().cloned().collect(), now)))
+    }
+
+    fn publish_key(&self, key: KeyRow) -> Stored<'_, bool> {
+        self.act(|tables, now| {
+            let waits = tables.keys.values().any(|known| known.state == KeyState::Published);
+            if waits || tables.keys.contains_key(&key.kid) {
+                return Ok(false);
+            }
+            let row = KeyRow { state: KeyState::Published, since: now, ..key };
+            tables.keys.insert(row.kid.clone(), row);
+            Ok(true)
+        })
+    }
+
+    fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.act(|tables, now| {
+            if tables.keys.get(kid).is_none_or(|key| key.state != KeyState::Published) {
+                return Ok(false);
+            }
+            for key in tables.keys.values_mut() {
+                let next = match key.state {
+                    KeyState::Signing => KeyState::Retired,
+                    KeyState::Published if key.kid == kid => KeyState::Signing,
+                    _ => continue,
+                };
+                (key.state, key.since) = (next, now);
+            }
+            Ok(true)
+        })
+    }
+
+    fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.act(|tables, _| {
+            let retired = tables.keys.get(kid).is_some_and(|key| key.state == KeyState::Retired);
+            Ok(retired && tables.keys.remove(kid).is_some())
+        })
+    }
+
+    fn incarnation(&self) -> Stored<'_, u64> {
+        self.act(|tables, _| Ok(tables.incarnation))
+    }
+
+    fn advance_incarnation(&self) -> Stored<'_, u64> {
+        self.act(|tables, _| {
+            tables.incarnation = tables.incarnation.checked_add(1).ok_or(StoreError::Inconsistent)?;
+            Ok(tables.incarnation)
+        })
+    }
+
+    fn restored(&self, seen: u64) -> Stored<'_, u64> {
+        self.act(|tables, _| {
+            let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
+            let old = std::mem::take(tables);
+            let Tables { clients, keys, epochs, tombstones, .. } = old;
+            *tables = Tables { clients, keys, epochs, tombstones, incarnation: next, ..Tables::default() };
+            Ok(next)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::MemoryStore;
@@ -421,6 +674,6 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_store_in_memory_keeps_the_contract() {
-        kit::run(|| async { MemoryStore::new() }).await.unwrap();
+        kit::run_administered(|| async { MemoryStore::new() }).await.unwrap();
     }
 }

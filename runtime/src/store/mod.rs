@@ -1,32 +1,50 @@
 //! The authorization server's store: one method per core action, each one atomic step (see
 //! [`mcp_authz::authorization_server::store`] for what each transaction must give).
 //!
-//! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default.
-//! A store of another kind runs the suite in `kit` (feature `test-kit`), as these two do.
+//! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default,
+//! [`postgres::PostgresStore`] serves many processes. A store of another kind runs the suite in `kit` (feature
+//! `test-kit`), as these three do.
+//!
+//! [`Store`] is what the core asks for; [`AdministeredStore`] is what an operator, the person's own page and the rotation
+//! of signing keys need beside it.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientRecord, InvalidRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord, InvalidRecord};
 use mcp_authz::authorization_server::store::{
-    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
-    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
-    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce,
-    RevokeAll, RevokeFamily, RotateRefresh,
+    AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
+    CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
+    FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
+    PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, RevokeAll, RevokeFamily,
+    RotateRefresh, UpdateClient,
 };
-use mcp_authz::time::Duration;
+use mcp_authz::identifier::ClientId;
+use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::BoxFuture;
 
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod locks;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub mod witness;
 
 /// Consent pages that may wait for an answer at one time; the oldest goes when one more comes (I-P7).
 pub const PENDING_DECISIONS: usize = 10_000;
+
+/// Pushed requests that may wait for their browser at one time; the oldest goes when one more comes (I-P7).
+pub const PUSHED_REQUESTS: usize = 10_000;
+
+/// How many rows one call of an [`AdministeredStore`] lists.
+pub const LISTED: usize = 100;
 
 /// Clients the operator did not write that never had an authorization; the oldest goes when one more comes (I-P7).
 pub const UNUSED_CLIENTS: usize = 10_000;
@@ -54,6 +72,20 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion>;
     /// Writes a client of the operator's, over an older record of the same.
     fn put_client(&self, record: ClientRecord) -> Stored<'_, ()>;
+    /// Replaces a client that manages its registration.
+    fn update_client(&self, action: UpdateClient) -> Stored<'_, ClientUpdate>;
+    /// Deletes a client that manages its registration, and moves its epoch.
+    fn delete_client(&self, action: DeleteClient) -> Stored<'_, ClientDeletion>;
+    /// Inserts a pushed request.
+    fn insert_pushed(&self, action: InsertPushed) -> Stored<'_, PushedInsertion>;
+    /// Reads a pushed request.
+    fn read_pushed(&self, action: ReadPushed) -> Stored<'_, PushedFound>;
+    /// Reads a remembered consent.
+    fn read_consent(&self, action: ReadConsent) -> Stored<'_, ConsentFound>;
+    /// Reads an opaque access token.
+    fn read_access(&self, action: ReadAccess) -> Stored<'_, AccessFound>;
+    /// Reads a grant.
+    fn read_grant(&self, action: ReadGrant) -> Stored<'_, GrantFound>;
     /// Inserts a pending decision, and the client of a metadata document with it: over one of that origin only, and
     /// never over a document that was fetched later.
     fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion>;
@@ -80,6 +112,72 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn sweep(&self) -> Stored<'_, ()>;
 }
 
+/// Whose grants are listed.
+#[derive(Debug, Clone, Copy)]
+pub enum GrantsOf<'a> {
+    /// One person's.
+    Subject(&'a str),
+    /// One client's.
+    Client(&'a ClientId),
+    /// Everybody's.
+    All,
+}
+
+/// Where a signing key stands (D43).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyState {
+    /// In the key set, so that resource servers learn it before a token needs it.
+    Published,
+    /// Signs. At most one key does.
+    Signing,
+    /// Signs no more; in the key set as long as a token of it may live.
+    Retired,
+}
+
+/// A signing key as it is stored: its private part sealed, by whoever runs the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRow {
+    /// Its `kid`.
+    pub kid: String,
+    /// Its algorithm's name.
+    pub algorithm: String,
+    /// Where it stands.
+    pub state: KeyState,
+    /// The public half, as JSON.
+    pub public_jwk: Vec<u8>,
+    /// The private part, sealed.
+    pub sealed: Vec<u8>,
+    /// When it came into its present state, by the store's clock.
+    pub since: OffsetDateTime,
+}
+
+/// What an operator, a person's own page and the rotation of keys need of a store, beside the core's actions.
+///
+/// The same promises hold: each method is one transaction, durable before it returns.
+pub trait AdministeredStore: Store {
+    /// Grants that stand, ordered by family, [`LISTED`] at most, after the one of the family given.
+    fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>>;
+    /// Clients, ordered by identifier, [`LISTED`] at most, after the one given.
+    fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>>;
+    /// Removes a client and moves its epoch, which ends its grants. Says whether there was one.
+    fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool>;
+    /// The signing keys, and the store's clock.
+    fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)>;
+    /// Inserts a key as published, unless another one waits in that state or has its name. Says whether it did.
+    fn publish_key(&self, key: KeyRow) -> Stored<'_, bool>;
+    /// If the key is published: it signs from now on, and what signed is retired. Says whether it did.
+    fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool>;
+    /// Deletes a key if it is retired. Says whether it did.
+    fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool>;
+    /// The store's incarnation: a number that only grows, of which its users keep a copy outside it.
+    fn incarnation(&self) -> Stored<'_, u64>;
+    /// Adds one to the incarnation, and gives the new number.
+    fn advance_incarnation(&self) -> Stored<'_, u64>;
+    /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and sets the
+    /// incarnation to more than `seen`. Clients and keys stay. Gives the new number.
+    fn restored(&self, seen: u64) -> Stored<'_, u64>;
+}
+
 /// Declares one forwarding method per action.
 macro_rules! forward {
     ($($method:ident($action:ty) -> $receipt:ty;)*) => {
@@ -94,6 +192,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         find_client(FindClient) -> ClientFound;
         insert_client(InsertClient) -> ClientInsertion;
         put_client(ClientRecord) -> ();
+        update_client(UpdateClient) -> ClientUpdate;
+        delete_client(DeleteClient) -> ClientDeletion;
+        insert_pushed(InsertPushed) -> PushedInsertion;
+        read_pushed(ReadPushed) -> PushedFound;
+        read_consent(ReadConsent) -> ConsentFound;
+        read_access(ReadAccess) -> AccessFound;
+        read_grant(ReadGrant) -> GrantFound;
         insert_decision(InsertDecision) -> DecisionInsertion;
         read_decision(ReadDecision) -> DecisionFound;
         decide_once(DecideOnce) -> DecisionTaken;
@@ -127,6 +232,13 @@ pub enum StoreError {
         "stored rows contradict each other; check this machine's source of randomness, restore the database"
     )]
     Inconsistent,
+}
+
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::client::{AwaitingTokens, RefreshOutcome};
 use crate::error::HostMisuse;
 use crate::jose::toy::ToyKey;
-use crate::jose::{Algorithm, KeySet, UnverifiedJwt};
+use crate::jose::{Algorithm, JwtBuffer, KeySet, UnverifiedJwt};
 use crate::message::exchange::FetchFailure;
 use crate::step::Step;
 
@@ -40,7 +40,8 @@ fn the_assertion_is_for_the_issuer_alone_and_for_a_minute() {
         Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer")
     );
     let token = form.get("client_assertion").unwrap();
-    let jwt = UnverifiedJwt::parse(token).unwrap();
+    let mut buffer = JwtBuffer::new();
+    let jwt = UnverifiedJwt::parse(token, &mut buffer).unwrap();
     assert_eq!((jwt.token_type(), jwt.kid()), (Some("client-authentication+jwt"), Some("k1")));
     let keys = KeySet::new([(Some("k1".into()), alloc::boxed::Box::new(key()) as _)]).unwrap();
     assert!(jwt.verify(keys.find(Some("k1"), Algorithm::EdDsa).unwrap()).is_ok());

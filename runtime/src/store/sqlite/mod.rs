@@ -8,22 +8,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_authz::authorization_server::record::ClientRecord;
-use mcp_authz::authorization_server::store::{
-    AllRevoked, ClientFound, ClientInsertion, CodeFound, CodeRedemption, DecideOnce, DecisionFound,
-    DecisionInsertion, DecisionTaken, FamilyRevocation, FindClient, InsertClient, InsertDecision, ReadCode,
-    ReadDecision, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce,
-    RevokeAll, RevokeFamily, RotateRefresh,
-};
 use mcp_authz::time::OffsetDateTime;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use super::{Store, StoreError, Stored};
+use super::StoreError;
+use super::locks::Locks;
 use crate::clock::{Clock, SystemClock};
 
+#[path = "../sql/administration.rs"]
+mod administration;
+#[path = "../sql/forward.rs"]
+mod forward;
+#[path = "../sql/rows.rs"]
 mod rows;
+#[path = "../sql/transactions.rs"]
 mod transactions;
+
+type This = SqliteStore;
+type Connection = SqliteConnection;
+type Row = SqliteRow;
 
 /// Marks the file as ours (`PRAGMA application_id`): "mcpa".
 const APPLICATION_ID: i64 = 0x6d63_7061;
@@ -107,38 +113,16 @@ impl SqliteStore {
         self.writer.close().await;
     }
 
-    /// A transaction that writes: it has the write lock from its first statement on.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    /// A transaction that writes, and the clock: it has the file's one write lock from its first statement on, which
+    /// holds more than any [`Locks`] name.
+    async fn write(&self, _: Locks) -> Result<(Transaction<'static, Sqlite>, OffsetDateTime), StoreError> {
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok((transaction, self.clock.now()))
     }
 
-    /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
-    /// future is dropped between `BEGIN` and its answer would keep the write lock.
-    fn carry_out<A, R, F>(
-        &self,
-        action: A,
-        transaction: impl FnOnce(Self, A) -> F + Send + 'static,
-    ) -> Stored<'_, R>
-    where
-        A: Send + 'static,
-        R: Send + 'static,
-        F: Future<Output = Result<R, StoreError>> + Send + 'static,
-    {
-        let store = self.clone();
-        Box::pin(async move {
-            let task = tokio::spawn(async move { transaction(store, action).await });
-            task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
-        })
-    }
-
-    fn now(&self) -> OffsetDateTime {
-        self.clock.now()
-    }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Failed(Box::new(error))
+    /// A transaction that reads one moment of the file, and the clock.
+    async fn snapshot(&self) -> Result<(Transaction<'static, Sqlite>, OffsetDateTime), StoreError> {
+        Ok((self.reader.begin().await?, self.clock.now()))
     }
 }
 
@@ -198,64 +182,6 @@ async fn migrate(writer: &SqlitePool) -> Result<(), OpenError> {
     transaction.execute(format!("PRAGMA application_id = {APPLICATION_ID}").as_str()).await?;
     transaction.commit().await?;
     Ok(())
-}
-
-impl Store for SqliteStore {
-    fn find_client(&self, action: FindClient) -> Stored<'_, ClientFound> {
-        self.carry_out(action, Self::find_client_row)
-    }
-
-    fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion> {
-        self.carry_out(action, Self::insert_client_row)
-    }
-
-    fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
-        self.carry_out(record, Self::put_client_row)
-    }
-
-    fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
-        self.carry_out(action, Self::insert_decision_row)
-    }
-
-    fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound> {
-        self.carry_out(action, Self::read_decision_row)
-    }
-
-    fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken> {
-        self.carry_out(action, Self::decide_once_rows)
-    }
-
-    fn read_code(&self, action: ReadCode) -> Stored<'_, CodeFound> {
-        self.carry_out(action, Self::read_code_row)
-    }
-
-    fn redeem_code(&self, action: RedeemCode) -> Stored<'_, CodeRedemption> {
-        self.carry_out(action, Self::redeem_code_rows)
-    }
-
-    fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound> {
-        self.carry_out(action, Self::read_refresh_row)
-    }
-
-    fn rotate_refresh(&self, action: RotateRefresh) -> Stored<'_, RefreshRotation> {
-        self.carry_out(action, Self::rotate_refresh_rows)
-    }
-
-    fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation> {
-        self.carry_out(action, Self::revoke_family_row)
-    }
-
-    fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked> {
-        self.carry_out(action, Self::revoke_all_row)
-    }
-
-    fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation> {
-        self.carry_out(action, Self::reserve_once_row)
-    }
-
-    fn sweep(&self) -> Stored<'_, ()> {
-        self.carry_out((), |store, ()| store.sweep_rows())
-    }
 }
 
 #[cfg(test)]

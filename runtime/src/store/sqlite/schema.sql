@@ -1,10 +1,12 @@
--- Version 1. Every instant is Unix seconds; every digest is 32 bytes; `record` is the core's stored form.
+-- Version 1. Every instant is Unix seconds, but for `since` and `retired`, which are microseconds; every digest is 32
+-- bytes; `record` is the core's stored form.
 
 CREATE TABLE clients (
     client_id TEXT PRIMARY KEY NOT NULL,
     origin    INTEGER NOT NULL,             -- 0 pre-registered, 1 registered, 2 metadata document
     created   INTEGER NOT NULL,
     used      INTEGER,                      -- last successful authorization
+    digest    BLOB NOT NULL,                -- of the record
     record    BLOB NOT NULL
 ) STRICT;
 CREATE INDEX clients_unused ON clients (created) WHERE used IS NULL AND origin <> 0;
@@ -17,6 +19,20 @@ CREATE TABLE decisions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX decisions_by_end ON decisions (not_after);
 
+CREATE TABLE pushed_requests (
+    key       BLOB PRIMARY KEY NOT NULL,
+    not_after INTEGER NOT NULL,
+    record    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
+
+CREATE TABLE consents (
+    key       BLOB PRIMARY KEY NOT NULL,
+    not_after INTEGER NOT NULL,
+    record    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX consents_by_end ON consents (not_after);
+
 CREATE TABLE codes (
     digest    BLOB PRIMARY KEY NOT NULL,
     family    BLOB NOT NULL,
@@ -28,7 +44,7 @@ CREATE INDEX codes_by_end ON codes (not_after);
 
 CREATE TABLE families (
     family     BLOB PRIMARY KEY NOT NULL,
-    active     INTEGER NOT NULL,            -- 0 pending, 1 active
+    active     INTEGER NOT NULL,            -- false: pending
     generation INTEGER NOT NULL,            -- of the live refresh token
     not_after  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -41,22 +57,31 @@ CREATE TABLE grants (
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX grants_by_subject ON grants (subject, client_id);
-CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_by_subject ON grants (subject, family);
+CREATE INDEX grants_by_client ON grants (client_id, family);
 CREATE INDEX grants_by_end ON grants (not_after);
 
 CREATE TABLE refresh_tokens (
     digest     BLOB PRIMARY KEY NOT NULL,
     family     BLOB NOT NULL,
     generation INTEGER NOT NULL,
-    retired    INTEGER NOT NULL,
+    retired    INTEGER,                     -- when it was rotated away
+    request    BLOB,                        -- by which request
+    repeats    INTEGER NOT NULL,            -- how often the answer was repeated
     not_after  INTEGER NOT NULL,            -- of the family
     record     BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 -- Never two live tokens in one family.
-CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired = 0;
+CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
 CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
+
+CREATE TABLE access_tokens (
+    digest    BLOB PRIMARY KEY NOT NULL,
+    not_after INTEGER NOT NULL,             -- of the token
+    record    BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX access_by_end ON access_tokens (not_after);
 
 CREATE TABLE tombstones (
     family    BLOB PRIMARY KEY NOT NULL,
@@ -75,12 +100,8 @@ CREATE TABLE epochs (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE reservations (
-    kind     INTEGER NOT NULL,
-    issuer   TEXT NOT NULL,
-    audience TEXT NOT NULL,
-    value    TEXT NOT NULL,
-    until    INTEGER NOT NULL,
-    PRIMARY KEY (kind, issuer, audience, value)
+    key   BLOB PRIMARY KEY NOT NULL,        -- digest of kind, issuer, audience and value, each with its length
+    until INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX reservations_by_end ON reservations (until);
 
@@ -88,15 +109,15 @@ CREATE TABLE signing_keys (
     kid        TEXT PRIMARY KEY NOT NULL,
     algorithm  TEXT NOT NULL,
     state      TEXT NOT NULL,               -- published, signing, retired
+    since      INTEGER NOT NULL,
     public_jwk BLOB NOT NULL,
-    sealed     BLOB NOT NULL,               -- the private part, under the master key
-    published  INTEGER NOT NULL,
-    signing    INTEGER,
-    retired    INTEGER
+    sealed     BLOB NOT NULL                -- the private part, under the master key
 ) STRICT;
+CREATE UNIQUE INDEX signing_keys_one_signs ON signing_keys (state) WHERE state = 'signing';
+CREATE UNIQUE INDEX signing_keys_one_waits ON signing_keys (state) WHERE state = 'published';
 
 CREATE TABLE incarnation (
-    only   INTEGER PRIMARY KEY NOT NULL CHECK (only = 1),
+    one    INTEGER PRIMARY KEY NOT NULL CHECK (one = 1),
     number INTEGER NOT NULL
 ) STRICT;
-INSERT INTO incarnation (only, number) VALUES (1, 0);
+INSERT INTO incarnation (one, number) VALUES (1, 0);

@@ -17,7 +17,7 @@ async fn number(store: &SqliteStore, sql: &str) -> i64 {
 async fn the_store_in_a_file_keeps_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let count = std::sync::atomic::AtomicU32::new(0);
-    kit::run(|| {
+    kit::run_administered(|| {
         let file = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
         let path = folder.path().join(file);
         async { SqliteStore::open(path).await.unwrap() }
@@ -227,8 +227,9 @@ async fn a_flood_pushes_out_the_oldest_and_never_what_is_used() {
         numbers(PENDING_DECISIONS),
         " INSERT INTO decisions SELECT CAST('k' || i AS BLOB), i, x'' FROM n;".to_owned(),
         numbers(UNUSED_CLIENTS),
-        " INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'' FROM n;".to_owned(),
-        "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x''), ('used', 1, 0, 1, x'')".to_owned(),
+        " INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'', x'' FROM n;".to_owned(),
+        "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x'', x''), ('used', 1, 0, 1, x'', x'')"
+            .to_owned(),
     ];
     sqlx::raw_sql(&full.concat()).execute(&store.writer).await.unwrap();
     let path = Path::fresh("c1", now).unwrap();

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
-    ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
+    AccessRecord, ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
 };
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
@@ -16,8 +16,11 @@ use mcp_authz::identifier::{ClientId, InvalidIdentifier, Issuer};
 use mcp_authz::secret::{AgentBinding, InvalidSecret, SecretDigest};
 use mcp_authz::time::{Duration, OffsetDateTime};
 
-use super::{Store, StoreError};
+use super::{AdministeredStore, Store, StoreError};
 use crate::entropy::OsEntropy;
+
+mod administration;
+mod later;
 
 /// How many tasks try the same thing at once.
 const RACERS: usize = 20;
@@ -77,7 +80,21 @@ where
         a_moved_epoch_revokes(make().await, target).await?;
     }
     an_identifier_is_reserved_once(make().await).await?;
-    a_sweep_keeps_what_is_needed(make().await).await
+    a_sweep_keeps_what_is_needed(make().await).await?;
+    later::run(&make).await
+}
+
+/// Runs [`run`], and what an operator and the rotation of keys need.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_administered<S, F>(make: impl Fn() -> F) -> Result<(), KitError>
+where
+    S: AdministeredStore,
+    F: Future<Output = S>,
+{
+    run(&make).await?;
+    administration::run(&make).await
 }
 
 /// One person's way through a store: a decision, a code, its grant and first refresh token.
@@ -156,8 +173,13 @@ impl Path {
     /// [`KitError`]
     pub async fn redeem(&self, store: &impl Store, refresh: SecretDigest) -> Result<Seen<()>, KitError> {
         let record = core::sample_refresh(self.grant.clone(), 0);
-        let action =
-            core::redeem_code(self.code, self.grant.clone(), Some((refresh, record)), &mut OsEntropy)?;
+        let action = core::redeem_code(
+            self.code,
+            self.grant.clone(),
+            Some((refresh, record)),
+            Some(self.access()),
+            &mut OsEntropy,
+        )?;
         Ok(core::redemption(&store.redeem_code(action).await?))
     }
 
@@ -173,8 +195,15 @@ impl Path {
         successor: SecretDigest,
     ) -> Result<Seen<()>, KitError> {
         let record = core::sample_refresh(self.grant.clone(), generation.saturating_add(1));
-        let action = core::rotate_refresh(presented, generation, successor, record, &mut OsEntropy)?;
+        let (from, to) = ((presented, generation), (successor, record));
+        let action = core::rotate_refresh(from, to, None, None, &mut OsEntropy)?;
         Ok(core::rotation(&store.rotate_refresh(action).await?))
+    }
+
+    /// The opaque access token that goes out with the first refresh token.
+    #[must_use]
+    pub fn access(&self) -> (SecretDigest, AccessRecord) {
+        (SecretDigest::of(self.refresh.as_bytes()), core::sample_access(self.grant.clone()))
     }
 
     /// Revokes the family.

@@ -1,0 +1,123 @@
+-- Version 1. Every instant is Unix seconds, but for `since` and `retired`, which are microseconds; every digest is 32
+-- bytes; `record` is the core's stored form.
+
+CREATE TABLE clients (
+    client_id TEXT COLLATE "C" PRIMARY KEY NOT NULL,
+    origin    BIGINT NOT NULL,             -- 0 pre-registered, 1 registered, 2 metadata document
+    created   BIGINT NOT NULL,
+    used      BIGINT,                      -- last successful authorization
+    digest    BYTEA NOT NULL,                -- of the record
+    record    BYTEA NOT NULL
+);
+CREATE INDEX clients_unused ON clients (created) WHERE used IS NULL AND origin <> 0;
+CREATE INDEX clients_used ON clients (used) WHERE used IS NOT NULL AND origin <> 0;
+
+CREATE TABLE decisions (
+    key       BYTEA PRIMARY KEY NOT NULL,
+    not_after BIGINT NOT NULL,
+    record    BYTEA NOT NULL
+);
+CREATE INDEX decisions_by_end ON decisions (not_after);
+
+CREATE TABLE pushed_requests (
+    key       BYTEA PRIMARY KEY NOT NULL,
+    not_after BIGINT NOT NULL,
+    record    BYTEA NOT NULL
+);
+CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
+
+CREATE TABLE consents (
+    key       BYTEA PRIMARY KEY NOT NULL,
+    not_after BIGINT NOT NULL,
+    record    BYTEA NOT NULL
+);
+CREATE INDEX consents_by_end ON consents (not_after);
+
+CREATE TABLE codes (
+    digest    BYTEA PRIMARY KEY NOT NULL,
+    family    BYTEA NOT NULL,
+    spent     BOOLEAN NOT NULL,
+    not_after BIGINT NOT NULL,             -- of the family
+    record    BYTEA NOT NULL
+);
+CREATE INDEX codes_by_end ON codes (not_after);
+
+CREATE TABLE families (
+    family     BYTEA PRIMARY KEY NOT NULL,
+    active     BOOLEAN NOT NULL,           -- false: pending
+    generation BIGINT NOT NULL,            -- of the live refresh token
+    not_after  BIGINT NOT NULL
+);
+CREATE INDEX families_by_end ON families (not_after);
+
+CREATE TABLE grants (
+    family    BYTEA PRIMARY KEY NOT NULL,
+    client_id TEXT NOT NULL,
+    subject   TEXT NOT NULL,
+    not_after BIGINT NOT NULL,
+    record    BYTEA NOT NULL
+);
+CREATE INDEX grants_by_subject ON grants (subject, family);
+CREATE INDEX grants_by_client ON grants (client_id, family);
+CREATE INDEX grants_by_end ON grants (not_after);
+
+CREATE TABLE refresh_tokens (
+    digest     BYTEA PRIMARY KEY NOT NULL,
+    family     BYTEA NOT NULL,
+    generation BIGINT NOT NULL,
+    retired    BIGINT,                     -- when it was rotated away
+    request    BYTEA,                        -- by which request
+    repeats    BIGINT NOT NULL,            -- how often the answer was repeated
+    not_after  BIGINT NOT NULL,            -- of the family
+    record     BYTEA NOT NULL
+);
+-- Never two live tokens in one family.
+CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
+CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
+CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
+
+CREATE TABLE access_tokens (
+    digest    BYTEA PRIMARY KEY NOT NULL,
+    not_after BIGINT NOT NULL,             -- of the token
+    record    BYTEA NOT NULL
+);
+CREATE INDEX access_by_end ON access_tokens (not_after);
+
+CREATE TABLE tombstones (
+    family    BYTEA PRIMARY KEY NOT NULL,
+    reason    TEXT NOT NULL,
+    revoked   BIGINT NOT NULL,
+    not_after BIGINT NOT NULL
+);
+CREATE INDEX tombstones_by_end ON tombstones (not_after);
+
+CREATE TABLE epochs (
+    kind      BIGINT NOT NULL,             -- 1 client, 2 subject, 3 consent
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
+    epoch     BIGINT NOT NULL,
+    PRIMARY KEY (kind, subject, client_id)
+);
+
+CREATE TABLE reservations (
+    key   BYTEA PRIMARY KEY NOT NULL,        -- digest of kind, issuer, audience and value, each with its length
+    until BIGINT NOT NULL
+);
+CREATE INDEX reservations_by_end ON reservations (until);
+
+CREATE TABLE signing_keys (
+    kid        TEXT PRIMARY KEY NOT NULL,
+    algorithm  TEXT NOT NULL,
+    state      TEXT NOT NULL,               -- published, signing, retired
+    since      BIGINT NOT NULL,
+    public_jwk BYTEA NOT NULL,
+    sealed     BYTEA NOT NULL                -- the private part, under the master key
+);
+CREATE UNIQUE INDEX signing_keys_one_signs ON signing_keys (state) WHERE state = 'signing';
+CREATE UNIQUE INDEX signing_keys_one_waits ON signing_keys (state) WHERE state = 'published';
+
+CREATE TABLE incarnation (
+    one    BIGINT PRIMARY KEY NOT NULL CHECK (one = 1),
+    number BIGINT NOT NULL
+);
+INSERT INTO incarnation (one, number) VALUES (1, 0);

@@ -1,0 +1,289 @@
+//! Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
+
+use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::identifier::ClientId;
+use mcp_authz::time::{Duration, OffsetDateTime};
+use sqlx::Row as _;
+
+use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
+use super::{Connection, Locks, Row, This};
+use crate::store::{
+    AFTER_FAMILY, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
+    USED_CLIENT_LIFETIME,
+};
+
+/// How many rows a sweep deletes in one transaction.
+const SWEEP_BATCH: i64 = 256;
+
+/// What a sweep deletes: the statement, and how long before now a row must have ended.
+///
+/// Tombstones go last of a family: as long as anything of it is there, so is what revoked it.
+const SWEEPS: [(&str, Duration); 12] = [
+    (
+        "DELETE FROM decisions WHERE key IN (SELECT key FROM decisions WHERE not_after <= $1 LIMIT $2)",
+        Duration::ZERO,
+    ),
+    (
+        "DELETE FROM pushed_requests WHERE key IN \
+         (SELECT key FROM pushed_requests WHERE not_after <= $1 LIMIT $2)",
+        Duration::ZERO,
+    ),
+    (
+        "DELETE FROM consents WHERE key IN (SELECT key FROM consents WHERE not_after <= $1 LIMIT $2)",
+        Duration::ZERO,
+    ),
+    (
+        "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE until <= $1 LIMIT $2)",
+        Duration::ZERO,
+    ),
+    (
+        "DELETE FROM access_tokens WHERE digest IN \
+         (SELECT digest FROM access_tokens WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM codes WHERE digest IN (SELECT digest FROM codes WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM refresh_tokens WHERE digest IN \
+         (SELECT digest FROM refresh_tokens WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM grants WHERE family IN (SELECT family FROM grants WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM families WHERE family IN (SELECT family FROM families WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM tombstones WHERE family IN \
+         (SELECT family FROM tombstones WHERE not_after <= $1 LIMIT $2)",
+        AFTER_FAMILY,
+    ),
+    (
+        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+         WHERE origin <> 0 AND used IS NULL AND created <= $1 LIMIT $2)",
+        UNUSED_CLIENT_LIFETIME,
+    ),
+    (
+        // I-P7: never one with a grant that lives.
+        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+         WHERE origin <> 0 AND used <= $1 \
+         AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id) LIMIT $2)",
+        USED_CLIENT_LIFETIME,
+    ),
+];
+
+/// Everything that the restoration of an older copy ends.
+const GRANTED: [&str; 9] = [
+    "decisions",
+    "pushed_requests",
+    "consents",
+    "reservations",
+    "access_tokens",
+    "codes",
+    "refresh_tokens",
+    "grants",
+    "families",
+];
+
+const COLUMNS: &str = "kid, algorithm, state, since, public_jwk, sealed";
+
+impl This {
+    pub(super) async fn sweep_rows(self) -> Result<(), StoreError> {
+        for (sql, after) in SWEEPS {
+            // The write lock is free between two batches.
+            loop {
+                let (mut transaction, now) = self.write(Locks::NONE).await?;
+                let end = now.saturating_sub(after).unix_timestamp();
+                let deleted = sqlx::query(sql).bind(end).bind(SWEEP_BATCH).execute(&mut *transaction).await?;
+                transaction.commit().await?;
+                if i64::try_from(deleted.rows_affected()).is_ok_and(|rows| rows < SWEEP_BATCH) {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn list_grant_rows(
+        self,
+        of: GrantsOf<'_>,
+        after: Option<FamilyId>,
+    ) -> Result<Vec<GrantRecord>, StoreError> {
+        let (mut transaction, _) = self.snapshot().await?;
+        let mut listed = Vec::new();
+        let mut after = after.map_or_else(Vec::new, family_bytes);
+        let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
+        while listed.len() < LISTED {
+            let rows = match of {
+                GrantsOf::Subject(subject) => sqlx::query(
+                    "SELECT record FROM grants WHERE subject = $1 AND family > $2 ORDER BY family LIMIT $3",
+                )
+                .bind(subject.to_owned()),
+                GrantsOf::Client(client) => sqlx::query(
+                    "SELECT record FROM grants WHERE client_id = $1 AND family > $2 ORDER BY family LIMIT $3",
+                )
+                .bind(client.as_str().to_owned()),
+                GrantsOf::All => sqlx::query(
+                    "SELECT record FROM grants WHERE $1 = '' AND family > $2 ORDER BY family LIMIT $3",
+                )
+                .bind(String::new()),
+            };
+            let rows = rows.bind(after.clone()).bind(page).fetch_all(&mut *transaction).await?;
+            let read = rows.len();
+            for row in rows {
+                let record = GrantRecord::from_bytes(&blob(&row)?)?;
+                after = family_bytes(record.family);
+                if listed.len() < LISTED && is_active(&mut transaction, &record).await? {
+                    listed.push(record);
+                }
+            }
+            if read < LISTED {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    pub(super) async fn list_client_rows(
+        self,
+        after: Option<ClientId>,
+    ) -> Result<Vec<ClientRecord>, StoreError> {
+        let (mut transaction, _) = self.snapshot().await?;
+        let rows = sqlx::query("SELECT record FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2")
+            .bind(after.as_ref().map_or("", ClientId::as_str).to_owned())
+            .bind(i64::try_from(LISTED).unwrap_or(i64::MAX))
+            .fetch_all(&mut *transaction)
+            .await?;
+        rows.iter().map(|row| Ok(ClientRecord::from_bytes(&blob(row)?)?)).collect()
+    }
+
+    pub(super) async fn remove_client_row(self, client: ClientId) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.write(Locks::moving(1, "", client.as_str())).await?;
+        let removed = sqlx::query("DELETE FROM clients WHERE client_id = $1")
+            .bind(client.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        move_epoch(&mut transaction, (1, "", client.as_str())).await?;
+        transaction.commit().await?;
+        Ok(removed.rows_affected() == 1)
+    }
+
+    pub(super) async fn key_rows(self) -> Result<(Vec<KeyRow>, OffsetDateTime), StoreError> {
+        let (mut transaction, now) = self.snapshot().await?;
+        let sql = format!("SELECT {COLUMNS} FROM signing_keys ORDER BY since, kid");
+        let rows = sqlx::query(&sql).fetch_all(&mut *transaction).await?;
+        Ok((rows.iter().map(key).collect::<Result<_, _>>()?, now))
+    }
+
+    pub(super) async fn publish_key_row(self, key: KeyRow) -> Result<bool, StoreError> {
+        let (mut transaction, now) = self.write(Locks::KEYS).await?;
+        let sql = format!(
+            "INSERT INTO signing_keys ({COLUMNS}) SELECT $1, $2, 'published', $3, $4, $5 WHERE NOT EXISTS \
+             (SELECT 1 FROM signing_keys WHERE state = 'published' OR kid = $6)"
+        );
+        let inserted = sqlx::query(&sql)
+            .bind(key.kid.clone())
+            .bind(key.algorithm)
+            .bind(micros(now))
+            .bind(key.public_jwk)
+            .bind(key.sealed)
+            .bind(key.kid)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(inserted.rows_affected() == 1)
+    }
+
+    pub(super) async fn promote_key_row(self, kid: String) -> Result<bool, StoreError> {
+        let (mut transaction, now) = self.write(Locks::KEYS).await?;
+        // D43: one compare-and-swap, whichever process is first.
+        sqlx::query(
+            "UPDATE signing_keys SET state = 'retired', since = $1 WHERE state = 'signing' \
+             AND EXISTS (SELECT 1 FROM signing_keys WHERE kid = $2 AND state = 'published')",
+        )
+        .bind(micros(now))
+        .bind(kid.clone())
+        .execute(&mut *transaction)
+        .await?;
+        let promoted = sqlx::query(
+            "UPDATE signing_keys SET state = 'signing', since = $1 WHERE kid = $2 AND state = 'published'",
+        )
+        .bind(micros(now))
+        .bind(kid)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(promoted.rows_affected() == 1)
+    }
+
+    pub(super) async fn forget_key_row(self, kid: String) -> Result<bool, StoreError> {
+        let (mut transaction, _) = self.write(Locks::KEYS).await?;
+        let forgotten = sqlx::query("DELETE FROM signing_keys WHERE kid = $1 AND state = 'retired'")
+            .bind(kid)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(forgotten.rows_affected() == 1)
+    }
+
+    pub(super) async fn incarnation_row(self) -> Result<u64, StoreError> {
+        let (mut transaction, _) = self.snapshot().await?;
+        incarnation(&mut transaction).await
+    }
+
+    pub(super) async fn advance_incarnation_row(self) -> Result<u64, StoreError> {
+        let (mut transaction, _) = self.write(Locks::KEYS).await?;
+        let next = incarnation(&mut transaction).await?.checked_add(1).ok_or(StoreError::Inconsistent)?;
+        set_incarnation(&mut transaction, next).await?;
+        transaction.commit().await?;
+        Ok(next)
+    }
+
+    pub(super) async fn restored_rows(self, seen: u64) -> Result<u64, StoreError> {
+        for table in GRANTED {
+            let (mut transaction, _) = self.write(Locks::NONE).await?;
+            // The names are the constants above. No bounded batches: nothing else runs while a store is restored.
+            sqlx::query(&format!("DELETE FROM {table}")).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+        }
+        // The number goes last: a restoration that was interrupted is refused again.
+        let (mut transaction, _) = self.write(Locks::KEYS).await?;
+        let next =
+            incarnation(&mut transaction).await?.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
+        set_incarnation(&mut transaction, next).await?;
+        transaction.commit().await?;
+        Ok(next)
+    }
+}
+
+async fn incarnation(connection: &mut Connection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT number FROM incarnation").fetch_one(connection).await?;
+    unsigned(row.try_get("number")?)
+}
+
+async fn set_incarnation(connection: &mut Connection, number: u64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE incarnation SET number = $1").bind(signed(number)?).execute(connection).await?;
+    Ok(())
+}
+
+fn key(row: &Row) -> Result<KeyRow, StoreError> {
+    let state = match row.try_get::<String, _>("state")?.as_str() {
+        "published" => KeyState::Published,
+        "signing" => KeyState::Signing,
+        "retired" => KeyState::Retired,
+        _ => return Err(StoreError::Inconsistent),
+    };
+    Ok(KeyRow {
+        kid: row.try_get("kid")?,
+        algorithm: row.try_get("algorithm")?,
+        state,
+        public_jwk: row.try_get("public_jwk")?,
+        sealed: row.try_get("sealed")?,
+        since: instant(row.try_get("since")?)?,
+    })
+}

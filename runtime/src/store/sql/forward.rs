@@ -1,0 +1,117 @@
+//! [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
+
+use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::store::{
+    AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
+    CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
+    FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
+    PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, RevokeAll, RevokeFamily,
+    RotateRefresh, UpdateClient,
+};
+use mcp_authz::identifier::ClientId;
+use mcp_authz::time::OffsetDateTime;
+
+use super::This;
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, Store, StoreError, Stored};
+
+impl This {
+    /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
+    /// future is dropped between `BEGIN` and its answer would keep its locks.
+    fn carry_out<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Self, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        let store = self.clone();
+        Box::pin(async move {
+            let task = tokio::spawn(async move { transaction(store, action).await });
+            task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
+        })
+    }
+}
+
+/// Declares one method per action, carried out by the transaction of that name.
+macro_rules! carry_out {
+    ($($method:ident($action:ty) -> $receipt:ty = $transaction:ident;)*) => {
+        $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
+            self.carry_out(action, Self::$transaction)
+        })*
+    };
+}
+
+impl Store for This {
+    carry_out! {
+        find_client(FindClient) -> ClientFound = find_client_row;
+        insert_client(InsertClient) -> ClientInsertion = insert_client_row;
+        put_client(ClientRecord) -> () = put_client_row;
+        update_client(UpdateClient) -> ClientUpdate = update_client_row;
+        delete_client(DeleteClient) -> ClientDeletion = delete_client_row;
+        insert_pushed(InsertPushed) -> PushedInsertion = insert_pushed_row;
+        read_pushed(ReadPushed) -> PushedFound = read_pushed_row;
+        read_consent(ReadConsent) -> ConsentFound = read_consent_row;
+        read_access(ReadAccess) -> AccessFound = read_access_row;
+        read_grant(ReadGrant) -> GrantFound = read_grant_row;
+        insert_decision(InsertDecision) -> DecisionInsertion = insert_decision_row;
+        read_decision(ReadDecision) -> DecisionFound = read_decision_row;
+        decide_once(DecideOnce) -> DecisionTaken = decide_once_rows;
+        read_code(ReadCode) -> CodeFound = read_code_row;
+        redeem_code(RedeemCode) -> CodeRedemption = redeem_code_rows;
+        read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
+        rotate_refresh(RotateRefresh) -> RefreshRotation = rotate_refresh_rows;
+        revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
+        revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
+        reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
+    }
+
+    fn sweep(&self) -> Stored<'_, ()> {
+        self.carry_out((), |store, ()| store.sweep_rows())
+    }
+}
+
+impl AdministeredStore for This {
+    fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
+        Box::pin(self.clone().list_grant_rows(of, after))
+    }
+
+    fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
+        Box::pin(self.clone().list_client_rows(after.cloned()))
+    }
+
+    fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
+        self.carry_out(client.clone(), Self::remove_client_row)
+    }
+
+    fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)> {
+        self.carry_out((), |store, ()| store.key_rows())
+    }
+
+    fn publish_key(&self, key: KeyRow) -> Stored<'_, bool> {
+        self.carry_out(key, Self::publish_key_row)
+    }
+
+    fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.carry_out(kid.to_owned(), Self::promote_key_row)
+    }
+
+    fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.carry_out(kid.to_owned(), Self::forget_key_row)
+    }
+
+    fn incarnation(&self) -> Stored<'_, u64> {
+        self.carry_out((), |store, ()| store.incarnation_row())
+    }
+
+    fn advance_incarnation(&self) -> Stored<'_, u64> {
+        self.carry_out((), |store, ()| store.advance_incarnation_row())
+    }
+
+    fn restored(&self, seen: u64) -> Stored<'_, u64> {
+        self.carry_out(seen, Self::restored_rows)
+    }
+}

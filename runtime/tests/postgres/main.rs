@@ -1,0 +1,337 @@
+//! The PostgreSQL store on a server of its own. Without server binaries the target fails and says what to install.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
+use mcp_authz::secret::SecretDigest;
+use mcp_authz_tokio::entropy::OsEntropy;
+use mcp_authz_tokio::store::kit::{self, Path};
+use mcp_authz_tokio::store::postgres::{OpenError, PostgresStore};
+use mcp_authz_tokio::store::{
+    AdministeredStore as _, PENDING_DECISIONS, Store as _, StoreError, UNUSED_CLIENTS,
+};
+use sqlx::{Executor as _, PgConnection};
+
+mod server;
+
+use server::Server;
+
+async fn store(server: &Server, database: &str) -> PostgresStore {
+    PostgresStore::open(&server.url(database)).await.unwrap()
+}
+
+async fn number(connection: &mut PgConnection, sql: &str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_in_a_database_keeps_the_contract() {
+    let server = Server::start().await;
+    kit::run_administered(|| async {
+        let database = server.database(None).await;
+        store(&server, &database).await
+    })
+    .await
+    .unwrap();
+}
+
+/// Each store has connections of its own, as a process of its own would; all start on an empty database at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_start_and_race_together_agree() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let opening: Vec<_> = (0..4)
+        .map(|_| {
+            let url = server.url(&database);
+            tokio::spawn(async move { PostgresStore::open(&url).await.unwrap() })
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for opened in opening {
+        stores.push(Arc::new(opened.await.unwrap()));
+    }
+    for round in 0..5_u8 {
+        let path = Path::fresh("c1", kit::clock(&stores[0]).await.unwrap()).unwrap();
+        path.ask(&stores[0]).await.unwrap();
+        path.approve(&stores[1], path.agent, &path.grant.subject).await.unwrap();
+        let race: Vec<_> = (0..20_u8)
+            .map(|n| {
+                let (store, mut path) = (Arc::clone(&stores[usize::from(n) % 4]), path.clone());
+                path.refresh = SecretDigest::of(&[round, n]);
+                tokio::spawn(async move { path.redeem(&store, path.refresh).await.unwrap() })
+            })
+            .collect();
+        let mut won = 0;
+        for attempt in race {
+            match attempt.await.unwrap() {
+                Seen::Live(()) => won += 1,
+                other => assert_eq!(other, Seen::Used(())),
+            }
+        }
+        assert_eq!(won, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_and_time_is_the_databases() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let opened = store(&server, &database).await;
+    let mut connection = server.connect(&database).await.unwrap();
+    let ours = kit::clock(&opened).await.unwrap();
+    let theirs = number(&mut connection, "SELECT extract(epoch FROM clock_timestamp())::BIGINT").await;
+    assert!((theirs - ours.unix_timestamp()).abs() <= 2);
+    connection.execute("UPDATE mcp_authz_schema SET version = 99").await.unwrap();
+    let error = PostgresStore::open(&server.url(&database)).await.unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    assert!(matches!(PostgresStore::open("mysql://x").await.unwrap_err(), OpenError::Url));
+    assert!(PostgresStore::open(&server.url("absent")).await.is_err());
+}
+
+// I-G9: whichever statement fails, none is left.
+#[tokio::test]
+async fn a_failure_at_any_statement_leaves_nothing_behind() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = store(&server, &database).await;
+    let mut admin = server.connect(&database).await.unwrap();
+    admin
+        .execute(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'full'; END $$",
+        )
+        .await
+        .unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let path = Path::fresh("c1", now).unwrap();
+    let successor = SecretDigest::of(b"successor");
+    kit::register(&store, "c1", now).await.unwrap();
+    path.ask(&store).await.unwrap();
+    let dump = "SELECT md5(string_agg(t, '|' ORDER BY t)) FROM (\
+        SELECT decisions::text t FROM decisions UNION ALL SELECT codes::text FROM codes \
+        UNION ALL SELECT families::text FROM families UNION ALL SELECT grants::text FROM grants \
+        UNION ALL SELECT refresh_tokens::text FROM refresh_tokens UNION ALL SELECT access_tokens::text FROM access_tokens \
+        UNION ALL SELECT consents::text FROM consents UNION ALL SELECT clients::text FROM clients) all_rows";
+    for step in 0..3 {
+        let events: &[(&str, &str)] = match step {
+            0 => &[
+                ("DELETE", "decisions"),
+                ("INSERT", "families"),
+                ("INSERT", "codes"),
+                ("INSERT", "consents"),
+            ],
+            1 => &[
+                ("UPDATE", "codes"),
+                ("UPDATE", "families"),
+                ("INSERT", "grants"),
+                ("INSERT", "refresh_tokens"),
+                ("INSERT", "access_tokens"),
+                ("UPDATE", "clients"),
+            ],
+            _ => &[
+                ("UPDATE", "refresh_tokens"),
+                ("INSERT", "refresh_tokens"),
+                ("UPDATE", "families"),
+                ("INSERT", "access_tokens"),
+                ("UPDATE", "clients"),
+            ],
+        };
+        let act = async || -> Result<bool, StoreError> {
+            match step {
+                0 => {
+                    let code = core::sample_code(path.grant.clone()).unwrap();
+                    let consent = core::sample_consent(&path.grant).unwrap();
+                    let code = Some((path.code, code));
+                    let action = core::decide_and_remember(
+                        path.decision,
+                        path.agent,
+                        "ada",
+                        code,
+                        Some(consent),
+                        &mut OsEntropy,
+                    );
+                    Ok(core::decided(&store.decide_once(action.unwrap()).await?) == Decided::Stored)
+                }
+                1 => {
+                    let refresh = (path.refresh, core::sample_refresh(path.grant.clone(), 0));
+                    let action = core::redeem_code(
+                        path.code,
+                        path.grant.clone(),
+                        Some(refresh),
+                        Some(path.access()),
+                        &mut OsEntropy,
+                    );
+                    Ok(core::redemption(&store.redeem_code(action.unwrap()).await?) == Seen::Live(()))
+                }
+                _ => {
+                    let to = (successor, core::sample_refresh(path.grant.clone(), 1));
+                    let issued = (SecretDigest::of(b"access"), core::sample_access(path.grant.clone()));
+                    let action =
+                        core::rotate_refresh((path.refresh, 0), to, Some(issued), None, &mut OsEntropy);
+                    Ok(core::rotation(&store.rotate_refresh(action.unwrap()).await?) == Seen::Live(()))
+                }
+            }
+        };
+        let before: Option<String> = sqlx::query_scalar(dump).fetch_one(&mut admin).await.unwrap();
+        for (event, table) in events {
+            let sql = format!("CREATE TRIGGER fail BEFORE {event} ON {table} EXECUTE FUNCTION fail()");
+            admin.execute(sql.as_str()).await.unwrap();
+            assert!(act().await.is_err(), "{event} {table}");
+            admin.execute(format!("DROP TRIGGER fail ON {table}").as_str()).await.unwrap();
+            let after: Option<String> = sqlx::query_scalar(dump).fetch_one(&mut admin).await.unwrap();
+            assert_eq!(after, before, "{event} {table}");
+        }
+        assert!(act().await.unwrap(), "step {step}");
+    }
+}
+
+// I-C1, I-G4: connections that die in the middle of a transaction mint nothing and lose nothing that was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_connection_that_is_cut_off_redeems_wholly_or_not_at_all() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let now = kit::clock(&store).await.unwrap();
+    let mut paths = Vec::new();
+    for _ in 0..60 {
+        let path = Path::fresh("c1", now).unwrap();
+        path.ask(&store).await.unwrap();
+        path.approve(&store, path.agent, "ada").await.unwrap();
+        paths.push(path);
+    }
+    let done = Arc::new(AtomicBool::new(false));
+    let killer = {
+        let (done, mut admin) = (Arc::clone(&done), server.connect(&database).await.unwrap());
+        tokio::spawn(async move {
+            let mut cut = 0;
+            while !done.load(Ordering::Relaxed) {
+                let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    WHERE application_name = 'mcp-authz' AND state <> 'idle'";
+                cut += sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
+            }
+            cut
+        })
+    };
+    let redeeming: Vec<_> = paths
+        .iter()
+        .map(|path| {
+            let (store, path) = (Arc::clone(&store), path.clone());
+            tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for redeemed in redeeming {
+        answers.push(redeemed.await.unwrap());
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(killer.await.unwrap() > 0, "nothing was cut off");
+    for (path, answer) in paths.iter().zip(answers) {
+        // The pool may still hold connections that were cut off.
+        let mut live = Err(());
+        for _ in 0..40 {
+            if let Ok(found) = kit::refresh(&store, path.refresh).await {
+                live = Ok(matches!(found, Seen::Live(_)));
+                break;
+            }
+        }
+        let live = live.unwrap();
+        assert!(live || answer.is_none(), "an answer was given for what is not stored");
+        let mut second = path.clone();
+        second.refresh = SecretDigest::of(path.code.as_bytes());
+        let again = second.redeem(&store, second.refresh).await.unwrap();
+        assert_eq!(again, if live { Seen::Used(()) } else { Seen::Live(()) });
+    }
+}
+
+/// The machine loses power: what had been answered is there, and nothing half.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_crashed_server_comes_back_with_what_it_answered() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let opened = Arc::new(store(&server, &database).await);
+    let path = Path::fresh("c1", kit::clock(&opened).await.unwrap()).unwrap();
+    path.ask(&opened).await.unwrap();
+    path.approve(&opened, path.agent, "ada").await.unwrap();
+    path.redeem(&opened, path.refresh).await.unwrap();
+    let rotating = {
+        let (store, path) = (Arc::clone(&opened), path.clone());
+        tokio::spawn(async move {
+            let (mut generation, mut leaf) = (0_u64, path.refresh);
+            loop {
+                let next = SecretDigest::of(&generation.to_be_bytes());
+                match path.rotate(&store, leaf, generation, next).await {
+                    Ok(Seen::Live(())) => (generation, leaf) = (generation + 1, next),
+                    Ok(other) => panic!("{other:?}"),
+                    Err(_) => return (generation, leaf),
+                }
+            }
+        })
+    };
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    server.crash();
+    let (generation, leaf) = rotating.await.unwrap();
+    assert!(generation > 0);
+    server.launch().await;
+    let again = store(&server, &database).await;
+    let mut connection = server.connect(&database).await.unwrap();
+    let live = "SELECT count(*) FROM refresh_tokens WHERE retired IS NULL";
+    assert_eq!(number(&mut connection, live).await, 1);
+    // The last rotation may have been committed without an answer.
+    match kit::refresh(&again, leaf).await.unwrap() {
+        Seen::Live(record) => assert_eq!(record.generation, generation),
+        Seen::Used(record) => assert_eq!(record.generation, generation),
+        other => panic!("what was answered is lost: {other:?}"),
+    }
+}
+
+// I-G14: a copy from before brings retired tokens back to life; its number gives it away.
+#[tokio::test]
+async fn an_older_copy_is_told_by_its_incarnation_and_restored_to_nothing() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let opened = store(&server, &database).await;
+    let path = Path::fresh("c1", kit::clock(&opened).await.unwrap()).unwrap();
+    path.ask(&opened).await.unwrap();
+    path.approve(&opened, path.agent, "ada").await.unwrap();
+    path.redeem(&opened, path.refresh).await.unwrap();
+    opened.advance_incarnation().await.unwrap();
+    opened.close().await;
+    let copy = server.database(Some(&database)).await;
+    let opened = store(&server, &database).await;
+    path.rotate(&opened, path.refresh, 0, SecretDigest::of(b"next")).await.unwrap();
+    let seen = opened.advance_incarnation().await.unwrap();
+    let older = store(&server, &copy).await;
+    assert!(
+        matches!(kit::refresh(&older, path.refresh).await.unwrap(), Seen::Live(_)),
+        "it revives what was retired"
+    );
+    assert!(older.incarnation().await.unwrap() < seen);
+    assert!(older.restored(seen).await.unwrap() > seen);
+    assert_eq!(kit::refresh(&older, path.refresh).await.unwrap(), Seen::Absent);
+}
+
+// I-P7
+#[tokio::test]
+async fn a_flood_pushes_out_the_oldest_and_never_what_is_used() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = store(&server, &database).await;
+    let mut admin = server.connect(&database).await.unwrap();
+    let full = format!(
+        "INSERT INTO decisions SELECT decode(md5(i::text), 'hex'), i, '' FROM generate_series(1, {PENDING_DECISIONS}) i; \
+         INSERT INTO clients SELECT 'u' || i, 1, i, NULL, '', '' FROM generate_series(1, {UNUSED_CLIENTS}) i; \
+         INSERT INTO clients VALUES ('operator', 0, 0, NULL, '', ''), ('used', 1, 0, 1, '', '')"
+    );
+    sqlx::raw_sql(&full).execute(&mut admin).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    Path::fresh("c1", now).unwrap().ask(&store).await.unwrap();
+    kit::register(&store, "c1", now).await.unwrap();
+    let most = i64::try_from(PENDING_DECISIONS).unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM decisions").await, most);
+    assert_eq!(number(&mut admin, "SELECT min(not_after) FROM decisions").await, 2);
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM clients").await, most + 2);
+    store.sweep().await.unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM decisions").await, 1);
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM clients WHERE origin = 0").await, 1);
+}

@@ -1,0 +1,44 @@
+//! A pushed authorization request as it is stored.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{InvalidRecord, envelope, opened, parsed, required, time};
+use crate::identifier::ClientId;
+use crate::time::OffsetDateTime;
+
+/// A pushed authorization request (RFC 9126), kept under the digest of its request URI.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PushedRecord {
+    /// The client that pushed it, authenticated then.
+    pub client_id: ClientId,
+    /// The request as a query, to be read and checked again when the browser comes.
+    pub query: String,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+}
+
+impl PushedRecord {
+    /// The stored form.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        envelope("pushed")
+            .string("client_id", self.client_id.as_str())
+            .string("query", self.query.as_str())
+            .integer("not_after", self.not_after.unix_timestamp())
+            .finish()
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
+        let object = opened("pushed", bytes)?;
+        Ok(Self {
+            client_id: parsed(&object, "client_id", ClientId::new)?,
+            query: String::from(required(&object, "query")?),
+            not_after: time(&object, "not_after")?,
+        })
+    }
+}

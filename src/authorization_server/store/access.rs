@@ -1,0 +1,81 @@
+//! Reading what an access token stands for: its own row, or the grant it came of.
+
+use super::SecretDigest;
+use crate::authorization_server::record::{AccessRecord, FamilyId, GrantRecord};
+use crate::time::OffsetDateTime;
+
+/// Reads an opaque access token.
+#[must_use = "the state waits for what was found"]
+#[derive(Debug)]
+pub struct ReadAccess {
+    digest: SecretDigest,
+}
+
+/// What [`ReadAccess`] found.
+#[must_use = "the state waits for it"]
+#[derive(Debug)]
+pub struct AccessFound {
+    pub(crate) digest: SecretDigest,
+    pub(crate) record: Option<AccessRecord>,
+    pub(crate) now: OffsetDateTime,
+}
+
+impl ReadAccess {
+    pub(crate) fn new(digest: SecretDigest) -> Self {
+        Self { digest }
+    }
+
+    /// The key.
+    pub fn digest(&self) -> SecretDigest {
+        self.digest
+    }
+
+    /// It is there, and its family is active under today's epochs.
+    pub fn found(self, record: AccessRecord, now: OffsetDateTime) -> AccessFound {
+        AccessFound { digest: self.digest, record: Some(record), now }
+    }
+
+    /// There is none, or its family is revoked.
+    pub fn absent(self, now: OffsetDateTime) -> AccessFound {
+        AccessFound { digest: self.digest, record: None, now }
+    }
+}
+
+/// Reads a grant by its family.
+#[must_use = "the state waits for what was found"]
+#[derive(Debug)]
+pub struct ReadGrant {
+    family: FamilyId,
+}
+
+/// What [`ReadGrant`] found.
+#[must_use = "the state waits for it"]
+#[derive(Debug)]
+pub struct GrantFound {
+    pub(crate) family: FamilyId,
+    pub(crate) record: Option<GrantRecord>,
+    pub(crate) now: OffsetDateTime,
+}
+
+impl ReadGrant {
+    pub(crate) fn new(family: FamilyId) -> Self {
+        Self { family }
+    }
+
+    /// The key.
+    pub fn family(&self) -> FamilyId {
+        self.family
+    }
+
+    /// It is there, and its family is active under today's epochs.
+    pub fn found(self, record: GrantRecord, now: OffsetDateTime) -> GrantFound {
+        // A store that answers with another family's grant has found nothing.
+        let record = (record.family == self.family).then_some(record);
+        GrantFound { family: self.family, record, now }
+    }
+
+    /// There is none, or its family is revoked.
+    pub fn absent(self, now: OffsetDateTime) -> GrantFound {
+        GrantFound { family: self.family, record: None, now }
+    }
+}

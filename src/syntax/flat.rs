@@ -1,0 +1,627 @@
+//! One JSON object read in one pass without copying it: the members at its top are borrowed, what lies deeper is
+//! checked and left.
+//!
+//! The rules are those of [`json`](super::json), and both readers accept the same texts (I-G1, I-G2). This one is for
+//! documents that are read on every request: claims sets and the headers of signed tokens.
+
+use alloc::borrow::Cow;
+use alloc::string::ToString as _;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::fmt;
+
+use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::json::JsonError;
+use crate::limits;
+
+/// Text of the document where it has no escapes, its unescaped form otherwise.
+type Text<'a> = Cow<'a, str>;
+
+/// Members kept without an allocation. Access tokens have about ten claims.
+const MEMBERS: usize = 16;
+
+/// Elements of arrays kept without an allocation: audiences, mostly one.
+const ELEMENTS: usize = 4;
+
+/// An object whose members can be read by name and type. `Debug` shows names only: values may be personal.
+pub struct FlatObject<'a> {
+    members: Few<(Text<'a>, Value<'a>), MEMBERS>,
+    /// Of the first members' names, in their order: names that differ are told apart without looking at them.
+    marks: [u32; MEMBERS],
+    elements: Few<Text<'a>, ELEMENTS>,
+}
+
+/// The length of a name with its first, middle and last byte.
+#[inline]
+fn mark(name: &str) -> u32 {
+    let bytes = name.as_bytes();
+    let byte = |found: Option<&u8>| u32::from(found.copied().unwrap_or_default());
+    let length = u32::from(u8::try_from(bytes.len()).unwrap_or(u8::MAX));
+    length | byte(bytes.first()) << 8 | byte(bytes.get(bytes.len() / 2)) << 16 | byte(bytes.last()) << 24
+}
+
+/// What is kept of a member.
+enum Value<'a> {
+    Text(Text<'a>),
+    Integer(i64),
+    /// An array of strings alone: where it begins among the elements, and how many it has.
+    Texts(usize, usize),
+    /// Anything else, of which only its presence counts.
+    Other,
+}
+
+/// A value of a claim that is one string or several.
+#[derive(Debug, Clone, Copy)]
+pub struct Strings<'o> {
+    alone: Option<&'o str>,
+    head: &'o [Option<Text<'o>>],
+    spill: &'o [Text<'o>],
+}
+
+impl<'o> Strings<'o> {
+    /// Each of them, in order.
+    pub fn iter(self) -> impl Iterator<Item = &'o str> + Clone {
+        let listed = self.head.iter().flatten().chain(self.spill).map(Cow::as_ref);
+        self.alone.into_iter().chain(listed)
+    }
+}
+
+impl<'a> FlatObject<'a> {
+    /// Reads one object of at most `max_bytes` bytes, with nothing behind it but white space.
+    ///
+    /// # Errors
+    /// [`JsonError::TooLarge`] or [`JsonError::Malformed`], never with the text itself.
+    pub fn parse(bytes: &'a [u8], max_bytes: usize) -> Result<Self, JsonError> {
+        let mut object = Self::empty();
+        object.fill(bytes, max_bytes)?;
+        Ok(object)
+    }
+
+    /// An object without members, to be filled where it stands.
+    pub(crate) fn empty() -> Self {
+        Self { members: Few::new(), marks: [0; MEMBERS], elements: Few::new() }
+    }
+
+    /// As [`FlatObject::parse`], into an empty one.
+    pub(crate) fn fill(&mut self, bytes: &'a [u8], max_bytes: usize) -> Result<(), JsonError> {
+        if bytes.len() > max_bytes {
+            return Err(JsonError::TooLarge);
+        }
+        let nodes = Cell::new(0);
+        // Checked once for all of its strings.
+        let text = core::str::from_utf8(bytes).map_err(|_| JsonError::Malformed)?;
+        let mut reader = serde_json::Deserializer::from_str(text);
+        Top { object: self, place: Place { depth: 0, nodes: &nodes } }
+            .deserialize(&mut reader)
+            .map_err(|_| JsonError::Malformed)?;
+        reader.end().map_err(|_| JsonError::Malformed)
+    }
+
+    /// The members' names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|(name, _)| name.as_ref())
+    }
+
+    /// Whether two names could be the same; always so where there are more than have marks.
+    fn has_equal_marks(&self) -> bool {
+        let mut marks = self.marks.get(..self.members.used).unwrap_or_default();
+        while let Some((mark, rest)) = marks.split_first() {
+            if rest.contains(mark) {
+                return true;
+            }
+            marks = rest;
+        }
+        !self.members.spill.is_empty()
+    }
+
+    /// Inlined, so that names known when this is compiled are compared without a call.
+    #[inline(always)]
+    fn get(&self, name: &str) -> Option<&Value<'a>> {
+        let mark = mark(name);
+        let mut from = 0;
+        while let Some(at) = self.marked(mark, from) {
+            match self.members.head.get(at) {
+                Some(Some((known, value))) if known == name => return Some(value),
+                _ => from = at.saturating_add(1),
+            }
+        }
+        if self.members.spill.is_empty() { None } else { self.spilled(name) }
+    }
+
+    fn marked(&self, mark: u32, from: usize) -> Option<usize> {
+        let rest = self.marks.get(from..self.members.used)?;
+        rest.iter().position(|known| *known == mark).map(|at| at.saturating_add(from))
+    }
+
+    #[cold]
+    fn spilled(&self, name: &str) -> Option<&Value<'a>> {
+        self.members.spill.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Whether there is a member of that name, of any type.
+    #[inline(always)]
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// A string member, or `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] when it is anything but a string.
+    #[inline(always)]
+    pub fn string(&self, name: &'static str) -> Result<Option<&str>, JsonError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(JsonError::WrongType(name)),
+        }
+    }
+
+    /// A string member that must be there.
+    ///
+    /// # Errors
+    /// [`JsonError::Missing`] or [`JsonError::WrongType`].
+    #[inline(always)]
+    pub fn required_string(&self, name: &'static str) -> Result<&str, JsonError> {
+        self.string(name)?.ok_or(JsonError::Missing(name))
+    }
+
+    /// Takes a string member out, to be kept longer than the object.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] when it is anything but a string.
+    pub fn take_string(&mut self, name: &'static str) -> Result<Option<Cow<'a, str>>, JsonError> {
+        match self.members.iter_mut().find(|(known, _)| known == name) {
+            None => Ok(None),
+            Some((_, value)) => match core::mem::replace(value, Value::Other) {
+                Value::Text(text) => Ok(Some(text)),
+                _ => Err(JsonError::WrongType(name)),
+            },
+        }
+    }
+
+    /// An integer member, or `None` where it is absent; one above `i64::MAX` is held there.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] for strings, fractions and exponents.
+    #[inline(always)]
+    pub fn integer(&self, name: &'static str) -> Result<Option<i64>, JsonError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Integer(number)) => Ok(Some(*number)),
+            Some(_) => Err(JsonError::WrongType(name)),
+        }
+    }
+
+    /// An array of strings, or `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] when it is no array or has an element that is no string.
+    #[inline(always)]
+    pub fn strings(&self, name: &'static str) -> Result<Option<Strings<'_>>, JsonError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Texts(first, count)) => {
+                let (head, spill) = self.elements.range(*first, *count);
+                Ok(Some(Strings { alone: None, head, spill }))
+            }
+            Some(_) => Err(JsonError::WrongType(name)),
+        }
+    }
+
+    /// One string, or an array of strings: the shape of `aud`.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] for anything else.
+    #[inline(always)]
+    pub fn one_or_more(&self, name: &'static str) -> Result<Option<Strings<'_>>, JsonError> {
+        match self.get(name) {
+            Some(Value::Text(text)) => {
+                Ok(Some(Strings { alone: Some(text.as_ref()), head: &[], spill: &[] }))
+            }
+            _ => self.strings(name),
+        }
+    }
+}
+
+impl fmt::Debug for FlatObject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.members.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A list whose first elements need no allocation.
+struct Few<T, const N: usize> {
+    head: [Option<T>; N],
+    used: usize,
+    spill: Vec<T>,
+}
+
+impl<T, const N: usize> Few<T, N> {
+    fn new() -> Self {
+        Self { head: [const { None }; N], used: 0, spill: Vec::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.used.saturating_add(self.spill.len())
+    }
+
+    fn push(&mut self, value: T) {
+        match self.head.get_mut(self.used) {
+            Some(free) => {
+                *free = Some(value);
+                self.used = self.used.saturating_add(1);
+            }
+            None => self.spill.push(value),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &T> + Clone {
+        self.head.iter().take(self.used).flatten().chain(&self.spill)
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.head.iter_mut().take(self.used).flatten().chain(&mut self.spill)
+    }
+
+    /// That many elements from there on, in the two parts they may lie in.
+    fn range(&self, first: usize, count: usize) -> (&[Option<T>], &[T]) {
+        let end = first.saturating_add(count);
+        let head = self.head.get(first.min(N)..end.min(N)).unwrap_or_default();
+        let spill = self.spill.get(first.saturating_sub(N)..end.saturating_sub(N)).unwrap_or_default();
+        (head, spill)
+    }
+}
+
+/// Whether a name stands twice. Few names are compared with one another, many are sorted first (I-G1).
+fn repeated<'n>(names: impl Iterator<Item = &'n str> + Clone, count: usize) -> bool {
+    if count <= MEMBERS {
+        let mut rest = names;
+        while let Some(name) = rest.next() {
+            if rest.clone().any(|other| other == name) {
+                return true;
+            }
+        }
+        return false;
+    }
+    let mut sorted: Vec<&str> = names.collect();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
+}
+
+/// Where in the document a value stands.
+#[derive(Clone, Copy)]
+struct Place<'n> {
+    depth: usize,
+    nodes: &'n Cell<usize>,
+}
+
+impl Place<'_> {
+    fn below(self) -> Self {
+        Self { depth: self.depth.saturating_add(1), nodes: self.nodes }
+    }
+
+    /// I-G1: counted before the value is read.
+    fn enter<E: serde::de::Error>(self) -> Result<(), E> {
+        let count = self.nodes.get().saturating_add(1);
+        self.nodes.set(count);
+        if self.depth > limits::JSON_DEPTH || count > limits::JSON_NODES {
+            return Err(E::custom("too deep or too many"));
+        }
+        Ok(())
+    }
+}
+
+/// A member's name.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Text<'de>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Text<'de>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+        Ok(Cow::Owned(text.to_string()))
+    }
+}
+
+/// The object itself.
+struct Top<'o, 'a, 'n> {
+    object: &'o mut FlatObject<'a>,
+    place: Place<'n>,
+}
+
+impl<'de> DeserializeSeed<'de> for Top<'_, 'de, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.place.enter()?;
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Top<'_, 'de, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let Self { object, place } = self;
+        while let Some(name) = access.next_key_seed(Name)? {
+            let seed = Kept { elements: &mut object.elements, place: place.below() };
+            let value = access.next_value_seed(seed)?;
+            if let Some(free) = object.marks.get_mut(object.members.len()) {
+                *free = mark(&name);
+            }
+            object.members.push((name, value));
+        }
+        // I-G2
+        let names = object.members.iter().map(|(name, _)| name.as_ref());
+        if object.has_equal_marks() && repeated(names, object.members.len()) {
+            Err(A::Error::custom("repeated member"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A value of a member at the top.
+struct Kept<'o, 'a, 'n> {
+    elements: &'o mut Few<Text<'a>, ELEMENTS>,
+    place: Place<'n>,
+}
+
+impl<'de> DeserializeSeed<'de> for Kept<'_, 'de, '_> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        self.place.enter()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Kept<'_, 'de, '_> {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Integer(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
+        Ok(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
+        Ok(Value::Other)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
+        Ok(Value::Text(Cow::Owned(text.to_string())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value<'de>, A::Error> {
+        let first = self.elements.len();
+        let mut texts_alone = true;
+        while let Some(element) = access.next_element_seed(Passed(self.place.below()))? {
+            match element {
+                Some(text) => self.elements.push(text),
+                None => texts_alone = false,
+            }
+        }
+        let count = self.elements.len().saturating_sub(first);
+        Ok(if texts_alone { Value::Texts(first, count) } else { Value::Other })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value<'de>, A::Error> {
+        Passed(self.place).visit_map(access).map(|_| Value::Other)
+    }
+}
+
+/// A value below the top: checked, and kept only if it is a string.
+struct Passed<'n>(Place<'n>);
+
+impl<'de> DeserializeSeed<'de> for Passed<'_> {
+    type Value = Option<Text<'de>>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        self.0.enter()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Passed<'_> {
+    type Value = Option<Text<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(Cow::Owned(text.to_string())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        while access.next_element_seed(Passed(self.0.below()))?.is_some() {}
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
+        let mut names: Vec<Text<'de>> = Vec::new();
+        while let Some(name) = access.next_key_seed(Name)? {
+            names.push(name);
+            access.next_value_seed(Passed(self.0.below()))?;
+        }
+        // I-G2: at any depth.
+        if repeated(names.iter().map(Cow::as_ref), names.len()) {
+            Err(A::Error::custom("repeated member"))
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::super::json::JsonObject;
+    use super::*;
+
+    fn parse(text: &str) -> Result<FlatObject<'_>, JsonError> {
+        FlatObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES)
+    }
+
+    #[test]
+    fn members_are_read_by_type_and_a_wrong_type_is_not_absence() {
+        let object = parse(
+            r#" {"s":"a\u00e9","l":["x","y\/"],"i":-3,"big":18446744073709551615,"f":1.0,"n":null,"o":{"n":1},"m":["a",1],"e":[]} "#,
+        )
+        .unwrap();
+        assert_eq!(object.string("s"), Ok(Some("aé")));
+        assert_eq!(object.strings("l").unwrap().unwrap().iter().collect::<Vec<_>>(), ["x", "y/"]);
+        assert_eq!(object.strings("e").unwrap().unwrap().iter().count(), 0);
+        assert_eq!(object.integer("i"), Ok(Some(-3)));
+        assert_eq!(object.integer("big"), Ok(Some(i64::MAX)));
+        assert_eq!(object.string("absent"), Ok(None));
+        assert_eq!(object.required_string("absent"), Err(JsonError::Missing("absent")));
+        assert_eq!(object.one_or_more("s").unwrap().unwrap().iter().collect::<Vec<_>>(), ["aé"]);
+        assert!(object.has("n") && object.has("o") && !object.has("a"));
+        for name in ["f", "n", "o", "m"] {
+            assert!(object.string(name).is_err() && object.integer(name).is_err(), "{name}");
+            assert!(object.strings(name).is_err() && object.one_or_more(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn members_and_elements_beyond_the_first_few_are_all_there() {
+        let members: Vec<_> = (0..40).map(|n| format!("\"m{n:02}\":[\"a{n}\",\"b{n}\"]")).collect();
+        let text = format!("{{{}}}", members.join(","));
+        let object = parse(&text).unwrap();
+        for (name, n) in [("m00", 0), ("m01", 1), ("m02", 2), ("m15", 15), ("m16", 16), ("m39", 39)] {
+            let read: Vec<_> = object.strings(name).unwrap().unwrap().iter().map(String::from).collect();
+            assert_eq!(read, [format!("a{n}"), format!("b{n}")]);
+        }
+        let twice = format!("{{{},\"m05\":1}}", members.join(","));
+        assert_eq!(parse(&twice).unwrap_err(), JsonError::Malformed);
+    }
+
+    // I-G1
+    #[test]
+    fn size_depth_and_count_are_bounded_as_for_whole_documents() {
+        let both = |text: &str| {
+            let (flat, whole) =
+                (parse(text).map(|_| ()), JsonObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES));
+            assert_eq!(flat, whole.map(|_| ()));
+            flat
+        };
+        let deep = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(both(&deep(limits::JSON_DEPTH)).is_ok());
+        assert_eq!(both(&deep(limits::JSON_DEPTH + 1)), Err(JsonError::Malformed));
+        let objects = |n: usize| format!("{}1{}", "{\"a\":".repeat(n), "}".repeat(n));
+        assert!(both(&objects(limits::JSON_DEPTH)).is_ok());
+        assert_eq!(both(&objects(limits::JSON_DEPTH + 1)), Err(JsonError::Malformed));
+        let wide = |n: usize| format!("{{\"a\":[{}1]}}", "1,".repeat(n));
+        assert!(both(&wide(limits::JSON_NODES - 3)).is_ok());
+        assert_eq!(both(&wide(limits::JSON_NODES - 2)), Err(JsonError::Malformed));
+        let members: Vec<_> = (0..=limits::JSON_NODES).map(|n| format!("\"{n}\":1")).collect();
+        assert_eq!(both(&format!("{{{}}}", members.join(","))), Err(JsonError::Malformed));
+        assert_eq!(FlatObject::parse(b"{}   ", 4).unwrap_err(), JsonError::TooLarge);
+        assert!(FlatObject::parse(b"{}   ", 5).is_ok());
+    }
+
+    #[test]
+    fn values_stay_out_of_debug() {
+        let shown = format!("{:?}", parse(r#"{"sub":"canary","o":{"p":["canary"]}}"#).unwrap());
+        assert!(shown.contains("sub") && !shown.contains("canary"), "{shown}");
+    }
+
+    proptest! {
+        // I-G1, I-G2: what the reader of whole documents refuses, this one refuses, and the other way round.
+        #[test]
+        fn both_readers_accept_the_same_texts(text in "(\\{|\\[|\\}|\\]|\"[ab]?\"|:|,|1|null|\\\\u0061|-0|1e9|\"\\\\u0061\"| ){0,14}") {
+            prop_assert_eq!(
+                parse(&text).map(|_| ()),
+                JsonObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES).map(|_| ())
+            );
+        }
+
+        #[test]
+        fn both_readers_say_the_same(
+            members in proptest::collection::vec(("[ab]{1,2}", "(1|-1|1\\.5|\"x\"|\"\\\\u0078\"|null|true|\\[\\]|\\[\"y\",\"z\"\\]|\\[\"y\",1\\]|\\{\"a\":1\\}|\\{\"a\":1,\"a\":2\\})"), 0..20),
+        ) {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            let text = format!("{{{}}}", members.join(","));
+            let (flat, whole) = (parse(&text), JsonObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES));
+            prop_assert_eq!(flat.is_ok(), whole.is_ok());
+            let (Ok(flat), Ok(whole)) = (flat, whole) else { return Ok(()) };
+            for name in ["a", "b", "aa", "ab", "ba", "bb"] {
+                prop_assert_eq!(flat.has(name), whole.get(name).is_some());
+                prop_assert_eq!(flat.string(name), whole.string(name));
+                prop_assert_eq!(flat.integer(name), whole.integer(name));
+                let strings = flat.strings(name).map(|found| found.map(|found| found.iter().collect::<Vec<_>>()));
+                prop_assert_eq!(strings, whole.strings(name));
+            }
+        }
+    }
+}
