@@ -14,7 +14,8 @@ use mcp_authz::client::{
 };
 use mcp_authz::flow::{ClientFlow, ClientTurn, ServerFlow, ServerTurn};
 use mcp_authz::resource_server::{
-    Authorized, AwaitingIntrospection, Denial, PresentedToken, ResourceServer, VerifiedToken,
+    Authorized, AwaitingExchange, AwaitingIntrospection, AwaitingKeyPlace, AwaitingKeySet, Denial,
+    PresentedToken, ResourceServer, VerifiedToken,
 };
 
 fn moves<T: Send + Sync + 'static>() {}
@@ -48,6 +49,9 @@ fn states_are_one_pointer_and_move_between_threads() {
         PresentedToken,
         VerifiedToken,
         AwaitingIntrospection,
+        AwaitingExchange,
+        AwaitingKeySet,
+        AwaitingKeyPlace,
         Authorized,
         Denial,
         authorization::AwaitingClient,

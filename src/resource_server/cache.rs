@@ -75,7 +75,7 @@ impl TokenCache {
 
     /// Remembers a token that [`TokenCache::recall`] did not know and that has been verified since.
     pub fn keep(&mut self, token: &VerifiedToken, now: OffsetDateTime) {
-        let facts = &token.facts;
+        let facts = token.facts();
         if let Some(digest) = facts.digest.filter(|_| self.is_of(&facts.server)) {
             let kept =
                 Kept { facts: Some(Arc::clone(facts)), from: now.unix_timestamp(), until: facts.stale_at };
@@ -108,7 +108,7 @@ impl TokenCache {
         let now = now.unix_timestamp();
         if let Some(facts) = self.verified.get(&digest, now).and_then(|kept| kept.facts.clone()) {
             let subject_token = SubjectToken::of(presented);
-            return Recalled::Verified(VerifiedToken { facts, subject_token });
+            return Recalled::Verified(VerifiedToken::new(facts, subject_token));
         }
         if self.inactive.get(&digest, now).is_some() {
             return Recalled::Denied(Denial::new(

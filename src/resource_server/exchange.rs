@@ -67,9 +67,9 @@ pub struct SubjectToken {
 
 impl SubjectToken {
     /// The presented token, where the configuration has a use for it.
-    pub(super) fn of(presented: &Presented) -> Option<Arc<Self>> {
+    pub(super) fn of(presented: &Presented) -> Option<Self> {
         let exchange = presented.server.token_exchange()?;
-        Some(Arc::new(Self { token: presented.token.clone(), exchange: Arc::clone(exchange) }))
+        Some(Self { token: presented.token.clone(), exchange: Arc::clone(exchange) })
     }
 
     /// Asks for a token for `target` with these scopes; without scopes for what the authorization server gives by itself.

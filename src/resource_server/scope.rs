@@ -10,7 +10,7 @@ use core::fmt;
 use super::InvalidConfiguration;
 use super::denial::{Denial, DenialReason};
 use super::exchange::SubjectToken;
-use super::verification::{Facts, VerifiedToken};
+use super::verification::{Verified, VerifiedToken};
 use crate::evidence::{AudienceAccepted, IssuerMatched};
 use crate::identifier::{ClientId, Scope, ScopeSet};
 use crate::time::OffsetDateTime;
@@ -98,80 +98,78 @@ impl VerifiedToken {
     /// # Errors
     /// The [`Denial`] that names every scope of the operation at once.
     pub fn authorize(self, required: &RequiredScopes) -> Result<Authorized, Denial> {
-        let Self { facts, subject_token } = self;
         // MCP-SEC-027: the one way to what a handler takes. OAUTH21-5.2-1, MCP-AUTH-091, I-A13: each scope of the operation, on every path.
+        let facts = self.facts();
         if !facts.server.0.hierarchy.satisfies(facts.scopes(), required.scopes()) {
             return Err(Denial::new(&facts.server, required, DenialReason::InsufficientScope));
         }
-        Ok(Authorized { facts, required: required.clone(), subject_token })
+        let server = facts.server.clone();
+        let authorized = self.with_required(required).map(Authorized);
+        authorized.ok_or_else(|| Denial::new(&server, required, DenialReason::InsufficientScope))
     }
 }
 
 /// A request that may be handled: who it is for, through which client, with which scopes. It has one origin,
 /// [`VerifiedToken::authorize`], and shows no token.
 #[derive(Clone)]
-pub struct Authorized {
-    facts: Arc<Facts>,
-    required: RequiredScopes,
-    subject_token: Option<Arc<SubjectToken>>,
-}
+pub struct Authorized(Arc<Verified>);
 
 impl Authorized {
     /// The subject, unique within its issuer: keep both together as the key of a person.
     pub fn subject(&self) -> &str {
-        self.facts.subject()
+        self.0.facts.subject()
     }
 
     /// The client the token was issued to.
     pub fn client(&self) -> &ClientId {
-        &self.facts.client
+        &self.0.facts.client
     }
 
     /// The scopes of the token. Those they imply are not among them.
     pub fn scopes(&self) -> ScopeSet {
         // Each was checked when the token was read.
-        self.facts.scopes().filter_map(|scope| Scope::new(scope).ok()).collect()
+        self.0.facts.scopes().filter_map(|scope| Scope::new(scope).ok()).collect()
     }
 
     /// The issuer of the token, which is one of those configured.
     pub fn issuer(&self) -> &IssuerMatched {
-        &self.facts.issuer
+        &self.0.facts.issuer
     }
 
     /// The audience of the token that is accepted here.
     pub fn audience(&self) -> &AudienceAccepted {
-        &self.facts.audience
+        &self.0.facts.audience
     }
 
     /// When the token expires.
     pub fn expires_at(&self) -> OffsetDateTime {
-        self.facts.expires_at
+        self.0.facts.expires_at
     }
 
     /// The scopes that were required for this operation.
     pub fn required(&self) -> &RequiredScopes {
-        &self.required
+        &self.0.required
     }
 
     /// What the token can be exchanged by, where the resource server was configured to.
     pub fn subject_token(&self) -> Option<&SubjectToken> {
-        self.subject_token.as_deref()
+        self.0.subject_token.as_ref()
     }
 
     /// Refuses after all, by the host's own rules about this subject or client: a 403 that no other token would mend.
     pub fn refuse(&self) -> Denial {
         // MCP-SBP-053
-        Denial::new(&self.facts.server, &self.required, DenialReason::LocalPolicy)
+        Denial::new(&self.0.facts.server, &self.0.required, DenialReason::LocalPolicy)
     }
 }
 
 impl fmt::Debug for Authorized {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorized")
-            .field("issuer", &self.facts.issuer)
-            .field("client", &self.facts.client)
+            .field("issuer", &self.0.facts.issuer)
+            .field("client", &self.0.facts.client)
             .field("scopes", &self.scopes())
-            .field("expires_at", &self.facts.expires_at)
+            .field("expires_at", &self.0.facts.expires_at)
             .finish_non_exhaustive()
     }
 }

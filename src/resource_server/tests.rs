@@ -283,9 +283,8 @@ mod configuration {
         assert_eq!(core::mem::size_of::<AwaitingIntrospection>(), pointer);
         assert_eq!(core::mem::size_of::<AwaitingExchange>(), pointer);
         assert_eq!(core::mem::size_of::<Denial>(), pointer);
-        // What is shared between requests, and what belongs to one.
-        assert_eq!(core::mem::size_of::<VerifiedToken>(), 2 * pointer);
-        assert_eq!(core::mem::size_of::<Authorized>(), 3 * pointer);
+        assert_eq!(core::mem::size_of::<VerifiedToken>(), pointer);
+        assert_eq!(core::mem::size_of::<Authorized>(), pointer);
     }
 }
 
@@ -523,8 +522,13 @@ mod signed_tokens {
     fn a_token_lives_from_its_beginning_to_its_end_and_no_second_more() {
         let leeway = limits::CLOCK_LEEWAY_SECONDS;
         assert!(verify(&server(), &token(&with("exp", (NOW - leeway + 1).to_string()))).is_ok());
-        for exp in [NOW - leeway, NOW - leeway - 1, 1, 0, -1, i64::MIN] {
+        for exp in [NOW - leeway, NOW - leeway - 1, 1, 0] {
             assert_eq!(refusal(&with("exp", exp.to_string())), DenialReason::Expired, "{exp}");
+        }
+        for claim in ["exp", "nbf", "iat"] {
+            for before in [-1, i64::MIN] {
+                assert_eq!(refusal(&with(claim, before.to_string())), DenialReason::Claim(Some(claim)));
+            }
         }
         for claim in ["nbf", "iat"] {
             assert!(verify(&server(), &token(&with(claim, (NOW + leeway).to_string()))).is_ok());
@@ -743,7 +747,8 @@ mod signed_tokens {
             );
             let leeway = i128::from(limits::CLOCK_LEEWAY_SECONDS);
             let (exp, nbf, now) = (i128::from(exp), i128::from(nbf), i128::from(now));
-            prop_assert_eq!(verified, now < (exp + leeway).min(i128::from(i64::MAX)) && now + leeway >= nbf);
+            let alive = now < (exp + leeway).min(i128::from(i64::MAX)) && now + leeway >= nbf;
+            prop_assert_eq!(verified, alive && exp >= 0 && nbf >= 0);
         }
 
         // I-A3: one claim replaced by any JSON never widens what the token says.

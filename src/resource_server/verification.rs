@@ -44,9 +44,31 @@ pub enum VerificationOutcome {
 /// [`VerifiedToken::authorize`].
 #[derive(Debug)]
 #[must_use = "a verified token allows nothing until its scopes are compared"]
-pub struct VerifiedToken {
+pub struct VerifiedToken(Arc<Verified>);
+
+/// What is known of one request's token: the facts, which a cache may share, and what belongs to this request alone.
+#[derive(Debug)]
+pub(super) struct Verified {
     pub(super) facts: Arc<Facts>,
-    pub(super) subject_token: Option<Arc<SubjectToken>>,
+    /// What the operation needed; nothing until that was compared.
+    pub(super) required: RequiredScopes,
+    pub(super) subject_token: Option<SubjectToken>,
+}
+
+impl VerifiedToken {
+    pub(super) fn new(facts: Arc<Facts>, subject_token: Option<SubjectToken>) -> Self {
+        Self(Arc::new(Verified { facts, required: RequiredScopes::none(), subject_token }))
+    }
+
+    pub(super) fn facts(&self) -> &Arc<Facts> {
+        &self.0.facts
+    }
+
+    /// What the handler gets, once the scopes were compared. Nobody else holds it, so that it is written where it lies.
+    pub(super) fn with_required(mut self, required: &RequiredScopes) -> Option<Arc<Verified>> {
+        Arc::get_mut(&mut self.0)?.required = required.clone();
+        Some(self.0)
+    }
 }
 
 /// What a verified token says; each field passed its check when this was made. It holds no token.
@@ -127,10 +149,10 @@ impl PresentedToken {
                             .for_key(jwt.kid()),
                     ),
                     Err(reason) => deny(reason, Some(trusted.issuer())),
-                    Ok(facts) => VerificationOutcome::Verified(VerifiedToken {
-                        facts: Arc::new(facts),
-                        subject_token: SubjectToken::of(&presented),
-                    }),
+                    Ok(facts) => VerificationOutcome::Verified(VerifiedToken::new(
+                        Arc::new(facts),
+                        SubjectToken::of(&presented),
+                    )),
                 }
             }
             Ok(Route::Introspection(trusted, introspection)) => {
@@ -391,7 +413,7 @@ struct Asked {
     issuer: Issuer,
     required: RequiredScopes,
     digest: Option<SecretDigest>,
-    subject_token: Option<Arc<SubjectToken>>,
+    subject_token: Option<SubjectToken>,
 }
 
 impl AwaitingIntrospection {
@@ -406,7 +428,7 @@ impl AwaitingIntrospection {
     ) -> Result<VerifiedToken, Denial> {
         let Asked { server, issuer, required, digest, subject_token } = *self.0;
         match server.check_answer(&issuer, reply, digest, now) {
-            Ok(facts) => Ok(VerifiedToken { facts: Arc::new(facts), subject_token }),
+            Ok(facts) => Ok(VerifiedToken::new(Arc::new(facts), subject_token)),
             Err(reason) => Err(Denial::new(&server, &required, reason).of_issuer(&issuer).of_token(digest)),
         }
     }
