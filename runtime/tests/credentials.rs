@@ -127,8 +127,10 @@ impl Seen {
                 let form = Form::parse(&body).unwrap();
                 if form.get("grant_type") == Some("refresh_token") {
                     self.refreshes.fetch_add(1, Ordering::SeqCst);
+                    // Read first: whoever waits for the arrival may change it at once.
+                    let silent = self.silent.load(Ordering::SeqCst);
                     self.arrived.notify_one();
-                    if self.silent.load(Ordering::SeqCst) {
+                    if silent {
                         std::future::pending::<()>().await;
                     }
                 }

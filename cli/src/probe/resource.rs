@@ -304,7 +304,8 @@ fn agreement(section: &mut Section, places: &[Place], chosen: &Place, metadata: 
         others += 1;
         let wrong = match found {
             Err(fault) => Some(line![fault]),
-            Ok(other) if !place.expected.contains(&other.resource) => {
+            // MCP-DISC-006: the root may repeat the document of an endpoint below it.
+            Ok(other) if other.resource != metadata.resource && !place.expected.contains(&other.resource) => {
                 Some(line!["its resource is ", Peer(&other.resource)])
             }
             Ok(other) => {
