@@ -25,6 +25,7 @@ use mcp_authz_tokio::client::connection::{Connection, McpReply, McpRequest, Send
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
+use mcp_authz_tokio::mcp_fields;
 use serde_json::{Value, json};
 
 /// The suite gives a client 30 seconds and reports nothing of one that hangs.
@@ -120,9 +121,9 @@ impl Server {
             header("mcp-protocol-version", HeaderValue::from_str(&self.revision)?);
         }
         if self.is_stateless() {
-            header("mcp-method", HeaderValue::from_str(method)?);
+            header(mcp_fields::METHOD, mcp_fields::value(method));
             if let Some(name) = params.get("name").and_then(Value::as_str) {
-                header("mcp-name", HeaderValue::from_str(name)?);
+                header(mcp_fields::NAME, mcp_fields::value(name));
             }
         }
         if let Some(session) = &self.session {

@@ -29,6 +29,7 @@ pub mod entropy;
 pub mod http_io;
 #[cfg(feature = "aws-lc-rs")]
 pub mod keys;
+pub mod mcp_fields;
 pub mod resource_server;
 #[cfg(feature = "aws-lc-rs")]
 pub mod sealer;

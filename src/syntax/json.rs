@@ -85,19 +85,41 @@ impl fmt::Debug for JsonValue {
     }
 }
 
+/// How much of one document is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonBounds {
+    /// Most bytes.
+    pub bytes: usize,
+    /// Deepest nesting; more than about 120 has no effect.
+    pub depth: usize,
+    /// Most members and elements.
+    pub nodes: usize,
+}
+
 impl JsonObject {
-    /// Reads one object of at most `max_bytes` bytes, with nothing behind it but white space.
+    /// Reads one object of at most `max_bytes` bytes, with nothing behind it but white space, within the bounds of the
+    /// protocol's own documents ([`limits::JSON_DEPTH`], [`limits::JSON_NODES`]).
     ///
     /// # Errors
     /// [`JsonError::TooLarge`] or [`JsonError::Malformed`], never with the text itself.
     pub fn parse(bytes: &[u8], max_bytes: usize) -> Result<Self, JsonError> {
-        if bytes.len() > max_bytes {
+        let bounds = JsonBounds { bytes: max_bytes, depth: limits::JSON_DEPTH, nodes: limits::JSON_NODES };
+        Self::parse_within(bytes, bounds)
+    }
+
+    /// Reads one object within other bounds: for messages that carry data of applications.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_within(bytes: &[u8], bounds: JsonBounds) -> Result<Self, JsonError> {
+        if bytes.len() > bounds.bytes {
             return Err(JsonError::TooLarge);
         }
         let nodes = Cell::new(0);
         let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let mut value =
-            Node { depth: 0, nodes: &nodes }.deserialize(&mut reader).map_err(|_| JsonError::Malformed)?;
+        let mut value = Node { depth: 0, nodes: &nodes, bounds }
+            .deserialize(&mut reader)
+            .map_err(|_| JsonError::Malformed)?;
         reader.end().map_err(|_| JsonError::Malformed)?;
         match &mut value {
             JsonValue::Object(object) => Ok(core::mem::take(object)),
@@ -285,11 +307,12 @@ impl ObjectWriter {
 struct Node<'n> {
     depth: usize,
     nodes: &'n Cell<usize>,
+    bounds: JsonBounds,
 }
 
 impl Node<'_> {
     fn below(&self) -> Self {
-        Node { depth: self.depth.saturating_add(1), nodes: self.nodes }
+        Node { depth: self.depth.saturating_add(1), nodes: self.nodes, bounds: self.bounds }
     }
 }
 
@@ -300,7 +323,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
         // I-G1: before the value is read.
         let count = self.nodes.get().saturating_add(1);
         self.nodes.set(count);
-        if self.depth > limits::JSON_DEPTH || count > limits::JSON_NODES {
+        if self.depth > self.bounds.depth || count > self.bounds.nodes {
             return Err(D::Error::custom("too deep or too many"));
         }
         deserializer.deserialize_any(self)

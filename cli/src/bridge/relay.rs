@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mcp_authz_tokio::client::connection::{Connection, McpRequest, OpenReply};
+use mcp_authz_tokio::mcp_fields;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
@@ -246,14 +247,14 @@ fn add_fields(headers: &mut HeaderMap, message: &Message, settled: &Settled) {
     if !message.is_stateless() {
         return add_settled(headers, settled);
     }
-    let mut add = |name: &'static str, value: Option<&String>| {
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
-            headers.insert(HeaderName::from_static(name), value);
+    let mut add = |name: &'static str, text: Option<&String>| {
+        if let Some(text) = text {
+            headers.insert(HeaderName::from_static(name), mcp_fields::value(text));
         }
     };
-    add("mcp-protocol-version", message.revision.as_ref());
-    add("mcp-method", message.method.as_ref());
-    add("mcp-name", message.name.as_ref());
+    add(mcp_fields::PROTOCOL_VERSION, message.revision.as_ref());
+    add(mcp_fields::METHOD, message.method.as_ref());
+    add(mcp_fields::NAME, message.name.as_ref());
 }
 
 fn add_settled(headers: &mut HeaderMap, settled: &Settled) {

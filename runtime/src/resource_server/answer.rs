@@ -6,7 +6,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// An answer that says what was wrong. The message is ours and holds nothing of the request.
-pub(super) fn problem(status: StatusCode, message: &'static str) -> Response {
+pub(super) fn problem(status: StatusCode, message: &str) -> Response {
     let body = serde_json::json!({ "message": message }).to_string();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;

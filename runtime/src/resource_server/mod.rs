@@ -167,7 +167,7 @@ impl ResourceServerLayer {
             core: CoreTime::default(),
             keys: Vec::new(),
             key_check: AtomicI64::new(0),
-            body_limit: 1024 * 1024,
+            body_limit: 4 * 1024 * 1024,
             observer: None,
             counter: Counter::default(),
         })
@@ -245,7 +245,7 @@ impl ResourceServerLayerBuilder {
         self
     }
 
-    /// Reads bodies up to so many bytes where scopes depend on them; 1 MiB without this call.
+    /// Reads bodies up to so many bytes where scopes depend on them; 4 MiB without this call.
     #[must_use]
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.0.body_limit = bytes;
@@ -570,10 +570,7 @@ impl Shared {
         // D46: the bytes that decide are the bytes that go on.
         match resource.scopes.of_body(parts, &bytes) {
             Ok(required) => Ok((required, Body::from(bytes))),
-            Err(UnreadableOperation) => Err(problem(
-                StatusCode::BAD_REQUEST,
-                "the body does not say one operation, or says another than the headers",
-            )),
+            Err(unreadable) => Err(problem(StatusCode::BAD_REQUEST, &unreadable.to_string())),
         }
     }
 }

@@ -6,7 +6,15 @@ use http::Method;
 use http::request::Parts;
 use mcp_authz::identifier::ScopeSet;
 use mcp_authz::resource_server::{InvalidConfiguration, RequiredScopes};
-use mcp_authz::syntax::json::{JsonObject, JsonValue};
+use mcp_authz::syntax::json::{JsonBounds, JsonObject, JsonValue};
+
+use crate::mcp_fields;
+
+/// How deep the arguments of a tool may nest.
+const MESSAGE_DEPTH: usize = 64;
+
+/// How many members and elements a body may have unless the host says otherwise.
+const MESSAGE_NODES: usize = 256 * 1024;
 
 /// Says what each operation needs. The same operation must always name the same scopes (MCP-AUTH-019).
 ///
@@ -23,16 +31,30 @@ pub trait OperationScopes: Send + Sync + 'static {
     /// The scopes once the body is read. They take the place of those of the head.
     ///
     /// # Errors
-    /// [`UnreadableOperation`] for a body that does not say one thing only; the answer is 400.
+    /// [`UnreadableOperation`] for a body that does not say one thing only, or another than the head; the answer is 400.
     fn of_body(&self, head: &Parts, _body: &[u8]) -> Result<RequiredScopes, UnreadableOperation> {
         Ok(self.of_head(head))
     }
 }
 
-/// The body does not say, or says in two ways, which operation it is.
+/// The request does not say, or says in two ways, which operation it is. Its text goes to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body does not say which operation it asks for")]
-pub struct UnreadableOperation;
+#[non_exhaustive]
+pub enum UnreadableOperation {
+    /// Not one JSON-RPC message, one without the members that name its operation, or more than is read.
+    #[error(
+        "the body is no JSON-RPC message that names one operation and each member once, or has more elements than are read"
+    )]
+    Body,
+    /// A header field that repeats the body says something else, or is there twice.
+    #[error("a header field (Mcp-Method, Mcp-Name) does not say what the body says")]
+    OtherField,
+    /// A header field that this revision of MCP asks for is not there.
+    #[error(
+        "a header field that this revision of MCP asks for is missing (Mcp-Method, and Mcp-Name for what has a name)"
+    )]
+    MissingField,
+}
 
 impl<F: Fn(&Parts) -> RequiredScopes + Send + Sync + 'static> OperationScopes for F {
     fn of_head(&self, head: &Parts) -> RequiredScopes {
@@ -48,7 +70,7 @@ pub struct McpScopes {
     base: ScopeSet,
     methods: BTreeMap<String, ScopeSet>,
     tools: BTreeMap<String, ScopeSet>,
-    max_bytes: usize,
+    nodes: usize,
 }
 
 impl McpScopes {
@@ -58,7 +80,7 @@ impl McpScopes {
     /// [`InvalidConfiguration::OfflineAccess`]
     pub fn new(base: ScopeSet) -> Result<Self, InvalidConfiguration> {
         RequiredScopes::new(base.clone())?;
-        Ok(Self { base, methods: BTreeMap::new(), tools: BTreeMap::new(), max_bytes: 1024 * 1024 })
+        Ok(Self { base, methods: BTreeMap::new(), tools: BTreeMap::new(), nodes: MESSAGE_NODES })
     }
 
     /// What a JSON-RPC method needs besides.
@@ -81,18 +103,32 @@ impl McpScopes {
         Ok(self)
     }
 
+    /// Reads bodies with up to so many members and elements; 262,144 without this call. Each takes some 50 bytes of memory
+    /// while the body is looked at. The bytes are bounded by the layer's own limit.
+    #[must_use]
+    pub fn most_nodes(mut self, nodes: usize) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
     /// What one message needs, checked against the head's account of it.
     fn of_message(&self, head: &Parts, message: &JsonObject) -> Result<ScopeSet, UnreadableOperation> {
         let mut scopes = self.base.clone();
         // A response or notification of the client has no method to look up, or one without scopes.
-        let method = message.string("method").map_err(|_| UnreadableOperation)?;
+        let method = message.string("method").map_err(|_| UnreadableOperation::Body)?;
         let name = match method {
             Some("tools/call" | "prompts/get") => Some(parameter(message, "name")?),
             Some("resources/read") => Some(parameter(message, "uri")?),
-            _ => None,
+            // Clients repeat the names of other methods too.
+            Some(_) => parameter(message, "name").or_else(|_| parameter(message, "uri")).ok(),
+            None => None,
         };
-        agrees(head, "mcp-method", method)?;
-        agrees(head, "mcp-name", name)?;
+        // Notifications and responses need not repeat themselves.
+        let required =
+            method.is_some() && message.get("id").is_some() && mcp_fields::are_required(&head.headers);
+        agrees(head, mcp_fields::METHOD, method, required)?;
+        let named = matches!(method, Some("tools/call" | "prompts/get" | "resources/read"));
+        agrees(head, mcp_fields::NAME, name, required && named)?;
         if let Some(more) = method.and_then(|method| self.methods.get(method)) {
             scopes = scopes.union(more);
         }
@@ -105,37 +141,48 @@ impl McpScopes {
     /// The messages of a body: one object, or the objects of an array (the batches of revision 2025-03-26).
     fn messages(&self, body: &[u8]) -> Result<Vec<JsonObject>, UnreadableOperation> {
         if body.trim_ascii_start().first() != Some(&b'[') {
-            return Ok(vec![JsonObject::parse(body, self.max_bytes).map_err(|_| UnreadableOperation)?]);
+            return Ok(vec![self.object(body)?]);
         }
-        let wrapped = [b"{\"batch\":".as_slice(), body, b"}"].concat();
-        let limit = self.max_bytes.saturating_add(16);
-        let object = JsonObject::parse(&wrapped, limit).map_err(|_| UnreadableOperation)?;
+        let object = self.object(&[b"{\"batch\":".as_slice(), body, b"}"].concat())?;
         let (Some(JsonValue::Array(entries)), 1) = (object.get("batch"), object.names().count()) else {
-            return Err(UnreadableOperation);
+            return Err(UnreadableOperation::Body);
         };
         entries
             .iter()
             .map(|entry| match entry {
                 JsonValue::Object(message) => Ok(message.clone()),
-                _ => Err(UnreadableOperation),
+                _ => Err(UnreadableOperation::Body),
             })
             .collect()
+    }
+
+    fn object(&self, text: &[u8]) -> Result<JsonObject, UnreadableOperation> {
+        // The layer has bounded the bytes.
+        let bounds = JsonBounds { bytes: text.len(), depth: MESSAGE_DEPTH, nodes: self.nodes };
+        JsonObject::parse_within(text, bounds).map_err(|_| UnreadableOperation::Body)
     }
 }
 
 /// What a message is about: a tool or prompt by its name, a resource by its URI.
 fn parameter<'m>(message: &'m JsonObject, name: &'static str) -> Result<&'m str, UnreadableOperation> {
-    let params = message.object("params").map_err(|_| UnreadableOperation)?.ok_or(UnreadableOperation)?;
-    params.required_string(name).map_err(|_| UnreadableOperation)
+    let params = message.object("params").ok().flatten().ok_or(UnreadableOperation::Body)?;
+    params.required_string(name).map_err(|_| UnreadableOperation::Body)
 }
 
-/// A header that repeats a member of the body must equal it; several of them are an error.
-fn agrees(head: &Parts, field: &'static str, member: Option<&str>) -> Result<(), UnreadableOperation> {
+/// A header that repeats a member of the body must equal it; several of them are an error, and so is one that the revision
+/// asks for and that is not there.
+fn agrees(
+    head: &Parts,
+    field: &'static str,
+    member: Option<&str>,
+    required: bool,
+) -> Result<(), UnreadableOperation> {
     let mut values = head.headers.get_all(field).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(()),
-        (Some(value), None) if member.is_some_and(|member| member.as_bytes() == value.as_bytes()) => Ok(()),
-        _ => Err(UnreadableOperation),
+    match (values.next(), values.next(), member) {
+        (None, _, Some(_)) if required => Err(UnreadableOperation::MissingField),
+        (None, ..) => Ok(()),
+        (Some(value), None, Some(member)) if mcp_fields::says(value, member) => Ok(()),
+        _ => Err(UnreadableOperation::OtherField),
     }
 }
 
@@ -152,14 +199,15 @@ impl OperationScopes for McpScopes {
     fn of_body(&self, head: &Parts, body: &[u8]) -> Result<RequiredScopes, UnreadableOperation> {
         let messages = self.messages(body)?;
         if messages.is_empty() {
-            return Err(UnreadableOperation);
+            return Err(UnreadableOperation::Body);
         }
         // D46: each element of a batch is authorized, so the request needs what they need together.
         let mut scopes = ScopeSet::new();
         for message in &messages {
             scopes = scopes.union(&self.of_message(head, message)?);
         }
-        RequiredScopes::new(scopes).map_err(|_| UnreadableOperation)
+        // Checked when they were set: the same constructor cannot fail here.
+        RequiredScopes::new(scopes).map_err(|_| UnreadableOperation::Body)
     }
 }
 
@@ -224,7 +272,7 @@ mod tests {
     use http::{Method, Request};
     use mcp_authz::identifier::ScopeSet;
 
-    use super::{McpScopes, OperationScopes as _, RouteScopes};
+    use super::{McpScopes, OperationScopes as _, RouteScopes, UnreadableOperation};
 
     fn scopes() -> McpScopes {
         let set = |text| ScopeSet::parse(text).unwrap();
@@ -242,6 +290,10 @@ mod tests {
     fn needed(fields: &[(&str, &str)], body: &str) -> Option<String> {
         let required = scopes().of_body(&head(fields), body.as_bytes()).ok()?;
         Some(required.scopes().to_string())
+    }
+
+    fn refused(fields: &[(&str, &str)], body: &str) -> UnreadableOperation {
+        scopes().of_body(&head(fields), body.as_bytes()).unwrap_err()
     }
 
     const LIST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
@@ -301,6 +353,61 @@ mod tests {
         // A prompt of a tool's name is no tool.
         let prompt = r#"{"method":"prompts/get","params":{"name":"write_note"}}"#;
         assert_eq!(needed(&[], prompt).unwrap(), "notes:read");
+    }
+
+    // D46
+    #[test]
+    fn the_revision_that_has_the_fields_needs_them_of_requests() {
+        let of = |revision| ("mcp-protocol-version", revision);
+        let now = of("2026-07-28");
+        let (method, name) = (("mcp-method", "tools/call"), ("mcp-name", "write_note"));
+        assert!(needed(&[now, method, name], WRITE).is_some());
+        for fields in [&[now][..], &[now, method], &[now, name], &[of("2027-01-01")]] {
+            assert_eq!(refused(fields, WRITE), UnreadableOperation::MissingField, "{fields:?}");
+        }
+        assert!(needed(&[of("2025-11-25")], WRITE).is_some());
+        assert!(needed(&[now, ("mcp-method", "tools/list")], LIST).is_some(), "it has no name");
+        let subscribe = r#"{"id":1,"method":"resources/subscribe","params":{"uri":"file:///a"}}"#;
+        let method = ("mcp-method", "resources/subscribe");
+        assert!(needed(&[now, method], subscribe).is_some(), "nothing asks for its name");
+        assert!(needed(&[now, method, ("mcp-name", "file:///a")], subscribe).is_some());
+        assert_eq!(refused(&[method, ("mcp-name", "file:///b")], subscribe), UnreadableOperation::OtherField);
+        assert!(needed(&[now], r#"{"method":"notifications/cancelled"}"#).is_some());
+        assert!(needed(&[now], r#"{"id":1,"result":{}}"#).is_some());
+    }
+
+    // D46
+    #[test]
+    fn a_name_that_no_field_can_hold_comes_encoded() {
+        let call = r#"{"id":1,"method":"tools/call","params":{"name":"caf\u00e9"}}"#;
+        let method = ("mcp-method", "tools/call");
+        assert!(needed(&[method, ("mcp-name", "=?base64?Y2Fmw6k=?=")], call).is_some());
+        for name in ["=?base64?Y2Fmw6k?=", "=?base64?YQ==?=", "cafe"] {
+            assert_eq!(
+                refused(&[method, ("mcp-name", name)], call),
+                UnreadableOperation::OtherField,
+                "{name}"
+            );
+        }
+    }
+
+    // D46, I-G1
+    #[test]
+    fn a_large_call_is_read_and_an_endless_one_is_not() {
+        let call = |arguments: &str| {
+            format!(
+                r#"{{"id":1,"method":"tools/call","params":{{"name":"write_note","arguments":{arguments}}}}}"#
+            )
+        };
+        let rows = |count: usize| format!("[{}1]", "[1,2,3],".repeat(count));
+        assert!(needed(&[], &call(&rows(50_000))).is_some());
+        assert_eq!(refused(&[], &call(&rows(70_000))), UnreadableOperation::Body);
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(needed(&[], &call(&deep(60))).is_some());
+        assert_eq!(refused(&[], &call(&deep(65))), UnreadableOperation::Body);
+        let few = scopes().most_nodes(10);
+        assert!(few.of_body(&head(&[]), call("[1]").as_bytes()).is_ok());
+        assert_eq!(few.of_body(&head(&[]), call(&rows(3)).as_bytes()), Err(UnreadableOperation::Body));
     }
 
     // I-A11
