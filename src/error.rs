@@ -239,9 +239,17 @@ pub enum HostMisuse {
     IssuerNotListed,
     /// The pair of issuer and resource needs the host's assertion (D36).
     #[error(
-        "this issuer was not yet used for this resource: show both to the person and pass IssuerForResource::assertion"
+        "nobody vouched for this authorization server and this MCP server, and anybody can name one: show both to the person, or look the pair up in configuration, and give the host's word"
     )]
     IssuerNotAsserted,
+    /// The identity of a record is not registered by hand for the resource any more.
+    #[error(
+        "the client that this record was made for is not configured for this resource any more; authorize anew"
+    )]
+    IdentityGone,
+    /// Two identities were registered by hand at one issuer for one resource.
+    #[error("two clients are configured at one authorization server for one resource: say which is meant")]
+    TwoIdentities,
     /// There is no identity of that kind for this issuer.
     #[error("no identity of that kind is configured for this authorization server")]
     NoIdentity,
@@ -343,6 +351,9 @@ pub enum Remedy {
     Relax(Relaxation),
     /// If the server is known to be of this revision of MCP, state that in the configuration.
     StateRevision(Revision),
+    /// Show the authorization server and the resource to the person, or look the pair up in configuration, and pass
+    /// [`IssuerForResource::assertion`](crate::evidence::IssuerForResource::assertion) for the two.
+    Vouch,
     /// Correct the host's configuration or code, as the message says.
     FixConfiguration,
     /// Nothing on this side helps: the peer must mend it, or is hostile.
@@ -402,7 +413,14 @@ impl Error {
                 | PeerIncompatible::AuthorizationUrlTooLong
                 | PeerIncompatible::NothingToGain => Remedy::Refused,
             },
-            Self::Host(HostMisuse::NoRefreshToken | HostMisuse::EarlierRecord | HostMisuse::LaterRecord)
+            // D36
+            Self::Host(HostMisuse::IssuerNotAsserted) => Remedy::Vouch,
+            Self::Host(
+                HostMisuse::NoRefreshToken
+                | HostMisuse::EarlierRecord
+                | HostMisuse::LaterRecord
+                | HostMisuse::IdentityGone,
+            )
             | Self::Outside(OutsideFailed::SessionRemoved) => Remedy::Reauthorize,
             Self::Host(HostMisuse::Unnamed { relaxation }) => Remedy::Relax(relaxation.clone()),
             // MCP-REG-004

@@ -369,10 +369,11 @@ impl ConsentGiven {
     }
 }
 
-/// The host's word that an authorization server may be used for a resource it was not yet used for (D36).
+/// The host's word that an authorization server may be used for a resource (D36).
 ///
 /// A hostile resource can name an honest authorization server; show resource host, issuer host and scopes to the
-/// person, or look the pair up in configuration, before making one.
+/// person, or look the pair up in configuration, before making one. Where a store keeps
+/// [`PairingRecord`](crate::client::PairingRecord)s, the word is given once.
 #[derive(Debug)]
 pub struct IssuerForResource {
     resource: ResourceId,
@@ -386,7 +387,7 @@ impl IssuerForResource {
     }
 
     /// Whether it speaks of this pair.
-    pub(crate) fn is_for(&self, resource: &ResourceId, issuer: &Issuer) -> bool {
+    pub fn is_for(&self, resource: &ResourceId, issuer: &Issuer) -> bool {
         self.resource == *resource && self.issuer == *issuer
     }
 }

@@ -37,7 +37,7 @@ async fn client_metadata(options: &Options) -> Result<ExitCode, Failure> {
         return Err("the URL of a client metadata document has no query: each would be another client".into());
     }
     let configuration = Configuration::new(APPLICATION, RedirectUri::new(REDIRECT)?);
-    let client = Client::new(configuration.metadata_document(url));
+    let client = Client::new(configuration.metadata_document(url))?;
     let document = client.client_metadata_document()?;
     if !options.check {
         println!("{}", String::from_utf8(document)?);

@@ -41,13 +41,14 @@ impl Notes {
 #[tool_handler(router = Self::tool_router())]
 impl ServerHandler for Notes {}
 
-/// An MCP server with or without sessions; its URL.
-async fn mcp_server(sessions: bool) -> String {
+/// An MCP server with or without sessions; its URL, and its authorization server, which is on an origin of its own.
+async fn mcp_server(sessions: bool) -> (String, String) {
     let (listener, origin) = support::port().await;
     let url = format!("{origin}/mcp");
     let issuer = support::authorization_server(&url, &["notes:read", "notes:write"]).await;
     let fetcher = Fetcher::new().unwrap();
     let jwks = Endpoint::new(format!("{issuer}/jwks")).unwrap();
+    let named = issuer.as_str().to_owned();
     let keys = KeySource::new(issuer.clone(), jwks, Arc::new(AwsLcImporter)).fetch(&fetcher).await.unwrap();
     let resource = ResourceId::new(url.as_str()).unwrap();
     let server = ResourceServer::new(resource, [TrustedIssuer::with_keys(issuer, keys)]).unwrap();
@@ -63,7 +64,7 @@ async fn mcp_server(sessions: bool) -> String {
         StreamableHttpService::new(|| Ok(Notes), Arc::new(LocalSessionManager::default()), configuration);
     let router = Router::new().route_service("/mcp", service).layer(layer);
     tokio::spawn(async move { axum::serve(listener, router).await });
-    url
+    (url, named)
 }
 
 fn command(store: &Path, arguments: &[&str]) -> Command {
@@ -93,8 +94,8 @@ fn drain(from: impl AsyncRead + Unpin + Send + 'static) {
     });
 }
 
-async fn login(store: &Path, url: &str) {
-    let mut child = command(store, &["login", url]).spawn().unwrap();
+async fn login(store: &Path, url: &str, issuer: &str) {
+    let mut child = command(store, &["login", url, "--issuer", issuer]).spawn().unwrap();
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let address = address(&mut errors).await;
     drain(errors);
@@ -113,13 +114,13 @@ async fn run(store: &Path, arguments: &[&str]) -> (Option<i32>, String, String) 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_is_kept_for_scripts_and_ended_by_a_logout() {
-    let (store, url) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
+    let (store, (url, issuer)) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
     let store = store.path().join("credentials");
     let (code, out, err) = run(&store, &["token", &url]).await;
     assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
     assert!(err.contains(&format!("mcp-authz login {url}")), "{err}");
 
-    login(&store, &url).await;
+    login(&store, &url, &issuer).await;
     let (code, token, err) = run(&store, &["token", &url]).await;
     assert_eq!(code, Some(0), "{err}");
     let header = run(&store, &["token", &url, "--header"]).await.1;
@@ -163,11 +164,53 @@ async fn a_login_is_kept_for_scripts_and_ended_by_a_logout() {
     assert_eq!(run(&store, &["logout", &url]).await.0, Some(3));
 }
 
+// D36: an authorization server elsewhere is taken at the person's word only, which is asked for once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_terminal_an_authorization_server_elsewhere_is_named_and_not_used() {
+    let (store, (url, issuer)) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
+    let store = store.path().join("credentials");
+    let refused = async || {
+        let (code, out, err) = run(&store, &["login", &url]).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        for part in [&*issuer, "--issuer", "notes:read", "nobody vouched"] {
+            assert!(err.contains(part), "{part} in {err}");
+        }
+        assert!(!err.contains("/authorize"), "nobody is sent there: {err}");
+    };
+    refused().await;
+    // A bridge's standard input is the program's, and never a person's.
+    let (mut program, errors) = Program::start(&store, &[&url]);
+    drain(errors);
+    program.begin().await;
+    let answer = program.answer(1).await;
+    assert!(answer["error"]["message"].as_str().unwrap().contains("nobody vouched"), "{answer}");
+    drop(program);
+
+    login(&store, &url, &issuer).await;
+    // The grant is over by what the server knows, and the next login asks for nothing but the login.
+    std::fs::remove_file(session_file(&store)).unwrap();
+    let mut child = command(&store, &["login", &url]).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    support::Allowing::new().visit(address(&mut errors).await).await;
+    drain(errors);
+    assert!(child.wait_with_output().await.unwrap().status.success());
+    assert_eq!(run(&store, &["logout", &url]).await.0, Some(0));
+    refused().await;
+}
+
+fn session_file(store: &Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(store).unwrap().map(|file| file.unwrap().path());
+    let is_session = |path: &std::path::PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("session-"))
+    };
+    files.into_iter().find(is_session).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_a_browser_elsewhere_ended_at_can_be_pasted() {
-    let (store, url) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
+    let (store, (url, issuer)) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
     let store = store.path().join("credentials");
-    let mut child = command(&store, &["login", &url]).spawn().unwrap();
+    let mut child = command(&store, &["login", &url, "--issuer", &issuer]).spawn().unwrap();
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let address = address(&mut errors).await;
     drain(errors);
@@ -246,8 +289,8 @@ struct Program {
 }
 
 impl Program {
-    fn start(store: &Path, url: &str) -> (Self, BufReader<tokio::process::ChildStderr>) {
-        let mut child = command(store, &["bridge", url]).spawn().unwrap();
+    fn start(store: &Path, arguments: &[&str]) -> (Self, BufReader<tokio::process::ChildStderr>) {
+        let mut child = command(store, &[&["bridge"], arguments].concat()).spawn().unwrap();
         let errors = BufReader::new(child.stderr.take().unwrap());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         (Self { child, lines }, errors)
@@ -288,9 +331,9 @@ impl Program {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_that_cannot_log_in_uses_the_server_over_stdio() {
     for sessions in [false, true] {
-        let (store, url) = (tempfile::tempdir().unwrap(), mcp_server(sessions).await);
+        let (store, (url, issuer)) = (tempfile::tempdir().unwrap(), mcp_server(sessions).await);
         let store = store.path().join("credentials");
-        let (mut program, mut errors) = Program::start(&store, &url);
+        let (mut program, mut errors) = Program::start(&store, &[&url, "--issuer", &issuer]);
         // The first request leads to a login.
         program.begin().await;
         let login = tokio::spawn(async move {
@@ -320,7 +363,7 @@ async fn a_program_that_cannot_log_in_uses_the_server_over_stdio() {
         let ended = tokio::time::timeout(Duration::from_secs(10), program.child.wait()).await;
         assert!(ended.unwrap().unwrap().success());
         // The session is kept: another bridge asks nobody.
-        let (mut again, errors) = Program::start(&store, &url);
+        let (mut again, errors) = Program::start(&store, &[&url]);
         drain(errors);
         again.begin().await;
         assert_eq!(again.answer(1).await["result"]["protocolVersion"], "2025-11-25");
@@ -330,7 +373,7 @@ async fn a_program_that_cannot_log_in_uses_the_server_over_stdio() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_cannot_be_answered_is_answered_with_an_error() {
     let store = tempfile::tempdir().unwrap();
-    let (mut program, errors) = Program::start(&store.path().join("c"), "http://127.0.0.1:1/mcp");
+    let (mut program, errors) = Program::start(&store.path().join("c"), &["http://127.0.0.1:1/mcp"]);
     drain(errors);
     program.begin().await;
     let answer = program.answer(1).await;

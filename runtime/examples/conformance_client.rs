@@ -24,6 +24,7 @@ use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, McpReply, McpRequest, SendError};
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::mcp_fields;
 use serde_json::{Value, json};
@@ -91,7 +92,9 @@ impl Server {
         let browser =
             reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
         let driver =
-            Driver::builder(Client::new(configuration), Fetcher::new()?, listener, Consenting(browser))
+            Driver::builder(Client::new(configuration)?, Fetcher::new()?, listener, Consenting(browser))
+                // Every server here is the suite's.
+                .pairing(WhateverTheResourceNames)
                 .build();
         Ok(Self { connection: Connection::new(driver, url)?, revision, session: None, requests: 0 })
     }

@@ -25,6 +25,7 @@ use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
 use mcp_authz_tokio::client::credentials::{CredentialStore, MemoryStore};
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
@@ -283,10 +284,12 @@ async fn world_of(reads_documents: bool) -> World {
         }
         let (store, fetcher) = (Arc::clone(&store), Fetcher::new().unwrap());
         let agent = Consenting(browser.clone());
-        let driver = Driver::builder_over(store, Client::new(configuration), fetcher, listener, agent)
-            .clock(Arc::new(clock.clone()))
-            .patience(Duration::from_secs(5))
-            .build();
+        let driver =
+            Driver::builder_over(store, Client::new(configuration).unwrap(), fetcher, listener, agent)
+                .pairing(WhateverTheResourceNames)
+                .clock(Arc::new(clock.clone()))
+                .patience(Duration::from_secs(5))
+                .build();
         Connection::new(driver, url.as_str()).unwrap()
     });
     World { connection, other, clock, script, first, second }

@@ -40,6 +40,7 @@ use mcp_authz_tokio::client::credentials::{CredentialStore, FileStore, KeySource
 use mcp_authz_tokio::client::driver::{Driver, LoginError, Refreshed};
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::clock::{Clock, SystemClock};
 use mcp_authz_tokio::keys::SigningKey;
@@ -215,9 +216,10 @@ async fn shifted_driver(
 ) -> Driver {
     let listener = CallbackListener::bind().await.unwrap();
     let redirect_uri = listener.redirect_uri("/callback").unwrap();
-    let client = Client::new(ClientConfiguration::new("A program", redirect_uri));
+    let client = Client::new(ClientConfiguration::new("A program", redirect_uri)).unwrap();
     Driver::builder_over(store, client, Fetcher::new().unwrap(), listener, browser)
         .clock(clock)
+        .pairing(WhateverTheResourceNames)
         .observer(observer)
         .build()
 }
@@ -648,9 +650,11 @@ async fn a_session_of_another_configuration_is_not_resumed_in_silence() {
     drop(login(&world.driver(&store).await, &world.notes).await);
     let listener = CallbackListener::bind().await.unwrap();
     let redirect_uri = listener.redirect_uri("/callback").unwrap();
-    let client = Client::new(ClientConfiguration::new("Another program", redirect_uri));
+    let client = Client::new(ClientConfiguration::new("Another program", redirect_uri)).unwrap();
     let fetcher = Fetcher::new().unwrap();
-    let other = Driver::builder_over(store, client, fetcher, listener, world.browser.clone()).build();
+    let other = Driver::builder_over(store, client, fetcher, listener, world.browser.clone())
+        .pairing(WhateverTheResourceNames)
+        .build();
     let refused = other.resume(&server(&world.notes)).await.unwrap_err();
     assert!(matches!(refused, LoginError::Core(_)), "{refused}");
     // It registers under its own name, and signs in beside.

@@ -15,8 +15,8 @@ use mcp_authz::authorization_server::{
 };
 use mcp_authz::client::{
     ClaimRefresh, Client, CommitRefresh, Configuration as ClientConfiguration, DiscardSession, OpenUserAgent,
-    PersistSession, RefreshClaim, RefreshCommitted, RegistrationRecord, ReleaseClaim, SessionDiscarded,
-    SessionPersisted,
+    PairingRecord, PersistSession, RefreshClaim, RefreshCommitted, RegistrationRecord, ReleaseClaim,
+    SessionDiscarded, SessionPersisted,
 };
 use mcp_authz::error::{Error, OutsideFailed};
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
@@ -35,6 +35,7 @@ use mcp_authz_tokio::client::credentials::{
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::store::memory::MemoryStore;
@@ -159,6 +160,10 @@ impl CredentialStore for Failing {
         self.store.remove(issuer, resource)
     }
 
+    fn pairings(&self, resource: &ResourceId) -> Stored<'_, Vec<PairingRecord>> {
+        self.store.pairings(resource)
+    }
+
     fn registration(&self, issuer: &Issuer) -> Stored<'_, Option<RegistrationRecord>> {
         self.store.registration(issuer)
     }
@@ -237,13 +242,14 @@ async fn world(person: Person, takes: usize, fails_from: usize) -> World {
 
     let listener = CallbackListener::bind().await.unwrap();
     let redirect_uri = listener.redirect_uri("/callback").unwrap();
-    let client = Client::new(ClientConfiguration::new("A client", redirect_uri));
+    let client = Client::new(ClientConfiguration::new("A client", redirect_uri)).unwrap();
     let browser = Browser { person, strays: Arc::default() };
     let store = Failing { store: CredentialsInMemory::new(), kept: Arc::default(), fails_from };
     let (strays, kept) = (Arc::clone(&browser.strays), Arc::clone(&store.kept));
     let events = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&events);
     let driver = Driver::builder_over(Arc::new(store), client, Fetcher::new().unwrap(), listener, browser)
+        .pairing(WhateverTheResourceNames)
         .patience(Duration::from_millis(if person == Person::Leaves { 200 } else { 10_000 }))
         .observer(move |event: ClientEvent<'_>| seen.lock().unwrap().push(format!("{event:?}")))
         .build();

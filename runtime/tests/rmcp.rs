@@ -16,6 +16,7 @@ use mcp_authz_tokio::client::connection::Connection;
 use mcp_authz_tokio::client::driver::Driver;
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::rmcp::AuthorizedHttp;
 use mcp_authz_tokio::keys::AwsLcImporter;
 use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer};
@@ -71,10 +72,12 @@ async fn world(sessions: bool, json: bool) -> World {
     tokio::spawn(async move { axum::serve(listener, router).await });
 
     let listener = CallbackListener::bind().await.unwrap();
-    let client = Client::new(Configuration::new("A client", listener.redirect_uri("/callback").unwrap()));
+    let client =
+        Client::new(Configuration::new("A client", listener.redirect_uri("/callback").unwrap())).unwrap();
     let logins = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&logins);
     let driver = Driver::builder(client, fetcher, listener, support::Allowing::new())
+        .pairing(WhateverTheResourceNames)
         .observer(move |event: ClientEvent<'_>| {
             if matches!(event, ClientEvent::OpeningUserAgent(_)) {
                 counter.fetch_add(1, Ordering::SeqCst);

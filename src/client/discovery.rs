@@ -10,12 +10,13 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::issuer::{ChoosingIssuer, Chosen};
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
 use super::step_up::StepUpLedger;
-use super::{Client, PreRegistered, addresses_for, networks_for};
+use super::{Client, addresses_for, networks_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
-use crate::evidence::{IssuerForResource, IssuerMatched, ResourceMatched};
+use crate::evidence::{IssuerMatched, ResourceMatched};
 use crate::identifier::{Endpoint, Issuer, MetadataLocation, Network, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::challenge::{BearerChallenge, parse_challenges};
@@ -126,7 +127,7 @@ fn announced(client: &Client, server: &ResourceId) -> Option<Revision> {
 }
 
 /// I-L8: so many fetches, and no more, before an authorization begins.
-fn counted(fetches: u32) -> Result<u32, Error> {
+pub(super) fn counted(fetches: u32) -> Result<u32, Error> {
     let fetches = fetches.saturating_add(1);
     if fetches > limits::DISCOVERY_FETCHES { Err(OutsideFailed::TooManyFetches.into()) } else { Ok(fetches) }
 }
@@ -273,118 +274,7 @@ impl ResourceSearch {
     }
 }
 
-/// Holds the resource's metadata and waits for the host to choose an authorization server.
-#[must_use = "the host chooses an authorization server"]
-#[derive(Debug)]
-pub struct ChoosingIssuer(Box<Chosen>);
-
-#[derive(Debug)]
-struct Chosen {
-    client: Client,
-    server: ResourceId,
-    expected: Vec<ResourceId>,
-    challenge_scope: Option<ScopeSet>,
-    resource: ResourceMatched,
-    metadata: ProtectedResourceMetadata,
-    fetches: u32,
-}
-
-impl ChoosingIssuer {
-    /// The authorization servers the resource names, in its order.
-    pub fn issuers(&self) -> &[Issuer] {
-        &self.0.metadata.authorization_servers
-    }
-
-    /// The evidence for the resource.
-    pub fn resource_matched(&self) -> &ResourceMatched {
-        &self.0.resource
-    }
-
-    /// What the resource calls itself; a peer's text.
-    pub fn resource_name(&self) -> Option<&str> {
-        self.0.metadata.resource_name.as_deref()
-    }
-
-    /// The scopes the challenge asked for.
-    pub fn challenged_scopes(&self) -> Option<&ScopeSet> {
-        self.0.challenge_scope.as_ref()
-    }
-
-    /// Whether choosing this issuer needs [`IssuerForResource`]: an identity is configured for it, but not for this
-    /// resource, which may be a hostile one that wants another's tokens (D36).
-    pub fn needs_assertion(&self, issuer: &Issuer) -> bool {
-        let resource = self.0.resource.resource();
-        // The document may name the other spelling, and the identity is looked up by both.
-        let is_here = |it: &&PreRegistered| it.issuer == *issuer || it.issuer.differs_by_root_slash(issuer);
-        let mut configured = self.0.client.configuration().pre_registered.iter().filter(is_here);
-        configured.any(|identity| !identity.resources.contains(resource))
-    }
-
-    /// Whether identities were registered by hand for this resource, all at issuers that it does not name.
-    fn names_none_of_the_configured(&self) -> bool {
-        let resource = self.0.resource.resource();
-        let configured = self.0.client.configuration().pre_registered.iter();
-        let mut ours = configured.filter(|identity| identity.resources.contains(resource)).peekable();
-        let named = |identity: &PreRegistered| {
-            let mut issuers = self.issuers().iter();
-            issuers.any(|it| *it == identity.issuer || it.differs_by_root_slash(&identity.issuer))
-        };
-        ours.peek().is_some() && !ours.any(named)
-    }
-
-    /// Chooses one of the issuers.
-    ///
-    /// # Errors
-    /// [`Failed`] with this state when the issuer is not listed, needs an assertion, or lies on a forbidden address.
-    pub fn choose(
-        self,
-        issuer: &Issuer,
-        assertion: Option<IssuerForResource>,
-    ) -> Result<Step<Fetch, AwaitingServerMetadata>, Failed<Self>> {
-        // MCP-AUTH-077, MCP-AUTH-010: only a server this resource names.
-        if !self.issuers().contains(issuer) {
-            return Err(Failed::new(HostMisuse::IssuerNotListed, self));
-        }
-        // MCP-REG-053: credentials for this resource whose issuer it does not name any more are not tried at another.
-        if self.names_none_of_the_configured() {
-            return Err(Failed::new(PeerIncompatible::OtherIssuer, self));
-        }
-        let resource = self.0.resource.resource().clone();
-        let asserted = assertion.is_some_and(|assertion| assertion.is_for(&resource, issuer));
-        if self.needs_assertion(issuer) && !asserted {
-            return Err(Failed::new(HostMisuse::IssuerNotAsserted, self));
-        }
-        // MCP-DISC-011, MCP-DISC-012, MCP-DISC-013, MCP-L0326-002: the origin's root first, where that is the issuer.
-        let mut urls = VecDeque::from(issuer.metadata_urls());
-        let Some(current) = urls.pop_front() else {
-            return Err(Failed::new(PeerIncompatible::NoServerMetadata { relaxation: None }, self));
-        };
-        let fetch = counted(self.0.fetches).and_then(|fetches| {
-            Ok((server_metadata_fetch(&self.0.client, &self.0.server, &current)?, fetches))
-        });
-        match fetch {
-            Err(error) => Err(Failed { error, state: self }),
-            Ok((fetch, fetches)) => {
-                let Chosen { client, server, expected, challenge_scope, resource, metadata, .. } = *self.0;
-                let target = Target {
-                    client,
-                    server,
-                    expected,
-                    resource,
-                    listed_issuer: issuer.clone(),
-                    challenge_scope,
-                    resource_scopes: metadata.scopes_supported.clone(),
-                    ledger: StepUpLedger::default(),
-                    chosen_again: false,
-                };
-                let search = ServerSearch { target, metadata, asserted, current, remaining: urls, fetches };
-                Ok(Step::new(fetch, AwaitingServerMetadata(Box::new(search))))
-            }
-        }
-    }
-}
-
-fn server_metadata_fetch(client: &Client, server: &ResourceId, url: &str) -> Result<Fetch, Error> {
+pub(super) fn server_metadata_fetch(client: &Client, server: &ResourceId, url: &str) -> Result<Fetch, Error> {
     let addresses = addresses_for(client, server, url, "issuer")?;
     let policy = FetchPolicy::new(addresses, limits::DOCUMENT_BYTES);
     let fetch = Fetch::get(FetchPurpose::AuthorizationServerMetadata, url, policy);
@@ -402,6 +292,8 @@ pub(crate) struct Target {
     pub(crate) resource: ResourceMatched,
     /// The issuer as the resource lists it.
     pub(crate) listed_issuer: Issuer,
+    /// Whether the host gave its word for the pair (D36); without it an identity was registered by hand for the resource.
+    pub(crate) asserted: bool,
     pub(crate) challenge_scope: Option<ScopeSet>,
     pub(crate) resource_scopes: Option<ScopeSet>,
     /// The step-ups counted before the identity was chosen.
@@ -423,19 +315,18 @@ impl Target {
 }
 
 #[derive(Debug)]
-struct ServerSearch {
-    target: Target,
-    metadata: ProtectedResourceMetadata,
-    asserted: bool,
-    current: String,
-    remaining: VecDeque<String>,
-    fetches: u32,
+pub(super) struct ServerSearch {
+    pub(super) target: Target,
+    pub(super) metadata: ProtectedResourceMetadata,
+    pub(super) current: String,
+    pub(super) remaining: VecDeque<String>,
+    pub(super) fetches: u32,
 }
 
 /// Waits for the authorization server's metadata document.
 #[must_use = "the flow goes on with the fetch's result"]
 #[derive(Debug)]
-pub struct AwaitingServerMetadata(Box<ServerSearch>);
+pub struct AwaitingServerMetadata(pub(super) Box<ServerSearch>);
 
 /// How the search for server metadata goes on.
 #[must_use = "the flow goes on from here"]
@@ -542,7 +433,7 @@ impl ServerSearch {
         if let Some(listed) = &metadata.protected_resources {
             // D36: the server knows its resources, and this one is not among them.
             let ours = self.target.resource.resource();
-            if !self.asserted && !listed.iter().any(|resource| resource == ours.as_str()) {
+            if !self.target.asserted && !listed.iter().any(|resource| resource == ours.as_str()) {
                 return Err(HostMisuse::IssuerNotAsserted.into());
             }
         }

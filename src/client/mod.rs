@@ -53,7 +53,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::error::{Error, PeerMisbehaved};
+use crate::error::{Error, HostMisuse, PeerMisbehaved};
 use crate::identifier::{
     ClientId, ClientMetadataUrl, Endpoint, Issuer, Network, RedirectUri, ResourceId, ScopeSet, address,
 };
@@ -70,8 +70,10 @@ mod authorization;
 mod client_metadata;
 mod discovery;
 mod endpoint;
+mod issuer;
 mod legacy;
 mod record;
+mod recorded;
 mod redirect;
 mod refresh;
 mod registration;
@@ -85,11 +87,11 @@ pub use authorization::{
     AwaitingCallback, AwaitingTokens, CallbackOutcome, ErrorResponse, OpenUserAgent, Ready,
 };
 pub use discovery::{
-    AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIssuer, ResourceMetadataOutcome,
-    ServerMetadataOutcome,
+    AwaitingResourceMetadata, AwaitingServerMetadata, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
 pub use endpoint::{AwaitingAssertion, EndpointCall};
-pub use record::{CallbackRecord, RecordVersion, RegistrationRecord, SessionRecord};
+pub use issuer::ChoosingIssuer;
+pub use record::{CallbackRecord, PairingRecord, RecordVersion, RegistrationRecord, SessionRecord};
 pub use redirect::CallbackPaths;
 pub use refresh::{
     AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingRefresh, ClaimOutcome, ClaimRefresh,
@@ -259,7 +261,7 @@ impl Configuration {
 /// use mcp_authz::message::exchange::Reply;
 ///
 /// let redirect_uri = RedirectUri::new("http://127.0.0.1:4711/callback")?;
-/// let client = Client::new(Configuration::new("My editor", redirect_uri));
+/// let client = Client::new(Configuration::new("My editor", redirect_uri))?;
 ///
 /// // The person gave this URL; a request without a token was answered with 401.
 /// let server = ResourceId::from_server_url("https://mcp.example/notes")?;
@@ -281,8 +283,20 @@ pub struct Client(Arc<Configuration>);
 
 impl Client {
     /// A client of that configuration.
-    pub fn new(configuration: Configuration) -> Self {
-        Self(Arc::new(configuration))
+    ///
+    /// # Errors
+    /// [`HostMisuse::TwoIdentities`] when two identities were registered by hand at one issuer for one resource.
+    pub fn new(configuration: Configuration) -> Result<Self, Error> {
+        // D36: the identity is the one for the resource, so there is one. The lone slash makes no other issuer here, because
+        // a relaxation may take it for none.
+        let identities = &configuration.pre_registered;
+        let clash = identities.iter().enumerate().any(|(index, one)| {
+            identities.iter().skip(index.saturating_add(1)).any(|other| {
+                let here = one.issuer == other.issuer || one.issuer.differs_by_root_slash(&other.issuer);
+                here && one.resources.iter().any(|resource| other.resources.contains(resource))
+            })
+        });
+        if clash { Err(HostMisuse::TwoIdentities.into()) } else { Ok(Self(Arc::new(configuration))) }
     }
 
     /// The relaxations in force.

@@ -5,24 +5,23 @@
 //! kind and version, issuer, resource, agent, the client's name and policy) is authenticated with it.
 
 use alloc::boxed::Box;
-use alloc::string::{String, ToString as _};
+use alloc::string::ToString as _;
 use alloc::vec::Vec;
 use core::fmt;
 
 use super::Client;
 use super::authorization::{AwaitingCallback, Prepared, Request, Waiting};
-use super::discovery::{Target, check_recorded, issuer_of};
-use super::registration::{ClientAuthentication, Identity, IdentityKind, Server};
+use super::recorded::{
+    identity, identity_written, optional_time, read, redirect_uri, required, scope, time, written,
+};
+use super::registration::{Identity, IdentityKind};
 use super::session::{Held, Session, Tokens};
-use super::step_up::StepUpLedger;
-use crate::error::{Error, HostMisuse, PeerMisbehaved, malformed};
-use crate::evidence::{IssuerMatched, ResourceMatched};
-use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
-use crate::jose::{Algorithm, SigningKeyId};
-use crate::message::server_metadata::ServerMetadata;
+use crate::error::{Error, HostMisuse};
+use crate::evidence::IssuerForResource;
+use crate::identifier::{Issuer, RedirectUri, ResourceId};
 use crate::policy::Relaxation;
 use crate::sealer::Sealer;
-use crate::secret::{AccessToken, AgentBinding, ClientSecret, CodeVerifier, RefreshToken, SecretDigest};
+use crate::secret::{AccessToken, AgentBinding, CodeVerifier, RefreshToken, SecretDigest};
 use crate::syntax::base64url;
 use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
 use crate::time::OffsetDateTime;
@@ -53,11 +52,13 @@ struct Kind {
     oldest: i64,
 }
 
-/// Version 1 had the count of step-ups, which has a record of its own since.
-const CALLBACK: Kind = Kind { name: "callback", version: 2, oldest: 1 };
-/// Version 1 had the count of step-ups, which has a record of its own since.
-const SESSION: Kind = Kind { name: "session", version: 2, oldest: 1 };
+/// Version 1 had the count of step-ups, which has a record of its own since; version 2 did not say who vouched for the
+/// pair of resource and issuer, and resumes where today's configuration does.
+const CALLBACK: Kind = Kind { name: "callback", version: 3, oldest: 1 };
+/// As for [`CALLBACK`].
+const SESSION: Kind = Kind { name: "session", version: 3, oldest: 1 };
 const REGISTRATION: Kind = Kind { name: "registration", version: 1, oldest: 1 };
+const PAIRING: Kind = Kind { name: "pairing", version: 1, oldest: 1 };
 
 /// The clear part of a record of that kind, and its version.
 pub(super) fn clear(
@@ -234,6 +235,13 @@ record!(
     /// A dynamic registration, to be used again at its issuer.
     RegistrationRecord, REGISTRATION
 );
+record!(
+    /// The host's word for a resource and an issuer, to be taken again at the next login (D36).
+    ///
+    /// It is made of a session ([`PersistSession::pairing`](super::PersistSession::pairing)): a login that came to
+    /// nothing leaves none.
+    PairingRecord, PAIRING
+);
 
 impl CallbackRecord {
     pub(crate) fn seal(waiting: &Waiting, sealer: &dyn Sealer) -> Result<Self, Error> {
@@ -311,6 +319,8 @@ pub(crate) struct SessionInputs {
     client: Client,
     issuer: Issuer,
     resource: ResourceId,
+    /// The issuer as the resource lists it, where the host gave its word for the pair.
+    asserted: Option<Issuer>,
     content: zeroize::Zeroizing<Vec<u8>>,
 }
 
@@ -334,6 +344,7 @@ impl SessionInputs {
             client: prepared.server.target.client.clone(),
             issuer: prepared.server.issuer.issuer().clone(),
             resource: prepared.server.target.resource.resource().clone(),
+            asserted: prepared.server.target.asserted.then(|| prepared.server.target.listed_issuer.clone()),
             content: zeroize::Zeroizing::new(content.finish()),
         }
     }
@@ -358,6 +369,31 @@ impl SessionInputs {
         named(&self.client, sealer)?;
         envelope.sealed = sealer.seal(&envelope.associated(&self.client), &self.content)?;
         Ok(SessionRecord(envelope))
+    }
+
+    pub(crate) fn pairing(&self, sealer: &dyn Sealer) -> Result<Option<PairingRecord>, Error> {
+        let Some(listed) = &self.asserted else { return Ok(None) };
+        let place = (&self.issuer, Some(&self.resource), None);
+        let content = ObjectWriter::new().string("listed_issuer", listed.as_str());
+        Envelope::seal(PAIRING, &self.client, place, content, sealer)
+            .map(|envelope| Some(PairingRecord(envelope)))
+    }
+}
+
+impl PairingRecord {
+    /// The word, for the resource it was given for and the issuer as that resource listed it.
+    ///
+    /// # Errors
+    /// [`Error`] when the record does not open here: the word is asked for again.
+    pub fn open(&self, client: &Client, sealer: &dyn Sealer) -> Result<IssuerForResource, Error> {
+        let object = self.0.open(client, sealer)?;
+        let resource = self.0.resource.clone().ok_or_else(foreign)?;
+        let listed = Issuer::new(required(&object, "listed_issuer")?).map_err(|_| foreign())?;
+        // What is inside is for what is outside.
+        if listed != self.0.issuer && !listed.differs_by_root_slash(&self.0.issuer) {
+            return Err(foreign());
+        }
+        Ok(IssuerForResource::assertion(resource, listed))
     }
 }
 
@@ -421,186 +457,4 @@ impl RegistrationRecord {
         }
         identity(client, &self.0.open(client, sealer)?)
     }
-}
-
-fn written(prepared: &Prepared) -> ObjectWriter {
-    // Neither the count of step-ups, which has a record of its own, nor the tokens of an earlier session.
-    let Prepared { server, identity, wanted, .. } = prepared;
-    let target = &server.target;
-    ObjectWriter::new()
-        .string("server", target.server.as_str())
-        .strings("expected", target.expected.iter().map(ResourceId::as_str))
-        .string("resource", target.resource.resource().as_str())
-        .string("listed_issuer", target.listed_issuer.as_str())
-        .optional_string("resource_scopes", target.resource_scopes.as_ref().map(ScopeSet::to_string))
-        .string("metadata", String::from_utf8_lossy(&server.metadata.render()))
-        .value("identity", JsonValue::Object(identity_written(identity)))
-        .string("wanted", wanted.to_string())
-}
-
-/// Reads what `written` wrote, by way of the checks that the first flow made.
-fn read(client: &Client, object: &JsonObject) -> Result<Prepared, Error> {
-    let foreign = || Error::from(HostMisuse::ForeignRecord);
-    let server = ResourceId::new(required(object, "server")?).map_err(|_| foreign())?;
-    let resource = ResourceId::new(required(object, "resource")?).map_err(|_| foreign())?;
-    let expected: Vec<ResourceId> = object
-        .strings("expected")
-        .map_err(|_| foreign())?
-        .unwrap_or_default()
-        .into_iter()
-        .map(|text| ResourceId::new(text).map_err(|_| foreign()))
-        .collect::<Result<_, _>>()?;
-    let relaxation = Relaxation::ResourcePathPrefix(resource.clone());
-    let matched = ResourceMatched::exactly(&expected, &resource)
-        .or_else(|| {
-            let allowed = client.policy().allows(&relaxation);
-            allowed.then(|| ResourceMatched::by_path_prefix(&server, &resource))?
-        })
-        .or_else(|| {
-            // Without identifiers there was no document: for a server of revision 2025-03-26, still stated.
-            let legacy = expected.is_empty() && super::legacy::authorization_base(client, &server).is_some();
-            legacy.then(|| ResourceMatched::without_document(&server, &resource))?
-        })
-        .ok_or(PeerMisbehaved::ResourceMismatch { relaxation: None })?;
-    let metadata = ServerMetadata::parse(required(object, "metadata")?.as_bytes())
-        .map_err(malformed("recorded authorization server metadata"))?;
-    let resource_scopes = match object.get("resource_scopes") {
-        None => None,
-        Some(_) => Some(scope(object, "resource_scopes")?),
-    };
-    let target = Target {
-        client: client.clone(),
-        server,
-        expected,
-        resource: matched,
-        listed_issuer: Issuer::new(required(object, "listed_issuer")?).map_err(|_| foreign())?,
-        challenge_scope: None,
-        resource_scopes,
-        ledger: StepUpLedger::default(),
-        chosen_again: false,
-    };
-    let issuer = issuer_of(&target, &metadata)?;
-    check_recorded(&target, &metadata)?;
-    Ok(Prepared {
-        identity: pinned(&target, &issuer, identity(client, object)?),
-        server: Server { target, issuer, metadata },
-        wanted: scope(object, "wanted")?,
-        // Of version 1.
-        ledger: match object.get("ledger") {
-            None => StepUpLedger::default(),
-            Some(_) => StepUpLedger::read(object, "ledger")?,
-        },
-        earlier: None,
-    })
-}
-
-/// An identity that was registered by hand has the pins of today's configuration, whatever it was recorded with.
-fn pinned(target: &Target, issuer: &IssuerMatched, identity: Identity) -> Identity {
-    // D36
-    let configured = target.client.configuration().pre_registered.iter().find(|configured| {
-        let here = configured.issuer == *issuer.issuer() || configured.issuer == target.listed_issuer;
-        here && configured.client_id == identity.client_id
-    });
-    match configured.and_then(|configured| configured.scopes.clone()) {
-        Some(pins) => Identity { pinned_scopes: Some(pins), ..identity },
-        None => identity,
-    }
-}
-
-fn identity_written(identity: &Identity) -> JsonObject {
-    let kind = match identity.kind {
-        IdentityKind::PreRegistered => "pre-registered",
-        IdentityKind::MetadataDocument => "metadata-document",
-        IdentityKind::Registered => "registered",
-    };
-    let (method, secret, key) = match &identity.authentication {
-        ClientAuthentication::None => ("none", None, None),
-        ClientAuthentication::Basic(secret) => ("client_secret_basic", Some(secret), None),
-        ClientAuthentication::Post(secret) => ("client_secret_post", Some(secret), None),
-        ClientAuthentication::PrivateKey(key) => ("private_key_jwt", None, Some(key)),
-    };
-    let writer = ObjectWriter::new()
-        .string("kind", kind)
-        .string("client_id", identity.client_id.as_str())
-        .string("method", method)
-        .optional_string("secret", secret.map(ClientSecret::expose))
-        .optional_string("kid", key.map(SigningKeyId::kid))
-        .optional_string("alg", key.map(|key| key.algorithm().name()))
-        .string("redirect_uri", identity.redirect_uri.as_str())
-        .optional_string("pinned_scopes", identity.pinned_scopes.as_ref().map(ScopeSet::to_string));
-    match identity.secret_expires {
-        Some(at) => writer.integer("secret_expires", at.unix_timestamp()),
-        None => writer,
-    }
-    .into_object()
-}
-
-fn identity(client: &Client, object: &JsonObject) -> Result<Identity, Error> {
-    let foreign = || Error::from(HostMisuse::ForeignRecord);
-    let object = object.object("identity").ok().flatten().ok_or_else(foreign)?;
-    let secret = object.string("secret").map_err(|_| foreign())?.map(ClientSecret::new).transpose();
-    let authentication = match (required(object, "method")?, secret.map_err(|_| foreign())?) {
-        ("none", None) => ClientAuthentication::None,
-        ("private_key_jwt", None) => {
-            let algorithm = Algorithm::from_name(required(object, "alg")?).map_err(|_| foreign())?;
-            ClientAuthentication::PrivateKey(SigningKeyId::new(required(object, "kid")?, algorithm))
-        }
-        ("client_secret_basic", Some(secret)) => ClientAuthentication::Basic(secret),
-        ("client_secret_post", Some(secret)) => ClientAuthentication::Post(secret),
-        _ => return Err(foreign()),
-    };
-    let kind = match required(object, "kind")? {
-        "pre-registered" => IdentityKind::PreRegistered,
-        "metadata-document" => IdentityKind::MetadataDocument,
-        "registered" => IdentityKind::Registered,
-        _ => return Err(foreign()),
-    };
-    let redirect_uri = redirect_uri(client, required(object, "redirect_uri")?)?;
-    let pinned_scopes = match object.get("pinned_scopes") {
-        None => None,
-        Some(_) => Some(scope(object, "pinned_scopes")?),
-    };
-    Ok(Identity {
-        kind,
-        client_id: ClientId::new(required(object, "client_id")?).map_err(|_| foreign())?,
-        authentication,
-        // A restarted program listens on another loopback port, which every server must take (OAUTH21-4.1.1-11).
-        redirect_uri: redirect_uri.at_port_of(&client.configuration().redirect_uri),
-        pinned_scopes,
-        secret_expires: optional_time(object, "secret_expires")?,
-    })
-}
-
-/// A redirect URI that an identity may have: of a private-use scheme only where the policy names it.
-fn redirect_uri(client: &Client, text: &str) -> Result<RedirectUri, Error> {
-    if let Ok(uri) = RedirectUri::new(text) {
-        return Ok(uri);
-    }
-    // D9
-    let uri = RedirectUri::private_scheme(text).map_err(|_| HostMisuse::ForeignRecord)?;
-    let named = client.policy().allows(&Relaxation::PrivateScheme(uri.clone()));
-    if named { Ok(uri) } else { Err(HostMisuse::ForeignRecord.into()) }
-}
-
-pub(super) fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, Error> {
-    object.required_string(name).map_err(|_| HostMisuse::ForeignRecord.into())
-}
-
-pub(super) fn scope(object: &JsonObject, name: &'static str) -> Result<ScopeSet, Error> {
-    match required(object, name)? {
-        "" => Ok(ScopeSet::new()),
-        text => ScopeSet::parse(text).map_err(|_| HostMisuse::ForeignRecord.into()),
-    }
-}
-
-fn optional_time(object: &JsonObject, name: &'static str) -> Result<Option<OffsetDateTime>, Error> {
-    let foreign = || Error::from(HostMisuse::ForeignRecord);
-    match object.integer(name).map_err(|_| foreign())? {
-        None => Ok(None),
-        Some(at) => OffsetDateTime::from_unix_timestamp(at).map(Some).map_err(|_| foreign()),
-    }
-}
-
-pub(super) fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, Error> {
-    optional_time(object, name)?.ok_or_else(|| HostMisuse::ForeignRecord.into())
 }

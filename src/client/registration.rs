@@ -119,10 +119,10 @@ impl ChoosingIdentity {
 
     fn pre_registered_identity(&self) -> Option<PreRegistered> {
         // MCP-DISC-003, MCP-DISC-004, MCP-REG-051: looked up by the issuer's exact bytes.
-        let issuer = self.0.issuer.issuer();
-        let listed = &self.0.target.listed_issuer;
-        let identities = &self.0.target.client.configuration().pre_registered;
-        identities.iter().find(|identity| identity.issuer == *issuer || identity.issuer == *listed).cloned()
+        // D36: the one for this resource, before one that only the host's word lets in.
+        let ours = |it: &&PreRegistered| it.resources.contains(self.0.target.resource.resource());
+        let identities = || by_hand(&self.0.target, &self.0.issuer);
+        identities().find(ours).or_else(|| identities().next()).cloned()
     }
 
     /// Goes on as the client that was registered by hand at this issuer.
@@ -295,6 +295,19 @@ impl ChoosingIdentity {
         let fetch = fetch.within(target.networks());
         Ok((fetch, Asked { redirect_uri, another_type }))
     }
+}
+
+/// The identities that were registered by hand at this issuer and may be used for this resource: those that are for it,
+/// and at the host's word the others, too (D36).
+pub(super) fn by_hand<'c>(
+    target: &'c Target,
+    issuer: &'c IssuerMatched,
+) -> impl Iterator<Item = &'c PreRegistered> {
+    let resource = target.resource.resource();
+    target.client.configuration().pre_registered.iter().filter(move |identity| {
+        let here = identity.issuer == *issuer.issuer() || identity.issuer == target.listed_issuer;
+        here && (target.asserted || identity.resources.contains(resource))
+    })
 }
 
 fn other(application_type: ApplicationType) -> ApplicationType {

@@ -10,7 +10,7 @@ use core::fmt;
 use zeroize::Zeroizing;
 
 use super::authorization::{Prepared, Ready};
-use super::record::{RecordVersion, SessionInputs, SessionRecord};
+use super::record::{PairingRecord, RecordVersion, SessionInputs, SessionRecord};
 use super::step_up::{AwaitingStepUp, CountStepUp, StepUpLedger};
 use crate::error::{Error, HostMisuse, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::identifier::{Issuer, ResourceId, ScopeSet};
@@ -64,6 +64,15 @@ impl PersistSession {
     /// [`Error`] when the sealer fails; the action is still there.
     pub fn record(&self, sealer: &dyn Sealer) -> Result<SessionRecord, Error> {
         self.record.seal(sealer)
+    }
+
+    /// The host's word for the pair, to keep with the session; none where an identity that was registered by hand for the
+    /// resource spoke for it.
+    ///
+    /// # Errors
+    /// [`Error`] when the sealer fails; the action is still there.
+    pub fn pairing(&self, sealer: &dyn Sealer) -> Result<Option<PairingRecord>, Error> {
+        self.record.pairing(sealer)
     }
 
     /// The issuer of the session: with the resource, the place in a store.

@@ -19,7 +19,8 @@ use core::fmt;
 
 use super::Client;
 use super::authorization::{Earlier, Ready};
-use super::record::{foreign, named, required, scope, time};
+use super::record::{foreign, named};
+use super::recorded::{required, scope, time};
 use super::session::Session;
 use crate::error::{Error, HostMisuse, PeerMisbehaved};
 use crate::identifier::{ResourceId, ScopeSet};

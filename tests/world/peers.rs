@@ -9,7 +9,7 @@ use mcp_authz::authorization_server::{
 use mcp_authz::client::{self, Client, Session};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::error::Error;
-use mcp_authz::evidence::{Approval, Authentication};
+use mcp_authz::evidence::{Approval, Authentication, IssuerForResource};
 use mcp_authz::flow::{
     ClientAction, ClientFlow, ClientInput, ClientTurn, ServerAction, ServerEnd, ServerFlow, ServerInput,
     ServerTurn,
@@ -162,7 +162,7 @@ impl World {
 
     pub(crate) fn client_with(&self, policy: Policy) -> Client {
         let redirect = RedirectUri::new(REDIRECT).unwrap();
-        Client::new(client::Configuration::new("Notebook", redirect).policy(policy))
+        Client::new(client::Configuration::new("Notebook", redirect).policy(policy)).unwrap()
     }
 
     pub(crate) fn pass(&mut self, duration: Duration) {
@@ -427,7 +427,11 @@ impl World {
                 }
                 (Some(ClientAction::Fetch(fetch)), _) => ClientInput::Fetched(self.fetch(fetch)),
                 (None, ClientFlow::ChoosingIssuer(state)) => {
-                    ClientInput::Choose(state.issuers()[0].clone(), None)
+                    let resource = state.resource_matched().resource().clone();
+                    let issuer = state.issuers()[0].clone();
+                    // The person of this world knows whose resources these are.
+                    let word = IssuerForResource::assertion(resource, issuer.clone());
+                    ClientInput::Choose(issuer, Some(word))
                 }
                 (None, ClientFlow::ChoosingIdentity(state)) => ClientInput::Identify(state.identities()[0]),
                 (None, ClientFlow::Ready(_)) => {

@@ -161,7 +161,7 @@ fn a_client_is_known_by_its_metadata_document() {
     let redirect = mcp_authz::identifier::RedirectUri::new(crate::peers::REDIRECT).unwrap();
     let configuration =
         mcp_authz::client::Configuration::new("Notebook", redirect).metadata_document(url.clone());
-    let client = mcp_authz::client::Client::new(configuration);
+    let client = mcp_authz::client::Client::new(configuration).unwrap();
     let document = client.client_metadata_document().unwrap();
     let page = mcp_authz::message::exchange::Reply::new(200, document)
         .with_header("content-type", b"application/json");

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mcp_authz::client::{ChoosingIssuer, Client, Configuration, PreRegistered};
+use mcp_authz::client::{Client, Configuration, PreRegistered};
 use mcp_authz::error::{Error, HostMisuse, OutsideFailed, Remedy};
-use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{ClientId, ClientMetadataUrl, Issuer, ResourceId, ScopeSet};
 use mcp_authz::policy::{Policy, Relaxation};
 use mcp_authz::revision::Revision;
@@ -16,13 +15,14 @@ use mcp_authz::secret::ClientSecret;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::{Connection, SendError};
 use mcp_authz_tokio::client::credentials::{FileStore, KeyPlace, KeySource, default_directory};
-use mcp_authz_tokio::client::driver::{Driver, IssuerChoice, LoginError};
+use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::text::{OwnText, TerminalText};
 
 use zeroize::Zeroizing;
 
 use person::Person;
+use word::PersonsWord;
 
 use crate::policy;
 
@@ -30,6 +30,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 mod person;
 pub(crate) mod token;
+mod word;
 
 /// The name under which this tool registers itself and keeps what is secret.
 pub(crate) const APPLICATION: &str = "mcp-authz";
@@ -49,8 +50,8 @@ pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
 pub(crate) struct ServerOptions {
     /// URL of the MCP server.
     url: String,
-    /// Log in at this authorization server, one of those the MCP server names. It is your word, too, that a client
-    /// registered by hand there may be used for this MCP server.
+    /// Log in at this authorization server, one of those the MCP server names. It is your word that it is this MCP server's;
+    /// one on the MCP server's own origin needs none, and for any other `login` asks you at the terminal.
     #[arg(long, value_name = "URL")]
     issuer: Option<String>,
     /// Use this client, registered by hand at --issuer.
@@ -98,8 +99,9 @@ pub(crate) struct Account {
 }
 
 impl ServerOptions {
-    /// Opens the store, and gets ready to log in. `paste` says whether the person may paste an address at the terminal.
-    pub(crate) async fn open(&self, paste: bool) -> Result<Account, Failure> {
+    /// Opens the store, and gets ready to log in. `ask` says whether the person sits at the terminal: to paste an address, and
+    /// to say which authorization server is meant.
+    pub(crate) async fn open(&self, ask: bool) -> Result<Account, Failure> {
         let server = ResourceId::from_server_url(&self.url).map_err(|_| {
             format!("“{}” is not the URL of an MCP server: it begins with https://, or with http:// on this machine",
                 TerminalText(&self.url))
@@ -128,11 +130,11 @@ impl ServerOptions {
         };
         let source = if self.no_keychain { KeySource::File } else { KeySource::system(APPLICATION) };
         let (store, key) = FileStore::open(directory.clone(), source).await?;
-        let person = Person::new(self.no_browser, paste);
+        let person = Person::new(self.no_browser, ask);
         let driver =
-            Driver::builder_over(Arc::new(store), Client::new(configuration), fetcher, listener, person)
+            Driver::builder_over(Arc::new(store), Client::new(configuration)?, fetcher, listener, person)
                 .patience(Duration::from_secs(self.patience))
-                .choose_issuer(move |choosing| choice(issuer.as_ref(), choosing))
+                .pairing(PersonsWord::new(issuer, ask))
                 .build();
         let connection = Connection::new(driver.clone(), self.url.as_str())?;
         Ok(Account { driver, connection, server, directory, key })
@@ -201,22 +203,6 @@ impl ServerOptions {
     }
 }
 
-/// The issuer the person named, with the word for the pair (D36); without one the first that the resource names.
-fn choice(named: Option<&Issuer>, choosing: &ChoosingIssuer) -> Option<IssuerChoice> {
-    let Some(issuer) = named else {
-        let issuers = choosing.issuers();
-        if issuers.len() > 1 {
-            let names = issuers.iter().map(|issuer| TerminalText(issuer.as_str()).to_string());
-            let names = names.collect::<Vec<_>>().join(", ");
-            eprintln!("The MCP server names several authorization servers: {names}.");
-            eprintln!("The first is used; choose another with --issuer URL.");
-        }
-        return Some((issuers.first()?.clone(), None));
-    };
-    let resource = choosing.resource_matched().resource().clone();
-    Some((issuer.clone(), Some(IssuerForResource::assertion(resource, issuer.clone()))))
-}
-
 /// Runs a command to its end.
 pub(crate) fn block_on(command: impl Future<Output = Result<ExitCode, Failure>>, name: &str) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
@@ -269,7 +255,7 @@ fn code_of(failure: &Failure) -> u8 {
         _ => failure.downcast_ref::<LoginError>(),
     };
     match core_error(failure) {
-        Some(Error::Peer(_) | Error::Incompatible(_)) => REFUSED,
+        Some(Error::Peer(_) | Error::Incompatible(_) | Error::Host(HostMisuse::IssuerNotAsserted)) => REFUSED,
         _ if login.is_some_and(refused) => REFUSED,
         _ => FAILED,
     }
@@ -278,16 +264,14 @@ fn code_of(failure: &Failure) -> u8 {
 /// What the person can do about it, as an option of this tool.
 fn advice(failure: &Failure) -> Option<String> {
     let error = core_error(failure)?;
-    if matches!(error, Error::Host(HostMisuse::IssuerNotAsserted)) {
-        return Some(
-            "If this authorization server is this MCP server's, say so with --issuer URL.".to_owned(),
-        );
-    }
     if matches!(error, Error::Host(HostMisuse::ForeignRecord) | Error::Outside(OutsideFailed::Sealer(_))) {
         return Some("Give the options you logged in with, or log in again with these.".to_owned());
     }
     match error.remedy() {
         Remedy::RetryAfter(wait) => Some(format!("Try again in {} s.", wait.as_secs().max(1))),
+        Remedy::Vouch => {
+            Some("If that authorization server is this MCP server's, say so with --issuer URL.".to_owned())
+        }
         Remedy::Reauthorize => Some("Log in again with `mcp-authz login`.".to_owned()),
         Remedy::Reregister => {
             Some("Log out with `mcp-authz logout --forget-client`, then log in again.".to_owned())

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
+use mcp_authz::error::Remedy;
 use mcp_authz::time::Duration;
-use mcp_authz_tokio::client::driver::Refreshed;
+use mcp_authz_tokio::client::driver::{LoginError, Refreshed};
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 
 use super::{Account, Failure, NOT_LOGGED_IN, ServerOptions, block_on};
@@ -35,6 +36,9 @@ async fn token(options: &Options) -> Result<ExitCode, Failure> {
     let session = match resumed {
         Ok(Some(session)) => session,
         Ok(None) => return not_logged_in("nobody has logged in at this server"),
+        Err(LoginError::Core(error)) if matches!(error.remedy(), Remedy::Vouch | Remedy::Reauthorize) => {
+            return not_logged_in(&format!("the session that is kept cannot be used ({error})"));
+        }
         Err(error) => return Err(error.into()),
     };
     let margin = Duration::seconds(options.valid_for.into());

@@ -25,6 +25,7 @@ use mcp_authz_tokio::authorization_server::people::LocalUser;
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::driver::Driver;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::OnlyIssuer;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::{AwsLcImporter, SigningKey};
 use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer};
@@ -48,6 +49,7 @@ pub(super) struct World {
     pub(super) notes_url: String,
     /// Another one of the same authorization server.
     pub(super) calendar_url: String,
+    issuer: Issuer,
     fetcher: Fetcher,
     store: SqliteStore,
     servers: JoinSet<()>,
@@ -103,13 +105,14 @@ impl World {
                 .build()?,
             notes_url,
             calendar_url,
+            issuer,
             fetcher,
             store,
             servers,
             directory,
         };
-        let notes = world.layer(&issuer, &world.notes_url, "notes:read", &["notes:write"]).await?;
-        let calendar = world.layer(&issuer, &world.calendar_url, "events:read", &[]).await?;
+        let notes = world.layer(&world.issuer, &world.notes_url, "notes:read", &["notes:write"]).await?;
+        let calendar = world.layer(&world.issuer, &world.calendar_url, "events:read", &[]).await?;
         serve(&mut world.servers, notes_port, notes::router(notes));
         serve(&mut world.servers, calendar_port, notes::router(calendar));
         Ok(world)
@@ -143,11 +146,12 @@ impl World {
     pub(super) async fn client(&self, agent: impl UserAgent, patience: Duration) -> Result<Driver, Failure> {
         let listener = CallbackListener::bind().await?;
         let redirect_uri = listener.redirect_uri("/callback")?;
-        let client = Client::new(ClientConfiguration::new("mcp-authz demo", redirect_uri));
+        let client = Client::new(ClientConfiguration::new("mcp-authz demo", redirect_uri))?;
         let observer = self.witness.clone();
         Ok(Driver::builder(client, self.fetcher.clone(), listener, agent)
             .core_time(self.core.clone())
             .patience(patience)
+            .pairing(OnlyIssuer(self.issuer.clone()))
             .observer(move |event| observer.client(&event))
             .build())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mcp_authz::client::{ChoosingIssuer, Client, ResourceMetadataOutcome, ServerMetadataOutcome};
-use mcp_authz::error::{Error, HostMisuse};
+use mcp_authz::error::Error;
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{Issuer, ResourceId};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
@@ -35,8 +35,8 @@ pub(crate) fn resource(
     Ok(Came { issuers: choosing.issuers().to_vec(), resource })
 }
 
-/// From the challenge to the metadata of one of them. A server that lists its resources without this one is asked all
-/// the same: the person gave the URL of the resource.
+/// From the challenge to the metadata of one of them. The prober gives the word for every pair (D36): it reads documents
+/// that anybody may read, and never logs in.
 pub(crate) fn server(
     client: &Client,
     server: &ResourceId,
@@ -44,11 +44,7 @@ pub(crate) fn server(
     issuer: &Issuer,
     documents: &Documents,
 ) -> Result<ServerMetadata, Error> {
-    let choosing = || find(client, server, challenge, documents);
-    match metadata(choosing()?, issuer, false, documents) {
-        Err(Error::Host(HostMisuse::IssuerNotAsserted)) => metadata(choosing()?, issuer, true, documents),
-        other => other,
-    }
+    metadata(find(client, server, challenge, documents)?, issuer, documents)
 }
 
 fn reply(documents: &Documents, fetch: &Fetch) -> Result<Reply, FetchFailure> {
@@ -75,12 +71,11 @@ fn find(
 fn metadata(
     choosing: ChoosingIssuer,
     issuer: &Issuer,
-    asserted: bool,
     documents: &Documents,
 ) -> Result<ServerMetadata, Error> {
     let resource = choosing.resource_matched().resource().clone();
-    let word = asserted.then(|| IssuerForResource::assertion(resource, issuer.clone()));
-    let mut step = choosing.choose(issuer, word).map_err(|failed| failed.error)?;
+    let word = IssuerForResource::assertion(resource, issuer.clone());
+    let mut step = choosing.choose(issuer, Some(word)).map_err(|failed| failed.error)?;
     loop {
         let (fetch, waiting) = step.into_parts();
         match waiting.receive(reply(documents, &fetch)).map_err(|failed| failed.error)? {

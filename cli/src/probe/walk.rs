@@ -142,7 +142,7 @@ impl Walk {
         let until = Instant::now() + plan.limits.total;
         Ok(Self {
             plan,
-            client: Client::new(configuration),
+            client: Client::new(configuration).map_err(|error| line![&error])?,
             server,
             until,
             requests: 0,

@@ -143,6 +143,7 @@ fn client(choices: &mut Choices<'_>) -> Client {
     } else {
         configuration
     })
+    .expect("one identity")
 }
 
 fn challenge(choices: &mut Choices<'_>) -> Reply {

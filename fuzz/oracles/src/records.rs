@@ -10,6 +10,7 @@ use mcp_authz::client::{
     CallbackOutcome, CallbackRecord, Client, Configuration, IdentityKind, Ready, RecordVersion,
     RegistrationRecord, Session, SessionRecord, StepUp, StepUpJoin, StepUpRecord,
 };
+use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::flow::{ClientAction, ClientFlow, ClientInput, ClientTurn};
 use mcp_authz::identifier::{RedirectUri, ResourceId, ScopeSet};
 use mcp_authz::message::authorization::Callback;
@@ -78,6 +79,7 @@ fn now() -> OffsetDateTime {
 
 fn client() -> Client {
     Client::new(Configuration::new("Fuzz", RedirectUri::new(REDIRECT).expect("a redirect URI")))
+        .expect("no identities")
 }
 
 fn json(status: u16, body: &str) -> Reply {
@@ -106,8 +108,10 @@ fn fetched(mut turn: ClientTurn, entropy: &mut Counter) -> ClientTurn {
         turn = match turn.flow {
             ClientFlow::ChoosingIssuer(state) => {
                 let issuer = state.issuers()[0].clone();
+                let resource = state.resource_matched().resource().clone();
+                let word = IssuerForResource::assertion(resource, issuer.clone());
                 let flow = ClientFlow::ChoosingIssuer(state);
-                flow.advance(ClientInput::Choose(issuer, None), now(), entropy).expect("in turn")
+                flow.advance(ClientInput::Choose(issuer, Some(word)), now(), entropy).expect("in turn")
             }
             ClientFlow::ChoosingIdentity(state) => ClientFlow::ChoosingIdentity(state)
                 .advance(ClientInput::Identify(IdentityKind::Registered), now(), entropy)

@@ -4,7 +4,8 @@ use mcp_authz::client::{
     AwaitingRegistration, AwaitingResourceMetadata, AwaitingServerMetadata, ChoosingIdentity, ChoosingIssuer,
     IdentityKind, Ready, RegistrationRecord, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
-use mcp_authz::error::Remedy;
+use mcp_authz::error::{Error, HostMisuse, Remedy};
+use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{ClientId, Issuer, ResourceId};
 use mcp_authz::message::exchange::{Fetch, Reply};
 use mcp_authz::sealer::Sealer;
@@ -13,6 +14,10 @@ use tokio::sync::oneshot;
 
 use super::credentials::StoreFailed;
 use super::driver::{Driver, LoginError};
+use super::pairing::HostsWord;
+
+/// An issuer, and the host's word where it gave one for this pair.
+type Vouched = (Issuer, Option<IssuerForResource>);
 
 impl Driver {
     /// From the reply that asked for authorization to where the person can be asked: discovery and identity.
@@ -58,12 +63,68 @@ impl Driver {
     }
 
     async fn choose(&self, choosing: ChoosingIssuer) -> Result<ChoosingIdentity, LoginError> {
-        let (issuer, word) = self.choice(&choosing).ok_or(LoginError::NoIssuer)?;
-        let step =
-            self.core_time().measure(|| choosing.choose(&issuer, word)).map_err(|failed| failed.error)?;
-        let choosing = self.server(step).await?;
+        let (issuer, word) = match self.known(&choosing).await? {
+            Some(known) => known,
+            None => self.asked(&choosing).await?,
+        };
+        let unasked = word.is_none();
+        let found = match self.at_issuer(choosing, &issuer, word).await? {
+            // D36: the server lists its resources without this one, which takes more than a configured identity.
+            Err(Failed { error: Error::Host(HostMisuse::IssuerNotAsserted), state }) if unasked => {
+                let choosing = state.choose_again();
+                let (issuer, word) = self.asked(&choosing).await?;
+                self.at_issuer(choosing, &issuer, word).await?
+            }
+            found => found,
+        };
+        let choosing = found.map_err(|failed| failed.error)?;
         self.evidence("IssuerMatched", choosing.issuer_matched());
         Ok(choosing)
+    }
+
+    async fn at_issuer(
+        &self,
+        choosing: ChoosingIssuer,
+        issuer: &Issuer,
+        word: Option<IssuerForResource>,
+    ) -> Result<Result<ChoosingIdentity, Failed<AwaitingServerMetadata>>, LoginError> {
+        let step =
+            self.core_time().measure(|| choosing.choose(issuer, word)).map_err(|failed| failed.error)?;
+        Ok(self.server(step).await)
+    }
+
+    /// The first of the issuers that somebody vouched for before: at a login that came to its tokens, or with an identity
+    /// registered by hand for the resource.
+    async fn known(&self, choosing: &ChoosingIssuer) -> Result<Option<Vouched>, LoginError> {
+        // I-L13
+        let resource = choosing.resource_matched().resource();
+        let kept = self.store().pairings(resource).await?;
+        // Of another configuration of this client: the word is asked for again.
+        let words = kept.iter().filter_map(|record| record.open(self.client(), self.store().sealer()).ok());
+        let mut words: Vec<_> = words.collect();
+        for issuer in choosing.issuers().iter().filter(|issuer| self.pairing().stands(resource, issuer)) {
+            let kept = words.iter().position(|word| word.is_for(resource, issuer));
+            if let Some(kept) = kept {
+                return Ok(Some((issuer.clone(), Some(words.swap_remove(kept)))));
+            }
+            if !choosing.needs_assertion(issuer) {
+                return Ok(Some((issuer.clone(), None)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The host's word for one of the issuers.
+    async fn asked(&self, choosing: &ChoosingIssuer) -> Result<Vouched, LoginError> {
+        match self.pairing().pair(choosing).await {
+            HostsWord::For(issuer) => {
+                let resource = choosing.resource_matched().resource().clone();
+                let word = IssuerForResource::assertion(resource, issuer.clone());
+                Ok((issuer, Some(word)))
+            }
+            HostsWord::None => Err(Error::from(HostMisuse::IssuerNotAsserted).into()),
+            HostsWord::Refused => Err(LoginError::NoIssuer),
+        }
     }
 
     async fn resource(
@@ -83,11 +144,11 @@ impl Driver {
     async fn server(
         &self,
         mut step: Step<Fetch, AwaitingServerMetadata>,
-    ) -> Result<ChoosingIdentity, LoginError> {
+    ) -> Result<ChoosingIdentity, Failed<AwaitingServerMetadata>> {
         loop {
             let (fetch, waiting) = step.into_parts();
             let reply = self.fetch(fetch).await;
-            match self.core_time().measure(|| waiting.receive(reply)).map_err(|failed| failed.error)? {
+            match self.core_time().measure(|| waiting.receive(reply))? {
                 ServerMetadataOutcome::Found(choosing) => return Ok(choosing),
                 ServerMetadataOutcome::Next(next) => step = next,
             }

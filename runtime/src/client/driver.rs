@@ -14,14 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_authz::client::{
-    AwaitingCallback, AwaitingCommit, AwaitingDiscard, AwaitingPersisted, AwaitingRefresh, AwaitingStepUp,
-    AwaitingTokens, CallbackOutcome, ChoosingIssuer, ClaimOutcome, Client, CommitRefresh, CountStepUp,
-    DiscardSession, EndpointCall, ErrorResponse, IdentityKind, PersistSession, Ready, RefreshOutcome,
-    Session, Settled, StepUp,
+    AwaitingCallback, AwaitingPersisted, AwaitingStepUp, AwaitingTokens, CallbackOutcome, Client,
+    CountStepUp, EndpointCall, ErrorResponse, IdentityKind, PersistSession, Ready, Session, StepUp,
 };
 use mcp_authz::error::{Error, KnownCode, OutsideFailed, PeerIncompatible, Remedy};
-use mcp_authz::evidence::IssuerForResource;
-use mcp_authz::identifier::{Issuer, ResourceId, ScopeSet};
+use mcp_authz::identifier::{ResourceId, ScopeSet};
 use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply};
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::{Failed, Step};
@@ -35,19 +32,13 @@ use super::credentials::MemoryStore;
 use super::credentials::{CredentialStore, StoreFailed};
 use super::event::{ClientEvent, EvidenceValue};
 use super::fetch::Fetcher;
+use super::pairing::{Nobody, Pairing};
+pub use super::renewal::Refreshed;
 use super::user_agent::UserAgent;
 use crate::clock::{Clock, SystemClock};
 use crate::core_time::CoreTime;
 use crate::entropy::OsEntropy;
 use crate::signer::Signer;
-
-/// How often a claim is asked for while another process refreshes, and how long the pauses between are: longer together
-/// than a claim lives.
-const CLAIM_ATTEMPTS: u32 = 700;
-const CLAIM_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often a store that fails is asked again where giving up would lose a login.
-const STORE_ATTEMPTS: u32 = 3;
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +53,7 @@ pub enum LoginError {
     /// The callback came from another issuer than the one that was asked; no token request was made.
     #[error("the callback was rejected: {0}")]
     Rejected(Error),
-    /// No issuer was chosen among those the resource names.
+    /// The person does not want any of the issuers the resource names.
     #[error("no authorization server was chosen")]
     NoIssuer,
     /// No way to identify this client at the authorization server.
@@ -82,24 +73,6 @@ pub enum LoginError {
     Busy,
 }
 
-/// What a refresh came to.
-#[derive(Debug)]
-#[must_use = "the session is in here"]
-pub enum Refreshed {
-    /// The session with new tokens.
-    Renewed(Session),
-    /// Not now: the session as it was.
-    Kept(Failed<Session, LoginError>),
-    /// The grant is over: authorize anew.
-    Ended(Failed<Ready>),
-    /// The new tokens could not be kept and are gone, or the grant is over and who this client is with it: begin at a 401.
-    Lost(LoginError),
-}
-
-/// The issuer the host chooses, and its word for the pair where the core asks for it (D36).
-pub type IssuerChoice = (Issuer, Option<IssuerForResource>);
-
-type ChooseIssuer = Arc<dyn Fn(&ChoosingIssuer) -> Option<IssuerChoice> + Send + Sync>;
 type Observer = Arc<dyn Fn(ClientEvent<'_>) + Send + Sync>;
 
 /// Drives logins of one client. Cheap to clone; one login at a time listens for the browser.
@@ -116,7 +89,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     core: CoreTime,
     patience: Duration,
-    choose_issuer: ChooseIssuer,
+    pairing: Box<dyn Pairing>,
     identities: Vec<IdentityKind>,
     observer: Option<Observer>,
 }
@@ -165,14 +138,11 @@ impl DriverBuilder {
         self
     }
 
-    /// Chooses the authorization server like this; without this call the first one the resource names is taken, and a
-    /// pair that needs the host's word is refused.
+    /// Gives the host's word for an authorization server like this (D36). Without this call there is none but the one that
+    /// an identity registered by hand for the resource gives, or that the store keeps.
     #[must_use]
-    pub fn choose_issuer(
-        mut self,
-        choose: impl Fn(&ChoosingIssuer) -> Option<IssuerChoice> + Send + Sync + 'static,
-    ) -> Self {
-        self.0.choose_issuer = Arc::new(choose);
+    pub fn pairing(mut self, pairing: impl Pairing) -> Self {
+        self.0.pairing = Box::new(pairing);
         self
     }
 
@@ -226,7 +196,7 @@ impl Driver {
             clock: Arc::new(SystemClock),
             core: CoreTime::default(),
             patience: Duration::from_secs(300),
-            choose_issuer: Arc::new(|choosing| Some((choosing.issuers().first()?.clone(), None))),
+            pairing: Box::new(Nobody),
             identities: [
                 IdentityKind::PreRegistered,
                 IdentityKind::MetadataDocument,
@@ -266,8 +236,8 @@ impl Driver {
         }
     }
 
-    pub(super) fn choice(&self, choosing: &ChoosingIssuer) -> Option<IssuerChoice> {
-        (self.0.choose_issuer)(choosing)
+    pub(super) fn pairing(&self) -> &dyn Pairing {
+        &*self.0.pairing
     }
 
     pub(super) fn identities(&self) -> &[IdentityKind] {
@@ -432,119 +402,6 @@ impl Driver {
         (waiting, reply)
     }
 
-    /// Exchanges the refresh token for new tokens, unless another process that shares the session does: then for its.
-    pub async fn refresh(&self, mut session: Session) -> Refreshed {
-        let core = &self.0.core;
-        for _ in 0..CLAIM_ATTEMPTS {
-            let now = self.now();
-            let (claim, waiting) = match core.measure(|| session.refresh(now, &mut OsEntropy)) {
-                Ok(step) => step.into_parts(),
-                Err(Failed { error, state }) => return Refreshed::Kept(failed(error, state)),
-            };
-            self.observe(ClientEvent::Claiming(&claim));
-            let receipt = match self.0.store.claim(claim).await {
-                Ok(receipt) => receipt,
-                Err(error) => return Refreshed::Kept(failed(error, waiting.store_failed())),
-            };
-            let now = self.now();
-            match core.measure(|| waiting.claimed(receipt, now, &mut OsEntropy)) {
-                Ok(ClaimOutcome::Claimed(call)) => {
-                    let (waiting, reply) = self.call(call).await;
-                    return self.refreshed(waiting, reply).await;
-                }
-                Ok(ClaimOutcome::Superseded(newer)) => {
-                    self.observe(ClientEvent::RefreshElsewhere);
-                    return Refreshed::Renewed(newer);
-                }
-                Ok(ClaimOutcome::Busy(same, _)) => {
-                    self.observe(ClientEvent::RefreshElsewhere);
-                    session = same;
-                    tokio::time::sleep(CLAIM_PAUSE).await;
-                }
-                Ok(ClaimOutcome::Ended(failed)) => return self.ended(failed).await,
-                Ok(ClaimOutcome::Kept(Failed { error, state }, release)) => {
-                    self.0.store.release(release).await;
-                    return Refreshed::Kept(failed(error, state));
-                }
-                Err(foreign) => return Refreshed::Kept(failed(foreign.error, foreign.state.store_failed())),
-            }
-        }
-        Refreshed::Kept(failed(LoginError::Busy, session))
-    }
-
-    async fn refreshed(&self, waiting: AwaitingRefresh, reply: Result<Reply, FetchFailure>) -> Refreshed {
-        let now = self.now();
-        match self.0.core.measure(|| waiting.receive(reply, now)) {
-            RefreshOutcome::Kept(Failed { error, state }, release) => {
-                self.0.store.release(release).await;
-                Refreshed::Kept(failed(error, state))
-            }
-            RefreshOutcome::Ended(step) => self.discard(step).await,
-            RefreshOutcome::Refreshed(step) => self.commit(step).await,
-        }
-    }
-
-    async fn commit(&self, mut step: Step<CommitRefresh, AwaitingCommit>) -> Refreshed {
-        let mut attempts = 0_u32;
-        loop {
-            let (action, waiting) = step.into_parts();
-            self.observe(ClientEvent::Committing(&action));
-            match self.0.store.commit(action).await {
-                Ok(receipt) => match self.0.core.measure(|| waiting.committed(receipt)) {
-                    Ok(settled) => return self.settled(settled).await,
-                    Err(failed) => return Refreshed::Lost(failed.error.into()),
-                },
-                Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
-                Err(_) => {
-                    tokio::time::sleep(CLAIM_PAUSE).await;
-                    attempts = attempts.saturating_add(1);
-                    step = waiting.again();
-                }
-            }
-        }
-    }
-
-    async fn discard(&self, mut step: Step<DiscardSession, AwaitingDiscard>) -> Refreshed {
-        let mut attempts = 0_u32;
-        loop {
-            let (action, waiting) = step.into_parts();
-            match self.0.store.discard(action).await {
-                Ok(receipt) => match self.0.core.measure(|| waiting.discarded(receipt)) {
-                    Ok(settled) => return self.settled(settled).await,
-                    Err(failed) => return Refreshed::Lost(failed.error.into()),
-                },
-                Err(error) if attempts >= STORE_ATTEMPTS => return Refreshed::Lost(error.into()),
-                Err(_) => {
-                    tokio::time::sleep(CLAIM_PAUSE).await;
-                    attempts = attempts.saturating_add(1);
-                    step = waiting.again();
-                }
-            }
-        }
-    }
-
-    async fn settled(&self, settled: Settled) -> Refreshed {
-        match settled {
-            Settled::Session(session) => {
-                self.observe(ClientEvent::Established(&session));
-                Refreshed::Renewed(session)
-            }
-            Settled::Ended(failed) => self.ended(failed).await,
-        }
-    }
-
-    async fn ended(&self, failed: Failed<Ready>) -> Refreshed {
-        self.observe(ClientEvent::Ended(&failed.error));
-        let Failed { error, state } = failed;
-        if !is_forgotten(&error, &state) {
-            return Refreshed::Ended(Failed { error, state });
-        }
-        match self.register_anew(state).await {
-            Ok(state) => Refreshed::Ended(Failed { error, state }),
-            Err(error) => Refreshed::Lost(error),
-        }
-    }
-
     /// Hears what the core makes of a 401 or 403 to a request with this session's token.
     ///
     /// # Errors
@@ -600,7 +457,7 @@ fn is_unanswered(error: &Error) -> bool {
 }
 
 /// Whether the token endpoint does not know the client that registered there (D40), or its secret has ended.
-fn is_forgotten(error: &Error, ready: &Ready) -> bool {
+pub(super) fn is_forgotten(error: &Error, ready: &Ready) -> bool {
     let refused = matches!(
         error,
         Error::Incompatible(PeerIncompatible::TokenRefused(_) | PeerIncompatible::SecretExpired)
@@ -608,6 +465,6 @@ fn is_forgotten(error: &Error, ready: &Ready) -> bool {
     refused && error.remedy() == Remedy::Reregister && ready.identity_kind() == IdentityKind::Registered
 }
 
-fn failed<S>(error: impl Into<LoginError>, state: S) -> Failed<S, LoginError> {
+pub(super) fn failed<S>(error: impl Into<LoginError>, state: S) -> Failed<S, LoginError> {
     Failed { error: error.into(), state }
 }

@@ -11,6 +11,8 @@ pub mod event;
 pub mod event_stream;
 pub mod fetch;
 pub mod logout;
+pub mod pairing;
+mod renewal;
 mod reply;
 pub mod resolver;
 #[cfg(feature = "rmcp")]

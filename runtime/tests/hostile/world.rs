@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mcp_authz::client::{Client, Configuration, OpenUserAgent, PreRegistered, Session};
 use mcp_authz::error::{Error, Remedy};
-use mcp_authz::identifier::{Issuer, ResourceId};
+use mcp_authz::identifier::{ClientMetadataUrl, Issuer, ResourceId};
 use mcp_authz::message::exchange::{FetchFailure, Reply};
 use mcp_authz::pkce::CodeChallenge;
 use mcp_authz::policy::Policy;
@@ -21,6 +21,7 @@ use mcp_authz_tokio::client::connection::{Connection, McpRequest, SendError};
 use mcp_authz_tokio::client::driver::{Driver, DriverBuilder, LoginError};
 use mcp_authz_tokio::client::event::ClientEvent;
 use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use serde_json::{Value, json};
 
@@ -45,6 +46,8 @@ pub(crate) const NOTES: &str = "notes";
 pub(crate) const HONEST: &str = "honest";
 pub(crate) const SECOND: &str = "second";
 pub(crate) const ELSEWHERE: &str = "elsewhere";
+/// Where a client that has one publishes its metadata document.
+pub(crate) const DOCUMENT: &str = "https://client.example/metadata.json";
 
 /// A request that reached a server.
 #[derive(Debug, Clone)]
@@ -114,19 +117,21 @@ impl Shared {
 
     fn notes(&self, at: At, own: &str, request: &Request) -> Answer {
         match at {
-            At::ResourceMetadata => Answer::document(
-                200,
-                &json!({"resource": format!("{own}/mcp"), "authorization_servers": [*self.named.lock().unwrap()]}),
-            ),
+            At::ResourceMetadata => {
+                let path = request.path().trim_start_matches(&well_known(""));
+                Answer::document(
+                    200,
+                    &json!({"resource": format!("{own}{path}"), "authorization_servers": [*self.named.lock().unwrap()]}),
+                )
+            }
             At::Mcp => {
                 let token = request.header("authorization").and_then(|field| field.strip_prefix("Bearer "));
                 let takes = self.takes.lock().unwrap();
                 if token.is_some_and(|token| token.starts_with(takes.as_str())) {
                     return Answer::document(200, &json!({"jsonrpc": "2.0", "id": 1, "result": {}}));
                 }
-                let challenge = format!(
-                    "Bearer resource_metadata=\"{own}/.well-known/oauth-protected-resource/mcp\", scope=\"notes:read\""
-                );
+                let metadata = well_known(request.path());
+                let challenge = format!("Bearer resource_metadata=\"{own}{metadata}\", scope=\"notes:read\"");
                 Answer::status(401).with("www-authenticate", challenge)
             }
             _ => Answer::status(404),
@@ -181,7 +186,8 @@ impl Shared {
                     if CodeVerifier::new(parameter("code_verifier"))
                         .is_ok_and(|verifier| CodeChallenge::of(&verifier).to_text() == challenge)
                         && redirect_uri == parameter("redirect_uri")
-                        && parameter("client_id") == format!("{name}-client") =>
+                        && [format!("{name}-client"), DOCUMENT.to_owned()]
+                            .contains(&parameter("client_id")) =>
                 {
                     self.tokens(name, issued)
                 }
@@ -210,11 +216,18 @@ impl Shared {
     }
 }
 
+/// Where the metadata of the resource with that path is.
+fn well_known(path: &str) -> String {
+    format!("/.well-known/oauth-protected-resource{path}")
+}
+
 fn place(server: &str, request: &Request) -> At {
     let grant = || request.parameter("grant_type");
     match (server, request.method.as_str(), request.path()) {
-        (NOTES, "POST", "/mcp") => At::Mcp,
-        (NOTES, "GET", "/.well-known/oauth-protected-resource/mcp") => At::ResourceMetadata,
+        (NOTES, "POST", "/mcp" | "/other") => At::Mcp,
+        (NOTES, "GET", path) if ["/mcp", "/other"].map(well_known).contains(&path.to_owned()) => {
+            At::ResourceMetadata
+        }
         (HONEST | SECOND, "GET", "/.well-known/oauth-authorization-server") => At::ServerMetadata,
         (HONEST | SECOND, "POST", "/register") => At::Registration,
         (HONEST | SECOND, "GET", "/authorize") => At::Authorization,
@@ -345,6 +358,7 @@ impl UserAgent for Browser {
 pub(crate) struct Setup {
     pub(crate) policy: Policy,
     pub(crate) pre_registered: Vec<PreRegistered>,
+    pub(crate) metadata_document: Option<ClientMetadataUrl>,
     pub(crate) fetcher: Fetcher,
     pub(crate) driver: Box<dyn FnOnce(DriverBuilder) -> DriverBuilder>,
 }
@@ -392,6 +406,11 @@ impl World {
         Self::with(|_, _| {}).await
     }
 
+    /// A client whose driver was told nothing about authorization servers.
+    pub(crate) async fn untold() -> Self {
+        Self::with(|_, setup| setup.driver = Box::new(|driver| driver)).await
+    }
+
     pub(crate) async fn with(change: impl FnOnce(&Origins, &mut Setup)) -> Self {
         let shared = Arc::<Shared>::default();
         let mut own = Vec::new();
@@ -410,18 +429,24 @@ impl World {
         let mut setup = Setup {
             policy: Policy::strict(),
             pre_registered: Vec::new(),
+            metadata_document: None,
             fetcher: fetcher(),
-            driver: Box::new(|driver| driver),
+            // The cases are about what comes after; those of `issuers` are about the word itself.
+            driver: Box::new(|driver| driver.pairing(WhateverTheResourceNames)),
         };
         change(&origins, &mut setup);
         let configuration = Configuration::new("A client", redirect_uri).policy(setup.policy);
         let configuration =
             setup.pre_registered.into_iter().fold(configuration, Configuration::pre_registered);
+        let configuration = match setup.metadata_document {
+            Some(url) => configuration.metadata_document(url),
+            None => configuration,
+        };
         let before = Arc::default();
         let browser =
             Browser { shared: Arc::clone(&shared), own, http: browser_http(), before: Arc::clone(&before) };
         let events = Arc::clone(&shared);
-        let driver = Driver::builder(Client::new(configuration), setup.fetcher, listener, browser)
+        let driver = Driver::builder(Client::new(configuration).unwrap(), setup.fetcher, listener, browser)
             .patience(Duration::from_secs(10))
             .observer(move |event: ClientEvent<'_>| events.events.lock().unwrap().push(format!("{event:?}")));
         let driver = (setup.driver)(driver).build();

@@ -13,7 +13,7 @@ fn key() -> ToyKey {
 }
 
 fn client() -> Client {
-    Client::new(configuration().pre_registered(pre_registered().private_key(key().id("k1"))))
+    client_of(configuration().pre_registered(pre_registered().private_key(key().id("k1"))))
 }
 
 fn signing() -> Step<crate::jose::Sign, crate::client::AwaitingAssertion<AwaitingTokens>> {

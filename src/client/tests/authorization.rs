@@ -62,7 +62,7 @@ fn what_does_not_fit_into_a_url_is_not_asked_for() {
         else {
             panic!("no document")
         };
-        let (_, state) = state.choose(&issuer(ISSUER), None).unwrap().into_parts();
+        let (_, state) = state.choose(&issuer(ISSUER), word(ISSUER)).unwrap().into_parts();
         let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&[]))) else {
             panic!("no document")
         };
@@ -87,7 +87,7 @@ fn scopes_come_of_the_challenge_then_of_the_metadata_then_of_nothing() {
         let Ok(ResourceMetadataOutcome::Found(state)) = state.receive(Ok(json(body))) else {
             panic!("no document")
         };
-        let (_, state) = state.choose(&issuer(ISSUER), None).unwrap().into_parts();
+        let (_, state) = state.choose(&issuer(ISSUER), word(ISSUER)).unwrap().into_parts();
         let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(changes))) else {
             panic!("no document")
         };
@@ -221,7 +221,7 @@ fn the_code_goes_to_the_recorded_issuers_token_endpoint_with_its_own_verifier() 
 fn the_resource_is_left_out_only_by_name_and_with_pinned_scopes() {
     let policy = || Policy::strict().relax(Relaxation::OmitResource(issuer(ISSUER)));
     let ready_of = |identity: PreRegistered, policy: Policy| {
-        let client = Client::new(configuration().policy(policy).pre_registered(identity));
+        let client = client_of(configuration().policy(policy).pre_registered(identity));
         choosing_identity(&client, &[]).pre_registered().unwrap()
     };
     let has_resource = |ready: Ready| {
@@ -329,7 +329,7 @@ fn a_parked_login_resumes_where_it_was_sealed_for_and_nowhere_else() {
     assert!(resume(&bytes, &strict(), &Xor(8), now()).is_err(), "another key");
     assert!(resume(&bytes, &strict(), &PlaintextRecords, now()).is_err(), "no key");
     assert!(resume(&bytes, &strict(), &Xor(7), now() + Duration::hours(1)).is_err(), "too late");
-    let renamed = Client::new(Configuration::new("Other", RedirectUri::new(REDIRECT).unwrap()));
+    let renamed = client_of(Configuration::new("Other", RedirectUri::new(REDIRECT).unwrap()));
     assert!(resume(&bytes, &renamed, &Xor(7), now()).is_err(), "another client");
     let looser = relaxed(Relaxation::AssumeS256(issuer(ISSUER)));
     assert!(resume(&bytes, &looser, &Xor(7), now()).is_err(), "another policy");
@@ -337,8 +337,8 @@ fn a_parked_login_resumes_where_it_was_sealed_for_and_nowhere_else() {
     for (from, to) in [
         ("https://as.example", "https://evil.example"),
         ("https://mcp.example/notes", "https://mcp.example/other"),
-        ("\"version\":2", "\"version\":1"),
-        ("\"version\":2", "\"version\":3"),
+        ("\"version\":3", "\"version\":1"),
+        ("\"version\":3", "\"version\":4"),
         ("\"kind\":\"callback\"", "\"kind\":\"session\""),
     ] {
         assert!(text.contains(from));

@@ -28,7 +28,7 @@ fn document(client: &Client) -> ClientMetadataDocument {
 // MCP-REG-012, MCP-REG-013, MCP-AUTH-081, D29
 #[test]
 fn the_document_names_its_own_url_and_a_fixed_set_of_callback_paths() {
-    let document = document(&Client::new(published()));
+    let document = document(&client_of(published()));
     assert_eq!(document.client_id().as_str(), URL);
     let metadata = document.metadata();
     let uris: Vec<_> = metadata.redirect_uris.iter().map(RedirectUri::as_str).collect();
@@ -46,7 +46,7 @@ fn the_identifier_that_is_proposed_has_no_query_and_is_short() {
     let long = format!("https://app.example/{}", "x".repeat(300));
     for url in ["https://app.example/client.json?v=1", &long] {
         let configuration = configuration().metadata_document(ClientMetadataUrl::new(url).unwrap());
-        let client = Client::new(configuration);
+        let client = client_of(configuration);
         let refused = Error::Host(HostMisuse::Metadata(crate::message::Malformed::Invalid("client_id")));
         assert_eq!(client.client_metadata_document().unwrap_err(), refused);
         assert_eq!(choosing_identity(&client, &[CIMD]).metadata_document().unwrap_err().error, refused);
@@ -74,7 +74,7 @@ fn at(client: &Client, number: usize) -> ChoosingIdentity {
     else {
         panic!("no document")
     };
-    let (_, state) = state.choose(&issuer(&issuer_url), None).unwrap().into_parts();
+    let (_, state) = state.choose(&issuer(&issuer_url), word(&issuer_url)).unwrap().into_parts();
     match state.receive(Ok(server_metadata(&changes))) {
         Ok(ServerMetadataOutcome::Found(state)) => state,
         other => panic!("{other:?}"),
@@ -92,7 +92,7 @@ fn taken(client: &Client, records: &[RegistrationRecord]) -> CallbackPaths {
 // D29, OAUTH21-2.3.4-1, MCP-REG-054
 #[test]
 fn each_server_without_iss_gets_a_path_of_its_own_until_none_is_left() {
-    let client = Client::new(published());
+    let client = client_of(published());
     let listed = document(&client).metadata().redirect_uris.clone();
     let mut records = Vec::new();
     let mut used = Vec::new();
@@ -127,7 +127,7 @@ fn each_server_without_iss_gets_a_path_of_its_own_until_none_is_left() {
 fn a_path_that_an_identity_registered_by_hand_uses_is_not_free() {
     let first = RedirectUri::new(format!("{REDIRECT}/1")).unwrap();
     let by_hand = PreRegistered::new(issuer(OTHER), ClientId::new("pre").unwrap(), first, []);
-    let client = Client::new(published().pre_registered(by_hand));
+    let client = client_of(published().pre_registered(by_hand));
     let ready = at(&client, 0).metadata_document_among(&taken(&client, &[])).unwrap();
     assert_eq!(begin(ready).redirect_uri(), format!("{REDIRECT}/2"));
 }
@@ -137,13 +137,13 @@ const OTHER: &str = "https://other.example";
 // A record of another configuration of this client is not counted, and not trusted.
 #[test]
 fn paths_are_read_from_this_clients_records_only() {
-    let client = Client::new(published());
+    let client = client_of(published());
     let ready = at(&client, 0).metadata_document_among(&taken(&client, &[])).unwrap();
     let record = kept(&ready).unwrap();
     let renamed = Configuration::new("Renamed", RedirectUri::new(REDIRECT).unwrap())
         .policy(policy())
         .metadata_document(ClientMetadataUrl::new(URL).unwrap());
-    let renamed = Client::new(renamed);
+    let renamed = client_of(renamed);
     let next = at(&renamed, 1).metadata_document_among(&taken(&renamed, &[record])).unwrap();
     assert_eq!(begin(next).redirect_uri(), format!("{REDIRECT}/1"));
 }
@@ -161,7 +161,7 @@ fn jwks(kid: &str) -> DocumentKeys {
 // MCP-REG-014, CIMD-6.2-1
 #[test]
 fn a_document_with_a_key_authenticates_every_request_with_it() {
-    let client = Client::new(published().document_key(key().id("k1"), jwks("k1")));
+    let client = client_of(published().document_key(key().id("k1"), jwks("k1")));
     let document = document(&client);
     assert_eq!(document.metadata().token_endpoint_auth_method.as_deref(), Some("private_key_jwt"));
     assert_eq!(document.metadata().token_endpoint_auth_signing_alg.as_deref(), Some("EdDSA"));
@@ -184,14 +184,14 @@ fn a_document_with_a_key_authenticates_every_request_with_it() {
     assert!(matches!(outcome, ClaimOutcome::Claimed(EndpointCall::Sign(_))), "{outcome:?}");
 
     let at_uri = DocumentKeys::At(Endpoint::new("https://app.example/jwks.json").unwrap());
-    let client = Client::new(published().document_key(key().id("k1"), at_uri));
+    let client = client_of(published().document_key(key().id("k1"), at_uri));
     let text = String::from_utf8(client.client_metadata_document().unwrap()).unwrap();
     assert!(text.contains("\"jwks_uri\":\"https://app.example/jwks.json\"") && !text.contains("\"jwks\":"));
     // A key that the set does not have would leave every request unverifiable.
-    let client = Client::new(published().document_key(key().id("k2"), jwks("k1")));
+    let client = client_of(published().document_key(key().id("k2"), jwks("k1")));
     assert!(matches!(client.client_metadata_document(), Err(Error::Host(HostMisuse::Metadata(_)))));
     // RFC8414-2-9
-    let client = Client::new(published().document_key(key().id("k1"), jwks("k1")));
+    let client = client_of(published().document_key(key().id("k1"), jwks("k1")));
     let only = ("token_endpoint_auth_signing_alg_values_supported", "[\"ES256\"]");
     let failed = choosing_identity(&client, &[CIMD, only]).metadata_document().unwrap_err();
     assert_eq!(incompatible(&failed.error), &PeerIncompatible::AssertionAlgorithm);
@@ -200,7 +200,7 @@ fn a_document_with_a_key_authenticates_every_request_with_it() {
 // MCP-REG-012, MCP-REG-013, MCP-REG-024, CIMD-4.1-4, CIMD-6.6-1
 #[test]
 fn what_is_published_is_checked_as_a_server_would_read_it() {
-    let client = Client::new(published().document_key(key().id("k1"), jwks("k1")));
+    let client = client_of(published().document_key(key().id("k1"), jwks("k1")));
     let ours = String::from_utf8(client.client_metadata_document().unwrap()).unwrap();
     let check = |reply: Reply| client.check_published_document(&reply);
     assert_eq!(check(json(ours.clone())), Ok(()));
@@ -235,7 +235,7 @@ fn what_is_published_is_checked_as_a_server_would_read_it() {
 #[test]
 fn the_client_says_its_name_and_its_home_page() {
     let page = PageUri::new("https://app.example/about").unwrap();
-    let client = Client::new(configuration().client_uri(page));
+    let client = client_of(configuration().client_uri(page));
     let (fetch, _) = choosing_identity(&client, &[]).register().unwrap().into_parts();
     let body = JsonObject::parse(fetch.body(), 4096).unwrap();
     assert_eq!(body.string("client_name"), Ok(Some("Test")));
@@ -274,7 +274,7 @@ fn a_refused_registration_says_what_to_try_next_and_ends() {
     }
     // A redirect URI on the web is not written in another way.
     let web = Configuration::new("Test", RedirectUri::new("https://app.example/cb").unwrap());
-    let web = Client::new(web.policy(policy()));
+    let web = client_of(web.policy(policy()));
     let (said, remedy, _) = refused(choosing_identity(&web, &[]), None, error("invalid_redirect_uri"));
     assert_eq!((said.as_str(), remedy), ("web", Remedy::ConfigureIdentity));
 }
@@ -285,7 +285,7 @@ proptest! {
     // D29: whatever is kept, no path is given twice.
     #[test]
     fn no_two_servers_share_a_path(order in proptest::collection::vec(0_usize..20, 1..24)) {
-        let client = Client::new(published());
+        let client = client_of(published());
         let mut records: alloc::collections::BTreeMap<usize, (RegistrationRecord, String)> = Default::default();
         for number in order {
             let kept_records: Vec<_> = records.values().map(|(record, _)| record.clone()).collect();

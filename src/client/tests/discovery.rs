@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{HostMisuse, OutsideFailed};
 use crate::evidence::IssuerForResource;
+use crate::identifier::ClientMetadataUrl;
 use crate::identifier::Origin;
 use crate::message::exchange::{AddressPolicy, FetchFailure};
 
@@ -178,37 +179,77 @@ fn a_path_prefix_needs_its_relaxation_and_stays_on_the_origin() {
     assert!(state.receive(Ok(resource_metadata("https://evil.example", ISSUER))).is_err());
 }
 
-// MCP-AUTH-010, MCP-AUTH-077, D36
+// MCP-AUTH-010, MCP-AUTH-077
 #[test]
-fn only_a_listed_issuer_is_chosen_and_an_identity_of_other_resources_needs_the_hosts_word() {
-    let failed =
-        choosing_issuer(&strict(), ISSUER).choose(&issuer("https://other.example"), None).unwrap_err();
+fn only_a_listed_issuer_is_chosen() {
+    let other = "https://other.example";
+    let failed = choosing_issuer(&strict(), ISSUER).choose(&issuer(other), word(other)).unwrap_err();
     assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotListed));
-    assert!(failed.state.choose(&issuer(ISSUER), None).is_ok());
-
-    let other = ResourceId::new("https://mcp.example/other").unwrap();
-    let redirect = RedirectUri::new(REDIRECT).unwrap();
-    let identity =
-        PreRegistered::new(issuer(ISSUER), ClientId::new("pre").unwrap(), redirect, [other.clone()]);
-    let client = Client::new(configuration().pre_registered(identity));
-    let failed = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), None).unwrap_err();
-    assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
-    let wrong = IssuerForResource::assertion(other, issuer(ISSUER));
-    let failed = failed.state.choose(&issuer(ISSUER), Some(wrong)).unwrap_err();
-    assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
-    let right = IssuerForResource::assertion(server(), issuer(ISSUER));
-    assert!(failed.state.choose(&issuer(ISSUER), Some(right)).is_ok());
+    assert!(failed.state.choose(&issuer(ISSUER), word(ISSUER)).is_ok());
 }
 
-// D36: the server lists its resources, and this one is not among them.
+fn for_resources<const N: usize>(client_id: &str, resources: [&str; N]) -> PreRegistered {
+    PreRegistered::new(
+        issuer(ISSUER),
+        ClientId::new(client_id).unwrap(),
+        RedirectUri::new(REDIRECT).unwrap(),
+        resources.map(|resource| ResourceId::new(resource).unwrap()),
+    )
+}
+
+// D36, I-L13: whoever the client would be there.
+#[test]
+fn a_pair_of_resource_and_issuer_needs_the_hosts_word() {
+    const OTHER: &str = "https://mcp.example/other";
+    let document = ClientMetadataUrl::new("https://app.example/client.json").unwrap();
+    for configuration in [
+        configuration(),
+        configuration().dynamic_registration(false).metadata_document(document),
+        configuration().pre_registered(for_resources("pre", [OTHER])),
+        // Part of a path is no resource of an identity.
+        configuration().pre_registered(for_resources("pre", ["https://mcp.example"])),
+    ] {
+        let client = client_of(configuration);
+        let state = choosing_issuer(&client, ISSUER);
+        assert!(state.needs_assertion(&issuer(ISSUER)));
+        let failed = state.choose(&issuer(ISSUER), None).unwrap_err();
+        assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
+        assert_eq!(failed.error.remedy(), Remedy::Vouch);
+        let other = ResourceId::new(OTHER).unwrap();
+        let of_another = IssuerForResource::assertion(other, issuer(ISSUER));
+        let failed = failed.state.choose(&issuer(ISSUER), Some(of_another)).unwrap_err();
+        assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
+        let failed = failed.state.choose(&issuer(ISSUER), word("https://as.example/")).unwrap_err();
+        assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
+        assert!(failed.state.choose(&issuer(ISSUER), word(ISSUER)).is_ok());
+    }
+}
+
+// D36: who registered a client by hand for exactly this resource has said so.
+#[test]
+fn an_identity_for_the_resource_is_the_hosts_word() {
+    let client = client_of(configuration().pre_registered(for_resources("pre", [SERVER])));
+    let state = choosing_issuer(&client, ISSUER);
+    assert!(!state.needs_assertion(&issuer(ISSUER)));
+    assert!(state.choose(&issuer(ISSUER), None).is_ok());
+    // Of this issuer, and of no other.
+    let state = choosing_issuer(&client, "https://other.example");
+    assert!(state.needs_assertion(&issuer("https://other.example")));
+}
+
+// D36: the server lists its resources, and this one is not among them; the word for the pair is of another sort than the
+// list of an identity's resources.
 #[test]
 fn a_server_that_does_not_know_the_resource_needs_the_hosts_word() {
     let listed = |text: &'static str| [("protected_resources", text)];
-    let failed = awaiting_server(&strict(), ISSUER)
-        .receive(Ok(server_metadata(&listed("[\"https://other.example\"]"))))
-        .unwrap_err();
+    let client = client_of(configuration().pre_registered(for_resources("pre", [SERVER])));
+    let awaiting =
+        |said| choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), said).unwrap().into_parts().1;
+    let others = || server_metadata(&listed("[\"https://other.example\"]"));
+    let failed = awaiting(None).receive(Ok(others())).unwrap_err();
     assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
     assert!(failed.state.receive(Ok(server_metadata(&listed("[\"https://mcp.example/notes\"]")))).is_ok());
+    assert!(awaiting(word(ISSUER)).receive(Ok(others())).is_ok());
 }
 
 // MCP-DISC-012, MCP-DISC-013
@@ -272,26 +313,28 @@ fn a_document_of_another_issuer_ends_the_search() {
     assert!(awaiting_server(&client, ISSUER).receive(Ok(other)).is_err());
 }
 
-// D36: a spelling that the relaxation takes for the same issuer is no way around the host's word.
+// D36: a spelling that the relaxation takes for the same issuer is the same pair, and without the relaxation it is not.
 #[test]
-fn the_other_spelling_of_an_issuer_needs_the_same_assertion() {
+fn the_other_spelling_of_an_issuer_is_the_same_as_far_as_the_policy_says() {
     const SLASH: &str = "https://as.example/";
     for (configured, listed) in [(ISSUER, SLASH), (SLASH, ISSUER)] {
-        let identity = PreRegistered::new(
-            issuer(configured),
-            ClientId::new("pre").unwrap(),
-            RedirectUri::new(REDIRECT).unwrap(),
-            [ResourceId::new("https://mcp.example/other").unwrap()],
-        );
-        let policy = Policy::strict().relax(Relaxation::IssuerRootSlash(issuer(listed)));
-        let client = Client::new(configuration().policy(policy).pre_registered(identity));
-        let listed = issuer(listed);
-        let state = choosing_issuer(&client, listed.as_str());
-        assert!(state.needs_assertion(&listed));
-        let failed = state.choose(&listed, None).unwrap_err();
-        assert_eq!(failed.error, Error::Host(HostMisuse::IssuerNotAsserted));
-        let word = IssuerForResource::assertion(server(), listed.clone());
-        assert!(failed.state.choose(&listed, Some(word)).is_ok());
+        let client = |resource: &str, relaxed: bool| {
+            let identity = PreRegistered::new(
+                issuer(configured),
+                ClientId::new("pre").unwrap(),
+                RedirectUri::new(REDIRECT).unwrap(),
+                [ResourceId::new(resource).unwrap()],
+            );
+            let policy = match relaxed {
+                true => policy().relax(Relaxation::IssuerRootSlash(issuer(listed))),
+                false => policy(),
+            };
+            client_of(configuration().policy(policy).pre_registered(identity))
+        };
+        let needs = |client: &Client| choosing_issuer(client, listed).needs_assertion(&issuer(listed));
+        assert!(!needs(&client(SERVER, true)));
+        assert!(needs(&client(SERVER, false)));
+        assert!(needs(&client("https://mcp.example/other", true)));
     }
 }
 
@@ -370,12 +413,14 @@ fn a_server_on_this_machine_may_name_another_one_here() {
     let state = found(
         state.receive(Ok(resource_metadata("http://127.0.0.1:8000/mcp", "http://127.0.0.1:9000"))).unwrap(),
     );
-    let (fetch, _) = state.choose(&issuer("http://127.0.0.1:9000"), None).unwrap().into_parts();
+    let there = issuer("http://127.0.0.1:9000");
+    let said = IssuerForResource::assertion(here, there.clone());
+    let (fetch, _) = state.choose(&there, Some(said)).unwrap().into_parts();
     assert_eq!(fetch.policy().addresses(), AddressPolicy::Loopback);
 
     let (_, state) = challenged(&strict(), &Reply::new(401, "")).into_parts();
     let state = found(state.receive(Ok(resource_metadata(SERVER, "http://127.0.0.1:9000"))).unwrap());
-    let failed = state.choose(&issuer("http://127.0.0.1:9000"), None).unwrap_err();
+    let failed = state.choose(&issuer("http://127.0.0.1:9000"), word("http://127.0.0.1:9000")).unwrap_err();
     assert!(matches!(misbehaved(&failed.error), PeerMisbehaved::ForbiddenAddress { .. }));
 }
 

@@ -9,7 +9,7 @@ const WELL_KNOWN: &str = "https://mcp.example/.well-known/oauth-authorization-se
 
 fn stated(revision: Revision, relaxations: &[Relaxation]) -> Client {
     let policy = relaxations.iter().cloned().fold(policy(), Policy::relax);
-    Client::new(configuration().policy(policy).revision_of(server(), revision))
+    client_of(configuration().policy(policy).revision_of(server(), revision))
 }
 
 fn legacy() -> Relaxation {
@@ -33,7 +33,8 @@ fn without_resource_metadata(client: &Client) -> Result<ChoosingIssuer, Error> {
 fn at_origin(client: &Client, replies: [Reply; 2]) -> Result<ChoosingIdentity, Error> {
     let choosing = without_resource_metadata(client)?;
     let base = issuer("https://mcp.example");
-    let (fetch, mut state) = choosing.choose(&base, None).map_err(|failed| failed.error)?.into_parts();
+    let (fetch, mut state) =
+        choosing.choose(&base, word("https://mcp.example")).map_err(|failed| failed.error)?.into_parts();
     assert_eq!(fetch.url(), WELL_KNOWN);
     for reply in replies {
         state = match state.receive(Ok(reply)) {
@@ -65,11 +66,11 @@ fn without_resource_metadata_the_origin_is_the_server_only_where_that_revision_i
         }
     }
     let other = ResourceId::new("https://other.example").unwrap();
-    let client = Client::new(configuration().revision_of(other.clone(), Revision::V2025_03_26));
+    let client = client_of(configuration().revision_of(other.clone(), Revision::V2025_03_26));
     assert!(without_resource_metadata(&client).is_err(), "the statement is about one server");
     assert_eq!(client.revision(&other), Revision::V2025_03_26);
     assert_eq!(client.revision(&server()), Revision::V2026_07_28);
-    let client = Client::new(configuration().revision(Revision::V2025_03_26));
+    let client = client_of(configuration().revision(Revision::V2025_03_26));
     assert!(without_resource_metadata(&client).is_ok());
 }
 
@@ -144,7 +145,7 @@ fn discovery_says_the_revision_where_that_revision_asks_for_it() {
         let expected = (revision == Revision::V2025_03_26).then_some("2025-03-26");
         let (fetch, _) = challenged(&client, &challenge("Bearer")).into_parts();
         assert_eq!(fetch.protocol_version(), expected);
-        let step = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), None).unwrap();
+        let step = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), word(ISSUER)).unwrap();
         assert_eq!(step.action().protocol_version(), expected);
         let (fetch, _) = choosing_identity(&client, &[]).register().unwrap().into_parts();
         assert_eq!(fetch.protocol_version(), None);
@@ -208,12 +209,13 @@ fn the_host_may_choose_another_issuer_after_one_failed() {
         "{{\"resource\":\"{SERVER}\",\"authorization_servers\":[\"https://down.example\",\"{ISSUER}\"]}}"
     ));
     let Ok(ResourceMetadataOutcome::Found(choosing)) = state.receive(Ok(metadata)) else { panic!("refused") };
-    let (_, state) = choosing.choose(&issuer("https://down.example"), None).unwrap().into_parts();
+    let (_, state) =
+        choosing.choose(&issuer("https://down.example"), word("https://down.example")).unwrap().into_parts();
     let failed = state.receive(Ok(server_metadata(&[]))).unwrap_err();
     assert!(matches!(misbehaved(&failed.error), PeerMisbehaved::IssuerMismatch { .. }));
     let choosing = failed.state.choose_again();
     assert_eq!(choosing.issuers().len(), 2);
-    let (fetch, state) = choosing.choose(&issuer(ISSUER), None).unwrap().into_parts();
+    let (fetch, state) = choosing.choose(&issuer(ISSUER), word(ISSUER)).unwrap().into_parts();
     assert_eq!(fetch.url(), "https://as.example/.well-known/oauth-authorization-server");
     assert!(matches!(state.receive(Ok(server_metadata(&[]))), Ok(ServerMetadataOutcome::Found(_))));
 }
@@ -224,7 +226,7 @@ fn choosing_again_counts_against_the_same_allowance() {
     let mut choosing = choosing_issuer(&strict(), ISSUER);
     let mut fetches = 1;
     let error = loop {
-        match choosing.choose(&issuer(ISSUER), None) {
+        match choosing.choose(&issuer(ISSUER), word(ISSUER)) {
             Ok(step) => choosing = step.into_parts().1.choose_again(),
             Err(failed) => break failed.error,
         }

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::error::{Error, PeerIncompatible, PeerMisbehaved, Remedy};
+use crate::evidence::IssuerForResource;
 use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::message::authorization::Callback;
 use crate::message::exchange::{Fetch, Reply};
@@ -83,12 +84,21 @@ fn configuration() -> Configuration {
     Configuration::new("Test", RedirectUri::new(REDIRECT).unwrap()).policy(policy())
 }
 
+fn client_of(configuration: Configuration) -> Client {
+    Client::new(configuration).unwrap()
+}
+
+/// The host's word for the server of these tests and that issuer.
+fn word(listed: &str) -> Option<IssuerForResource> {
+    Some(IssuerForResource::assertion(server(), issuer(listed)))
+}
+
 fn strict() -> Client {
-    Client::new(configuration())
+    client_of(configuration())
 }
 
 fn relaxed(relaxation: Relaxation) -> Client {
-    Client::new(configuration().policy(policy().relax(relaxation)))
+    client_of(configuration().policy(policy().relax(relaxation)))
 }
 
 fn pre_registered() -> PreRegistered {
@@ -147,7 +157,7 @@ fn choosing_issuer(client: &Client, listed: &str) -> ChoosingIssuer {
 }
 
 fn awaiting_server(client: &Client, listed: &str) -> AwaitingServerMetadata {
-    choosing_issuer(client, listed).choose(&issuer(listed), None).unwrap().into_parts().1
+    choosing_issuer(client, listed).choose(&issuer(listed), word(listed)).unwrap().into_parts().1
 }
 
 fn choosing_identity(client: &Client, changes: &[(&str, &str)]) -> ChoosingIdentity {

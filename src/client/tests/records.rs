@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::session::VERSION;
 use super::*;
-use crate::client::{CallbackRecord, RegistrationRecord, SessionRecord, StepUpRecord};
+use crate::client::{CallbackRecord, PairingRecord, RegistrationRecord, SessionRecord, StepUpRecord};
 use crate::error::HostMisuse;
 use crate::identifier::ClientMetadataUrl;
 use crate::sealer::{PlaintextRecords, Sealer, SealerFailed};
@@ -17,6 +17,12 @@ fn callback_record(client: &Client) -> CallbackRecord {
 
 fn registration_record(client: &Client) -> RegistrationRecord {
     ready(client).registration_record(&PlaintextRecords).unwrap().unwrap()
+}
+
+fn pairing_record(client: &Client) -> Option<PairingRecord> {
+    let (_, state) = exchanged(client);
+    let (persist, _) = state.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+    persist.pairing(&PlaintextRecords).unwrap()
 }
 
 fn step_up_record() -> StepUpRecord {
@@ -43,28 +49,123 @@ fn shown(bytes: &[u8]) -> String {
 // Other processes and later versions read these bytes: a change is a new version.
 #[test]
 fn the_bytes_of_every_kind_of_record_are_pinned() {
-    insta::assert_snapshot!("callback-2", shown(&callback_record(&strict()).to_bytes()));
+    insta::assert_snapshot!("callback-3", shown(&callback_record(&strict()).to_bytes()));
     insta::assert_snapshot!(
-        "session-2",
+        "session-3",
         shown(&session(&strict()).record(&PlaintextRecords).unwrap().to_bytes())
     );
     insta::assert_snapshot!("registration-1", shown(&registration_record(&strict()).to_bytes()));
+    insta::assert_snapshot!("pairing-1", shown(&pairing_record(&strict()).unwrap().to_bytes()));
     insta::assert_snapshot!("step-up-1", shown(&step_up_record().to_bytes()));
 }
 
-// Version 1 held the count of step-ups, which goes on.
+// Version 1 held the count of step-ups, which goes on; neither of the two says who vouched for the pair (D36).
 #[test]
-fn records_of_version_one_resume_with_what_they_counted() {
-    let record = SessionRecord::from_bytes(include_bytes!("records/session-1.json")).unwrap();
-    let session = record.resume(&strict(), &PlaintextRecords, VERSION).unwrap();
-    assert_eq!(session.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
+fn records_of_earlier_versions_resume_where_the_configuration_vouches() {
+    let sessions: [&[u8]; 2] =
+        [include_bytes!("records/session-1.json"), include_bytes!("records/session-2.json")];
+    let callbacks: [&[u8]; 2] =
+        [include_bytes!("records/callback-1.json"), include_bytes!("records/callback-2.json")];
+    let vouched = client_of(configuration().pre_registered(pre_registered()));
+    for bytes in sessions {
+        let record = SessionRecord::from_bytes(bytes).unwrap();
+        let error = record.clone().resume(&strict(), &PlaintextRecords, VERSION).unwrap_err();
+        assert_eq!(error, HostMisuse::IssuerNotAsserted.into());
+        let session = record.resume(&vouched, &PlaintextRecords, VERSION).unwrap();
+        assert_eq!(session.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
+    }
+    let record = SessionRecord::from_bytes(sessions[0]).unwrap();
+    let session = record.resume(&vouched, &PlaintextRecords, VERSION).unwrap();
     let again = super::step_up::asked(session, "a").unwrap_err();
     assert_eq!(again, PeerMisbehaved::StepUpLoop.into(), "asked before, in version 1");
-    let record = CallbackRecord::from_bytes(include_bytes!("records/callback-1.json")).unwrap();
-    let waiting = record.clone().resume(&strict(), &PlaintextRecords, now()).unwrap();
-    assert_eq!(waiting.redirect_uri().as_str(), REDIRECT);
-    // It is still the record of version 1 if it is put back as it is.
-    assert_eq!(record.to_bytes(), include_bytes!("records/callback-1.json"));
+    for bytes in callbacks {
+        let record = CallbackRecord::from_bytes(bytes).unwrap();
+        let error = record.clone().resume(&strict(), &PlaintextRecords, now()).unwrap_err();
+        assert_eq!(error, HostMisuse::IssuerNotAsserted.into());
+        let waiting = record.clone().resume(&vouched, &PlaintextRecords, now()).unwrap();
+        assert_eq!(waiting.redirect_uri().as_str(), REDIRECT);
+        // It is still the record of its version if it is put back as it is.
+        assert_eq!(record.to_bytes(), bytes);
+    }
+}
+
+// D36, I-L13: the word is for the pair, and comes from a login that has its tokens.
+#[test]
+fn the_hosts_word_is_taken_again_for_the_same_pair_only() {
+    let record = pairing_record(&strict()).unwrap();
+    let said = record.open(&strict(), &PlaintextRecords).unwrap();
+    assert!(said.is_for(&server(), &issuer(ISSUER)));
+    assert!(choosing_issuer(&strict(), ISSUER).choose(&issuer(ISSUER), Some(said)).is_ok());
+    let renamed =
+        client_of(Configuration::new("Other", RedirectUri::new(REDIRECT).unwrap()).policy(policy()));
+    assert!(record.open(&renamed, &PlaintextRecords).is_err());
+    for (from, to) in [(SERVER, "https://evil.example/notes"), (ISSUER, "https://evil.example")] {
+        let moved = String::from_utf8(record.to_bytes()).unwrap().replace(from, to);
+        let moved = PairingRecord::from_bytes(moved.as_bytes()).unwrap();
+        assert!(moved.open(&strict(), &PlaintextRecords).is_err(), "{to}");
+    }
+    let inside = String::from_utf8(with_member(&plaintext(&record.to_bytes()), "", None)).unwrap();
+    let sealer = Tampered(inside.replace(ISSUER, "https://evil.example").into_bytes());
+    assert_eq!(record.open(&strict(), &sealer).unwrap_err(), HostMisuse::ForeignRecord.into());
+    // Where the configuration speaks for the pair, nobody gave a word that could be kept.
+    let client = client_of(configuration().pre_registered(pre_registered()));
+    let step = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), None).unwrap();
+    let Ok(ServerMetadataOutcome::Found(state)) = step.into_parts().1.receive(Ok(server_metadata(&[])))
+    else {
+        panic!("refused")
+    };
+    let begun = begin(state.pre_registered().unwrap());
+    let callback = begun.callback(GENUINE);
+    let (_, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+    let (persist, _) = state.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+    assert_eq!(persist.pairing(&PlaintextRecords).unwrap(), None);
+}
+
+// D36, I-L13: what the host took out of its configuration since.
+#[test]
+fn a_record_does_not_outlive_the_identity_it_was_made_for() {
+    let by_hand = |client_id: &str, resource: &str| {
+        let identity = PreRegistered {
+            client_id: ClientId::new(client_id).unwrap(),
+            resources: [ResourceId::new(resource).unwrap()].into(),
+            ..pre_registered()
+        };
+        client_of(configuration().pre_registered(identity))
+    };
+    let client = by_hand("pre", SERVER);
+    for said in [None, word(ISSUER)] {
+        let asserted = said.is_some();
+        let step = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), said).unwrap();
+        let Ok(ServerMetadataOutcome::Found(state)) = step.into_parts().1.receive(Ok(server_metadata(&[])))
+        else {
+            panic!("refused")
+        };
+        let begun = begin(state.pre_registered().unwrap());
+        let callback = begun.callback(GENUINE);
+        let parked = begun.waiting.park(&PlaintextRecords).unwrap();
+        let resumed = |client: &Client| parked.clone().resume(client, &PlaintextRecords, now());
+        let waiting = resumed(&client).unwrap();
+        let (_, state) = sent(waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+        let (persist, _) = state.receive(Ok(json(TOKENS)), now()).unwrap().into_parts();
+        let session = persist.record(&PlaintextRecords).unwrap();
+        let both = |client: &Client| {
+            let session = session.clone().resume(client, &PlaintextRecords, VERSION).map(drop);
+            assert_eq!(resumed(client).map(drop), session);
+            session
+        };
+        assert_eq!(both(&client), Ok(()));
+        let other_resource = both(&by_hand("pre", "https://mcp.example/other"));
+        if asserted {
+            assert_eq!(other_resource, Ok(()), "the host's word stands");
+            assert_eq!(both(&strict()), Err(HostMisuse::IdentityGone.into()));
+        } else {
+            assert_eq!(other_resource, Err(HostMisuse::IssuerNotAsserted.into()));
+            assert_eq!(both(&strict()), Err(HostMisuse::IssuerNotAsserted.into()));
+        }
+        let renamed = both(&by_hand("another", SERVER)).unwrap_err();
+        assert_eq!(renamed, HostMisuse::IdentityGone.into());
+        assert_eq!(renamed.remedy(), Remedy::Reauthorize);
+    }
 }
 
 #[test]
@@ -75,19 +176,19 @@ fn versions_that_are_not_read_are_refused_by_name() {
     let session = session(&strict()).record(&PlaintextRecords).unwrap().to_bytes();
     let registration = registration_record(&strict()).to_bytes();
     let read = |bytes: &[u8]| SessionRecord::from_bytes(bytes).map(drop).map_err(|error| error.remedy());
-    let error = SessionRecord::from_bytes(&with(&session, "\"version\":2", "\"version\":3")).unwrap_err();
+    let error = SessionRecord::from_bytes(&with(&session, "\"version\":3", "\"version\":4")).unwrap_err();
     assert_eq!(error, HostMisuse::LaterRecord.into());
-    let error = SessionRecord::from_bytes(&with(&session, "\"version\":2", "\"version\":0")).unwrap_err();
+    let error = SessionRecord::from_bytes(&with(&session, "\"version\":3", "\"version\":0")).unwrap_err();
     assert_eq!(error, HostMisuse::EarlierRecord.into());
-    for version in ["\"version\":3", "\"version\":0"] {
-        assert_eq!(read(&with(&session, "\"version\":2", version)), Err(Remedy::Reauthorize));
+    for version in ["\"version\":4", "\"version\":0"] {
+        assert_eq!(read(&with(&session, "\"version\":3", version)), Err(Remedy::Reauthorize));
     }
-    for version in ["\"version\":\"2\"", "\"version\":2.5", "\"version\":null"] {
-        let error = SessionRecord::from_bytes(&with(&session, "\"version\":2", version)).unwrap_err();
+    for version in ["\"version\":\"3\"", "\"version\":3.5", "\"version\":null"] {
+        let error = SessionRecord::from_bytes(&with(&session, "\"version\":3", version)).unwrap_err();
         assert_eq!(error, HostMisuse::ForeignRecord.into(), "{version}");
     }
     // A version is authenticated with the rest: a record does not become another version's by its label.
-    let relabelled = with(&session, "\"version\":2", "\"version\":1");
+    let relabelled = with(&session, "\"version\":3", "\"version\":1");
     let relabelled = SessionRecord::from_bytes(&relabelled).unwrap();
     assert!(relabelled.resume(&strict(), &PlaintextRecords, VERSION).is_err());
     let error = RegistrationRecord::from_bytes(&with(&registration, "\"version\":1", "\"version\":2"));
@@ -98,7 +199,7 @@ fn versions_that_are_not_read_are_refused_by_name() {
 #[test]
 fn a_parked_login_keeps_its_port() {
     let moved = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
-    let restarted = Client::new(Configuration::new("Test", moved).policy(policy()));
+    let restarted = client_of(Configuration::new("Test", moved).policy(policy()));
     let waiting = callback_record(&strict()).resume(&restarted, &PlaintextRecords, now()).unwrap();
     assert_eq!(waiting.redirect_uri().as_str(), REDIRECT);
 }
@@ -108,7 +209,7 @@ fn a_parked_login_keeps_its_port() {
 fn a_record_does_not_take_an_identity_beyond_its_pins() {
     let client = |pins: &str| {
         let identity = pre_registered().scopes(scopes(pins));
-        Client::new(configuration().pre_registered(identity))
+        client_of(configuration().pre_registered(identity))
     };
     let wide = client("read write");
     let ready = choosing_identity(&wide, &[]).pre_registered().unwrap();
@@ -289,7 +390,7 @@ proptest! {
             prop_assert_eq!(ready.identity_kind(), crate::client::IdentityKind::Registered);
             check(ready)?;
         }
-        let document = Client::new(configuration().metadata_document(ClientMetadataUrl::new("https://app.example/c").unwrap()));
+        let document = client_of(configuration().metadata_document(ClientMetadataUrl::new("https://app.example/c").unwrap()));
         let _ = document.callback_paths([&record], &sealer);
     }
 
@@ -307,7 +408,7 @@ proptest! {
 #[test]
 fn a_callback_that_another_process_asked_for_leaves_this_ones_port_to_later_requests() {
     let redirect_uri = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
-    let other = Client::new(Configuration { redirect_uri, ..configuration() });
+    let other = client_of(Configuration { redirect_uri, ..configuration() });
     let waiting = callback_record(&strict()).resume(&other, &PlaintextRecords, now()).unwrap();
     assert_eq!(waiting.redirect_uri().as_str(), "http://127.0.0.1:4711/callback");
     let (open, _) =

@@ -18,7 +18,7 @@ fn metadata_url() -> ClientMetadataUrl {
 #[test]
 fn identities_are_offered_best_first() {
     let everything =
-        Client::new(configuration().pre_registered(pre_registered()).metadata_document(metadata_url()));
+        client_of(configuration().pre_registered(pre_registered()).metadata_document(metadata_url()));
     assert_eq!(
         choosing_identity(&everything, &[CIMD]).identities(),
         [IdentityKind::PreRegistered, IdentityKind::MetadataDocument, IdentityKind::Registered]
@@ -27,7 +27,7 @@ fn identities_are_offered_best_first() {
         choosing_identity(&everything, &[("registration_endpoint", "")]).identities(),
         [IdentityKind::PreRegistered]
     );
-    let none = Client::new(configuration().dynamic_registration(false));
+    let none = client_of(configuration().dynamic_registration(false));
     assert!(choosing_identity(&none, &[CIMD]).identities().is_empty());
     assert_eq!(
         choosing_identity(&none, &[]).register().unwrap_err().error,
@@ -51,7 +51,7 @@ fn an_identity_whose_issuer_is_not_named_any_more_is_reported_and_not_tried_else
         PreRegistered::new(issuer(issuer_url), ClientId::new("pre").unwrap(), redirect(), [server()])
     };
     let choose = |configuration: Configuration| {
-        choosing_issuer(&Client::new(configuration), ISSUER).choose(&issuer(ISSUER), None).map(drop)
+        choosing_issuer(&client_of(configuration), ISSUER).choose(&issuer(ISSUER), word(ISSUER)).map(drop)
     };
     let failed = choose(configuration().pre_registered(at("https://old.example"))).unwrap_err();
     assert_eq!(incompatible(&failed.error), &PeerIncompatible::OtherIssuer);
@@ -79,7 +79,7 @@ fn where_nothing_identifies_the_client_the_host_is_asked_for_an_identity() {
     // Dynamic registration is there where the server has an endpoint for it, and the host did not switch it off.
     let (fetch, _) = choosing_identity(&strict(), &[]).register().unwrap().into_parts();
     assert_eq!(fetch.url(), "https://as.example/register");
-    let off = Client::new(configuration().dynamic_registration(false));
+    let off = client_of(configuration().dynamic_registration(false));
     assert!(choosing_identity(&off, &[]).register().is_err());
 }
 
@@ -113,7 +113,7 @@ fn an_identity_stays_at_its_issuer() {
         redirect,
         [ResourceId::new("https://mcp.example/mail").unwrap()],
     );
-    let client = Client::new(configuration().pre_registered(elsewhere));
+    let client = client_of(configuration().pre_registered(elsewhere));
     assert!(choosing_identity(&client, &[]).pre_registered().is_err());
     let record = ready(&strict()).registration_record(&PlaintextRecords).unwrap().unwrap();
     let bytes = record.to_bytes();
@@ -128,7 +128,7 @@ fn an_identity_stays_at_its_issuer() {
         ("registration_endpoint", "\"https://other.example/register\""),
     ];
     let (_, state) = choosing_issuer(&strict(), "https://other.example")
-        .choose(&issuer("https://other.example"), None)
+        .choose(&issuer("https://other.example"), word("https://other.example"))
         .unwrap()
         .into_parts();
     let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&there))) else {
@@ -162,7 +162,7 @@ fn the_request_says_what_the_client_is() {
     ] {
         assert!(body.contains(member), "{member} {body}");
     }
-    let web = Client::new(
+    let web = client_of(
         Configuration::new("Test", RedirectUri::new("https://app.example/cb").unwrap()).policy(policy()),
     );
     let (fetch, _) = choosing_identity(&web, &[]).register().unwrap().into_parts();
@@ -273,7 +273,7 @@ fn a_server_without_iss_gets_a_redirect_uri_of_its_own() {
     let client = relaxed(Relaxation::SharedRedirect(issuer(ISSUER)));
     assert_eq!(begin(ready_with(&client, &[SILENT])).redirect_uri(), REDIRECT);
 
-    let document = Client::new(configuration().metadata_document(metadata_url()));
+    let document = client_of(configuration().metadata_document(metadata_url()));
     let failed = choosing_identity(&document, &[CIMD, SILENT]).metadata_document().unwrap_err();
     assert_eq!(names(&failed.error.remedy()), Some("SharedRedirect"));
     assert!(choosing_identity(&document, &[CIMD]).metadata_document().is_ok());
@@ -284,9 +284,9 @@ fn a_server_without_iss_gets_a_redirect_uri_of_its_own() {
         RedirectUri::new(REDIRECT).unwrap(),
         [server()],
     );
-    let client = Client::new(configuration().pre_registered(shared));
+    let client = client_of(configuration().pre_registered(shared));
     assert!(choosing_identity(&client, &[SILENT]).pre_registered().is_err());
-    let client = Client::new(configuration().pre_registered(pre_registered()));
+    let client = client_of(configuration().pre_registered(pre_registered()));
     assert!(choosing_identity(&client, &[SILENT]).pre_registered().is_ok());
 }
 
@@ -313,7 +313,7 @@ fn an_earlier_registration_has_its_own_redirect_uri_or_the_server_sends_iss() {
 #[test]
 fn pinned_scopes_bound_every_request() {
     let identity = pre_registered().scopes(scopes("read")).secret(ClientSecret::new("s").unwrap());
-    let client = Client::new(configuration().pre_registered(identity));
+    let client = client_of(configuration().pre_registered(identity));
     let ready = choosing_identity(&client, &[]).pre_registered().unwrap();
     let (open, _) = ready.begin(&scopes("write admin"), HERE, now(), &mut Counter(0)).unwrap().into_parts();
     assert_eq!(parameters(open.url()).get("scope"), Some("read"));
@@ -322,7 +322,7 @@ fn pinned_scopes_bound_every_request() {
 // MCP-SEC-001, PlaintextRecords
 #[test]
 fn records_are_written_and_read_in_the_clear_only_where_the_policy_says_so() {
-    let client = Client::new(configuration().policy(Policy::strict()));
+    let client = client_of(configuration().policy(Policy::strict()));
     let refused = |error: Error| assert_eq!(names(&error.remedy()), Some("PlaintextRecords"));
     refused(ready(&client).registration_record(&PlaintextRecords).unwrap_err());
     let failed = begin(ready(&client)).waiting.park(&PlaintextRecords).unwrap_err();
@@ -337,7 +337,7 @@ fn records_are_written_and_read_in_the_clear_only_where_the_policy_says_so() {
 #[test]
 fn a_pinned_identity_always_names_its_scopes() {
     let pinned = |pins| {
-        let client = Client::new(configuration().pre_registered(pre_registered().scopes(pins)));
+        let client = client_of(configuration().pre_registered(pre_registered().scopes(pins)));
         choosing_identity(&client, &[]).pre_registered().unwrap()
     };
     let begun = |ready: Ready, wanted: &ScopeSet| ready.begin(wanted, HERE, now(), &mut Counter(0));
@@ -351,14 +351,14 @@ fn a_pinned_identity_always_names_its_scopes() {
         assert_eq!(incompatible(&failed.error), &PeerIncompatible::ScopesNotPinned);
     }
     // Nobody says what is needed: what may be asked for is asked for.
-    let client = Client::new(configuration().pre_registered(pre_registered().scopes(scopes("list read"))));
+    let client = client_of(configuration().pre_registered(pre_registered().scopes(scopes("list read"))));
     let (_, state) = challenged(&client, &challenge("Bearer")).into_parts();
     let silent =
         "{\"resource\":\"https://mcp.example/notes\",\"authorization_servers\":[\"https://as.example\"]}";
     let Ok(ResourceMetadataOutcome::Found(state)) = state.receive(Ok(json(silent))) else {
         panic!("refused")
     };
-    let (_, state) = state.choose(&issuer(ISSUER), None).unwrap().into_parts();
+    let (_, state) = state.choose(&issuer(ISSUER), word(ISSUER)).unwrap().into_parts();
     let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&[]))) else {
         panic!("refused")
     };
@@ -366,4 +366,52 @@ fn a_pinned_identity_always_names_its_scopes() {
     assert_eq!(ready.scopes(), scopes("list read"));
     let (open, _) = begun(ready, &none).unwrap().into_parts();
     assert_eq!(parameters(open.url()).get("scope"), Some("list read"));
+}
+
+fn named(client_id: &str, resources: &[ResourceId]) -> PreRegistered {
+    let redirect = RedirectUri::new("http://127.0.0.1:4711/own").unwrap();
+    PreRegistered::new(issuer(ISSUER), ClientId::new(client_id).unwrap(), redirect, resources.iter().cloned())
+}
+
+// D36
+#[test]
+fn of_two_identities_at_one_issuer_the_one_for_the_resource_is_used() {
+    let other = ResourceId::new("https://mcp.example/other").unwrap();
+    let both = [named("theirs", core::slice::from_ref(&other)), named("ours", &[server()])];
+    let [theirs, ours] = both.clone();
+    for order in [both, [ours, theirs]] {
+        let client = client_of(order.into_iter().fold(configuration(), Configuration::pre_registered));
+        let choose = |said| {
+            let step = choosing_issuer(&client, ISSUER).choose(&issuer(ISSUER), said).unwrap();
+            let Ok(ServerMetadataOutcome::Found(state)) =
+                step.into_parts().1.receive(Ok(server_metadata(&[])))
+            else {
+                panic!("refused")
+            };
+            state.pre_registered().unwrap().client_id().as_str().to_owned()
+        };
+        assert_eq!([choose(None), choose(word(ISSUER))], ["ours", "ours"]);
+    }
+    // Where none is for the resource, the host's word is for the issuer's first.
+    let client = [named("first", &[other]), named("second", &[])]
+        .into_iter()
+        .fold(configuration(), Configuration::pre_registered);
+    let ready = choosing_identity(&client_of(client), &[]).pre_registered().unwrap();
+    assert_eq!(ready.client_id().as_str(), "first");
+}
+
+// D36
+#[test]
+fn two_identities_for_one_resource_at_one_issuer_make_no_client() {
+    let other = ResourceId::new("https://mcp.example/other").unwrap();
+    let made = |one: PreRegistered, two: PreRegistered| {
+        Client::new(configuration().pre_registered(one).pre_registered(two)).map(drop)
+    };
+    let clash = made(named("a", &[server()]), named("b", &[other.clone(), server()]));
+    assert_eq!(clash, Err(HostMisuse::TwoIdentities.into()));
+    let slash = PreRegistered { issuer: issuer("https://as.example/"), ..named("b", &[server()]) };
+    assert_eq!(made(named("a", &[server()]), slash), Err(HostMisuse::TwoIdentities.into()));
+    let elsewhere = PreRegistered { issuer: issuer("https://other.example"), ..named("b", &[server()]) };
+    assert_eq!(made(named("a", &[server()]), elsewhere), Ok(()));
+    assert_eq!(made(named("a", &[server()]), named("b", &[other])), Ok(()));
 }

@@ -15,7 +15,7 @@ const SILENT: (&str, &str) = ("authorization_response_iss_parameter_supported", 
 const OTHER: &str = "https://other.example";
 
 fn with(relaxation: Relaxation, configuration: Configuration) -> Client {
-    Client::new(configuration.policy(policy().relax(relaxation)))
+    client_of(configuration.policy(policy().relax(relaxation)))
 }
 
 /// The audience of the assertion in a token request.
@@ -56,7 +56,7 @@ fn refused(client: &Client, code: &str) -> Error {
 // D19, RFC7523BIS-1
 #[test]
 fn an_assertion_is_for_the_token_endpoint_only_where_the_issuer_is_named() {
-    let strict = Client::new(signing());
+    let strict = client_of(signing());
     assert_eq!(audience(&strict), ISSUER);
     assert_eq!(names(&refused(&strict, "invalid_client").remedy()), Some("AssertionAudience"));
     let named = with(Relaxation::AssertionAudience(issuer(ISSUER)), signing());
@@ -64,7 +64,7 @@ fn an_assertion_is_for_the_token_endpoint_only_where_the_issuer_is_named() {
     assert_eq!(refused(&named, "invalid_client").remedy(), Remedy::FixConfiguration);
     assert_eq!(audience(&with(Relaxation::AssertionAudience(issuer(OTHER)), signing())), ISSUER);
     // Nothing of a secret or a public client has an audience.
-    let public = Client::new(configuration().pre_registered(pre_registered()));
+    let public = client_of(configuration().pre_registered(pre_registered()));
     assert_eq!(refused(&public, "invalid_client").remedy(), Remedy::FixConfiguration);
     assert_eq!(refused(&public, "invalid_grant").remedy(), Remedy::Reauthorize);
 }
@@ -102,7 +102,7 @@ fn an_issuer_is_told_localhost_only_where_it_is_named() {
 
     // A host that configures the name says it for every issuer: refused where the issuer is not named.
     let by_name = || Configuration::new("Test", RedirectUri::new("http://localhost:4711/callback").unwrap());
-    let client = Client::new(by_name().policy(policy()));
+    let client = client_of(by_name().policy(policy()));
     let failed = choosing_identity(&client, &[]).register().unwrap_err();
     assert_eq!(failed.error.remedy(), Remedy::Relax(loopback(ISSUER, true, &[])));
     assert!(choosing_identity(&with(loopback(ISSUER, true, &[]), by_name()), &[]).register().is_ok());
@@ -167,7 +167,7 @@ fn a_private_scheme_is_taken_only_where_that_very_uri_is_named() {
     let uri = |text: &str| RedirectUri::private_scheme(text).unwrap();
     let app = || Configuration::new("Test", uri(PRIVATE));
     for policy in [policy(), policy().relax(Relaxation::PrivateScheme(uri("com.example.app:/cb2")))] {
-        let failed = choosing_identity(&Client::new(app().policy(policy)), &[]).register().unwrap_err();
+        let failed = choosing_identity(&client_of(app().policy(policy)), &[]).register().unwrap_err();
         assert_eq!(failed.error.remedy(), Remedy::Relax(Relaxation::PrivateScheme(uri(PRIVATE))));
     }
     let client = with(Relaxation::PrivateScheme(uri(PRIVATE)), app());
@@ -191,7 +191,7 @@ fn a_private_scheme_is_taken_only_where_that_very_uri_is_named() {
     assert!(state.receive(Ok(Reply::new(201, body))).is_err());
     // Nor is it a redirect URI of an identity that was registered by hand.
     let by_hand = PreRegistered::new(issuer(ISSUER), ClientId::new("pre").unwrap(), uri(PRIVATE), [server()]);
-    let client = Client::new(configuration().pre_registered(by_hand));
+    let client = client_of(configuration().pre_registered(by_hand));
     let failed = choosing_identity(&client, &[]).pre_registered().unwrap_err();
     assert_eq!(names(&failed.error.remedy()), Some("PrivateScheme"));
 }
@@ -214,7 +214,7 @@ fn private_networks_are_reached_from_the_named_origin_only() {
     let both = policy()
         .relax(networks("https://mcp.example", "10.1.0.0/16"))
         .relax(networks(OTHER, "192.168.0.0/16"));
-    let client = Client::new(configuration().policy(both));
+    let client = client_of(configuration().policy(both));
     assert!(judged(&client).is_ok());
     // A name may resolve into the networks of this server's own relaxation, and into no other server's.
     let changes = [("registration_endpoint", "\"https://10.1.2.3/register\"")];
@@ -242,7 +242,7 @@ fn a_relaxation_for_another_server_changes_nothing() {
         Relaxation::AssertionAudience(elsewhere()),
         Relaxation::LegacyEndpoints(resource()),
     ];
-    let client = Client::new(configuration().policy(relaxations.into_iter().fold(policy(), Policy::relax)));
+    let client = client_of(configuration().policy(relaxations.into_iter().fold(policy(), Policy::relax)));
     // AssumeS256
     let no_s256 = [("code_challenge_methods_supported", "")];
     let failed = awaiting_server(&client, ISSUER).receive(Ok(server_metadata(&no_s256))).unwrap_err();

@@ -114,7 +114,7 @@ fn a_session_record_belongs_to_its_client_and_place() {
     assert_eq!(resumed.authorization_for(SERVER).unwrap().expose(), "Bearer at-1");
     assert_eq!(resumed.expires(), Some(now() + Duration::seconds(300)));
     let moved = RedirectUri::new("http://127.0.0.1:5000/callback").unwrap();
-    let restarted = Client::new(Configuration::new("Test", moved).policy(policy()));
+    let restarted = client_of(Configuration::new("Test", moved).policy(policy()));
     let resumed =
         SessionRecord::from_bytes(&bytes).unwrap().resume(&restarted, &PlaintextRecords, VERSION).unwrap();
     assert_eq!(

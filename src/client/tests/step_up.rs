@@ -100,7 +100,7 @@ fn the_count_outlives_processes_and_sessions() {
     assert_eq!(shelf.0, before);
     // What is refused in one process is refused in another that had counted less.
     let renamed = Configuration::new("Another", RedirectUri::new(REDIRECT).unwrap()).policy(policy());
-    let error = shelf.step_up(super::session(&Client::new(renamed)), "d").unwrap_err();
+    let error = shelf.step_up(super::session(&client_of(renamed)), "d").unwrap_err();
     assert_eq!(error, looped(), "another configuration does not begin anew either");
 }
 
@@ -263,7 +263,7 @@ fn a_login_that_nobody_came_back_from_is_registered_anew_once() {
     let (_, state) = failed.state.choose_identity().register().unwrap().into_parts();
     let anew = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c2\"}"))).unwrap();
     assert_eq!(begin(anew).waiting.timed_out().error.remedy(), Remedy::Reauthorize, "once");
-    let client = Client::new(configuration().pre_registered(pre_registered()));
+    let client = client_of(configuration().pre_registered(pre_registered()));
     let configured = choosing_identity(&client, &[]).pre_registered().unwrap();
     assert_eq!(begin(configured).waiting.timed_out().error.remedy(), Remedy::Reauthorize);
 }
@@ -289,7 +289,7 @@ fn the_count_belongs_to_its_server_and_is_sealed() {
     assert_eq!(join(earlier.as_bytes()), Err(HostMisuse::EarlierRecord.into()));
     assert!(RegistrationRecord::from_bytes(&bytes).is_err());
     // PlaintextRecords
-    let unnamed = Client::new(configuration().policy(Policy::strict()));
+    let unnamed = client_of(configuration().policy(Policy::strict()));
     let (count, _) = counting(session(&unnamed), "a").unwrap();
     let error = count.join().joined(None, &PlaintextRecords).unwrap_err();
     assert_eq!(names(&error.remedy()), Some("PlaintextRecords"));

@@ -12,6 +12,7 @@ use mcp_authz::client::{
     RegistrationRecord, ResourceMetadataOutcome, ServerMetadataOutcome, Session, SessionRecord, Settled,
 };
 use mcp_authz::error::Error;
+use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::identifier::{InvalidIdentifier, Issuer, RedirectUri, ResourceId, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::Malformed;
@@ -114,7 +115,7 @@ where
         let hands: Arc<dyn Clock> = Arc::<Hands>::clone(&clock);
         let store = Arc::new(make(hands).await);
         let redirect_uri = RedirectUri::new("http://127.0.0.1:4711/callback")?;
-        let client = Client::new(Configuration::new("The kit", redirect_uri));
+        let client = Client::new(Configuration::new("The kit", redirect_uri))?;
         Ok::<_, KitError>(Shared { store, client, clock })
     };
     a_session_is_found_by_its_own_resource(shared().await?).await?;
@@ -129,6 +130,7 @@ where
     a_login_ends_the_claims_of_before(shared().await?).await?;
     a_logout_ends_the_claims_of_before(shared().await?).await?;
     a_session_that_was_never_kept_is_not_the_stores(shared().await?).await?;
+    the_hosts_word_is_kept_with_a_session_until_somebody_logs_out(shared().await?).await?;
     a_registration_is_found_by_its_issuer(shared().await?).await?;
     a_registration_is_forgotten_only_if_it_is_the_same(shared().await?).await?;
     registrations_are_chosen_one_after_the_other(shared().await?).await?;
@@ -180,7 +182,9 @@ impl<S: CredentialStore> Shared<S> {
             ResourceMetadataOutcome::Found(choosing) => choosing,
             ResourceMetadataOutcome::Next(_) => return Err(KitError::Broken("the document is there")),
         };
-        let (_, waiting) = choosing.choose(&Issuer::new(issuer)?, None)?.into_parts();
+        let issuer_named = Issuer::new(issuer)?;
+        let word = IssuerForResource::assertion(server, issuer_named.clone());
+        let (_, waiting) = choosing.choose(&issuer_named, Some(word))?.into_parts();
         let document = json(
             200,
             format!(
@@ -501,6 +505,42 @@ async fn a_session_that_was_never_kept_is_not_the_stores<S: CredentialStore>(sha
     let settled = shared.commits(waiting, 8).await?;
     holds("a session that was never kept goes on by itself", is_session(&settled, 8)?)?;
     holds("and what is kept stays", number(&shared.copy().await?, SERVER)? == Some(1))
+}
+
+// D36, I-L13
+async fn the_hosts_word_is_kept_with_a_session_until_somebody_logs_out<S: CredentialStore>(
+    shared: Shared<S>,
+) -> Checked {
+    let (issuer, resource) = (Issuer::new(ISSUER)?, ResourceId::new(SERVER)?);
+    let issuers = async |resource: &ResourceId| {
+        let kept = shared.store.pairings(resource).await?;
+        let mut issuers = Vec::new();
+        for record in &kept {
+            let word = record.open(&shared.client, shared.store.sealer())?;
+            holds("a word is for its pair", word.is_for(resource, record.issuer()))?;
+            issuers.push(record.issuer().as_str().to_owned());
+        }
+        issuers.sort_unstable();
+        Ok::<_, KitError>(issuers)
+    };
+    holds("an empty store has no word", issuers(&resource).await?.is_empty())?;
+    drop(shared.granted(SERVER, ISSUER, 1)?);
+    holds("nothing is kept of a login before it is kept", issuers(&resource).await?.is_empty())?;
+    drop(shared.login(1).await?);
+    drop(shared.login_at(SERVER, "https://other.example", 2).await?);
+    drop(shared.login_at("https://mcp.example/other", ISSUER, 3).await?);
+    holds(
+        "a word is kept with each session",
+        issuers(&resource).await? == [ISSUER, "https://other.example"],
+    )?;
+    // The grant is over, and nobody logged out.
+    let waiting = shared.claimed(shared.copy().await?).await?;
+    drop(shared.gives_up(waiting).await?);
+    holds("a word outlives its session", issuers(&resource).await? == [ISSUER, "https://other.example"])?;
+    let _ = shared.store.remove(&issuer, &resource).await?;
+    holds("a logout forgets its own pair's word", issuers(&resource).await? == ["https://other.example"])?;
+    let elsewhere = ResourceId::new("https://mcp.example/other")?;
+    holds("and no other's", issuers(&elsewhere).await? == [ISSUER])
 }
 
 // MCP-DISC-003

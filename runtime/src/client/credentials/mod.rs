@@ -9,9 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use mcp_authz::client::{
-    ClaimRefresh, Client, CommitRefresh, DiscardSession, PersistSession, RecordVersion, RefreshClaim,
-    RefreshCommitted, RegistrationRecord, ReleaseClaim, Session, SessionDiscarded, SessionPersisted,
-    SessionRecord,
+    ClaimRefresh, Client, CommitRefresh, DiscardSession, PairingRecord, PersistSession, RecordVersion,
+    RefreshClaim, RefreshCommitted, RegistrationRecord, ReleaseClaim, Session, SessionDiscarded,
+    SessionPersisted, SessionRecord,
 };
 use mcp_authz::error::Error;
 use mcp_authz::identifier::{Issuer, ResourceId};
@@ -56,6 +56,7 @@ pub trait CredentialStore: Send + Sync + fmt::Debug + 'static {
     fn sealer(&self) -> &(dyn Sealer + Send + Sync);
 
     /// Keeps a session after a login, in place of what was kept for its issuer and resource before; claims on that end.
+    /// With it, the host's word for the pair ([`PersistSession::pairing`]).
     ///
     /// # Errors
     /// [`StoreFailed`]; the tokens are dropped, and the person signs in again.
@@ -102,11 +103,18 @@ pub trait CredentialStore: Send + Sync + fmt::Debug + 'static {
         })
     }
 
-    /// Removes a session, whatever its version: somebody logs out. Claims on it end. Whether there was one.
+    /// Removes a session, whatever its version, and the host's word for its pair: somebody logs out. Claims on it end.
+    /// Whether there was a session.
     ///
     /// # Errors
     /// [`StoreFailed`]
     fn remove(&self, issuer: &Issuer, resource: &ResourceId) -> Stored<'_, bool>;
+
+    /// The words of the host that are kept for that resource, one for each issuer: at the next login nobody is asked.
+    ///
+    /// # Errors
+    /// [`StoreFailed`]
+    fn pairings(&self, resource: &ResourceId) -> Stored<'_, Vec<PairingRecord>>;
 
     /// The registration at that issuer.
     ///

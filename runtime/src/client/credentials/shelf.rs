@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mcp_authz::client::{
-    ClaimRefresh, CommitRefresh, DiscardSession, PersistSession, RecordVersion, RefreshClaim,
+    ClaimRefresh, CommitRefresh, DiscardSession, PairingRecord, PersistSession, RecordVersion, RefreshClaim,
     RefreshCommitted, RegistrationRecord, ReleaseClaim, SessionDiscarded, SessionPersisted, SessionRecord,
 };
 use mcp_authz::error::{Error, HostMisuse};
@@ -47,7 +47,8 @@ pub(super) trait Shelf: Send + Sync + fmt::Debug + 'static {
 const SESSION: &str = "session";
 const REGISTRATION: &str = "registration";
 const STEP_UPS: &str = "step-ups";
-const KINDS: [&str; 3] = [SESSION, REGISTRATION, STEP_UPS];
+const PAIRING: &str = "pairing";
+const KINDS: [&str; 4] = [SESSION, REGISTRATION, STEP_UPS, PAIRING];
 
 /// The name for what is kept under these words.
 fn name(kind: &str, words: [&str; 2]) -> String {
@@ -58,6 +59,10 @@ fn name(kind: &str, words: [&str; 2]) -> String {
 
 fn session_name(issuer: &Issuer, resource: &ResourceId) -> String {
     name(SESSION, [issuer.as_str(), resource.as_str()])
+}
+
+fn pairing_name(issuer: &Issuer, resource: &ResourceId) -> String {
+    name(PAIRING, [issuer.as_str(), resource.as_str()])
 }
 
 fn registration_name(issuer: &Issuer) -> String {
@@ -154,11 +159,18 @@ impl<P: Shelf> CredentialStore for P {
     fn keep(&self, action: PersistSession) -> Stored<'_, SessionPersisted> {
         Box::pin(async move {
             let record = action.record(CredentialStore::sealer(self))?.to_bytes();
+            let word = action.pairing(CredentialStore::sealer(self))?;
             self.locked(Box::new(move |blobs| {
                 let name = session_name(action.issuer(), action.resource());
                 // What cannot be read is not written over.
                 session(blobs, &name)?;
                 let version = put(blobs, &name, record)?;
+                // D36: only now, that there is a token.
+                if let Some(word) = word {
+                    let name = pairing_name(action.issuer(), action.resource());
+                    pairing(blobs, &name)?;
+                    put(blobs, &name, word.to_bytes())?;
+                }
                 Ok(action.persisted(version))
             }))
             .await
@@ -255,12 +267,27 @@ impl<P: Shelf> CredentialStore for P {
 
     fn remove(&self, issuer: &Issuer, resource: &ResourceId) -> Stored<'_, bool> {
         let name = session_name(issuer, resource);
+        let word = pairing_name(issuer, resource);
         self.locked(Box::new(move |blobs| {
             let there = session(blobs, &name)?.is_some();
+            if pairing(blobs, &word)?.is_some() {
+                blobs.remove(&word)?;
+            }
             if there {
                 blobs.remove(&name)?;
             }
             Ok(there)
+        }))
+    }
+
+    fn pairings(&self, resource: &ResourceId) -> Stored<'_, Vec<PairingRecord>> {
+        let resource = resource.clone();
+        self.locked(Box::new(move |blobs| {
+            let mut words = Vec::new();
+            for name in names(blobs, &[PAIRING])? {
+                words.extend(pairing(blobs, &name)?.filter(|word| word.resource() == Some(&resource)));
+            }
+            Ok(words)
         }))
     }
 
@@ -308,6 +335,15 @@ impl<P: Shelf> CredentialStore for P {
             put(blobs, &name, join(earlier.as_deref())?).map(drop)
         }))
     }
+}
+
+fn pairing(blobs: &dyn Blobs, name: &str) -> Result<Option<PairingRecord>, StoreFailed> {
+    let Some(entry) = read(blobs, name)? else { return Ok(None) };
+    let record =
+        PairingRecord::from_bytes(&entry.record).map_err(|error| unreadable(error, blobs.place(name)))?;
+    let at_its_place =
+        record.resource().is_some_and(|resource| pairing_name(record.issuer(), resource) == name);
+    if at_its_place { Ok(Some(record)) } else { Err(StoreFailed::Damaged(blobs.place(name))) }
 }
 
 fn registration(blobs: &dyn Blobs, issuer: &Issuer) -> Result<Option<RegistrationRecord>, StoreFailed> {

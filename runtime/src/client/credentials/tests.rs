@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mcp_authz::client::{Client, Configuration};
-use mcp_authz::identifier::{Issuer, RedirectUri};
+use mcp_authz::identifier::{Issuer, RedirectUri, ResourceId};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -41,7 +41,7 @@ async fn open(path: &Path, source: KeySource) -> Result<(FileStore, KeyPlace), S
 async fn used(path: &Path, source: KeySource) -> Shared<FileStore> {
     let store = Arc::new(open(path, source).await.unwrap().0);
     let redirect_uri = RedirectUri::new("http://127.0.0.1:4711/callback").unwrap();
-    let client = Client::new(Configuration::new("The kit", redirect_uri));
+    let client = Client::new(Configuration::new("The kit", redirect_uri)).unwrap();
     let shared = Shared { store, client, clock: Arc::new(Hands::default()) };
     drop(shared.login(1).await.unwrap());
     let registration = shared.registration(ISSUER, "c1").unwrap();
@@ -224,7 +224,7 @@ async fn what_cannot_be_read_is_named_and_left_as_it_is() {
     let failed = shared.store.sessions().await.unwrap_err();
     assert!(matches!(&failed, StoreFailed::Later(named) if *named == place), "{failed}");
     // The record inside has a version of its own.
-    fs::write(&session, text.replace("\\\"version\\\":2", "\\\"version\\\":3")).unwrap();
+    fs::write(&session, text.replace("\\\"version\\\":3", "\\\"version\\\":4")).unwrap();
     assert!(matches!(shared.login(2).await.map(drop).err().map(store_failed), Some(StoreFailed::Later(_))));
     fs::rename(&session, &another_name).unwrap();
     fs::write(&another_name, &good).unwrap();
@@ -232,6 +232,12 @@ async fn what_cannot_be_read_is_named_and_left_as_it_is() {
     assert!(matches!(failed, StoreFailed::Damaged(named) if named == another_name.display().to_string()));
     fs::rename(&another_name, &session).unwrap();
     assert_eq!(shared.store.sessions().await.unwrap().len(), 1);
+    // The host's word under the name of another pair is no word.
+    let word = file(&path, "pairing-");
+    let place = path.join(format!("pairing-{}", "0".repeat(64)));
+    fs::copy(&word, &place).unwrap();
+    let failed = shared.store.pairings(&ResourceId::new(kit::SERVER).unwrap()).await.unwrap_err();
+    assert!(matches!(failed, StoreFailed::Damaged(named) if named == place.display().to_string()));
 }
 
 fn store_failed(error: kit::KitError) -> StoreFailed {
