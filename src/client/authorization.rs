@@ -526,7 +526,7 @@ impl AwaitingTokens {
         // OAUTH21-1.4.1-4: the granted scope is what the server says, and what was asked for where it is silent.
         let granted = response.scope.clone().unwrap_or_else(|| scope.clone());
         prepared.wanted = prepared.wanted.union(&scope);
-        let tokens = Tokens::new(response, granted, None, now);
+        let tokens = Tokens::new(response, granted.clone(), granted, None, now);
         Ok(AwaitingPersisted::begin(prepared, tokens))
     }
 }

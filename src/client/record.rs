@@ -335,7 +335,8 @@ impl SessionInputs {
         let content = written(prepared)
             .string("access_token", tokens.access.expose())
             .optional_string("refresh_token", tokens.refresh.as_ref().map(RefreshToken::expose))
-            .string("granted", tokens.scope.to_string());
+            .string("granted", tokens.scope.to_string())
+            .string("first_granted", tokens.granted.to_string());
         let content = match tokens.expires {
             Some(at) => content.integer("expires", at.unix_timestamp()),
             None => content,
@@ -418,6 +419,11 @@ impl SessionRecord {
             expires: optional_time(&object, "expires")?,
             refresh: refresh.map(RefreshToken::new).transpose().map_err(|_| foreign())?,
             scope: scope(&object, "granted")?,
+            granted: match object.get("first_granted") {
+                Some(_) => scope(&object, "first_granted")?,
+                // Before version 3, what was granted last stood for it.
+                None => scope(&object, "granted")?,
+            },
         };
         Ok(Session(Box::new(Held { prepared, tokens, version: Some(version) })))
     }

@@ -314,14 +314,12 @@ impl AwaitingRefresh {
                 return RefreshOutcome::Ended(AwaitingDiscard::step(Over { held, fence, id, error }));
             }
         };
-        let scope = response.scope.clone().unwrap_or_else(|| held.tokens.scope.clone());
-        // I-T5 from this side: a refresh never widens.
-        if !scope.is_subset_of(&held.tokens.scope) {
+        let Some((scope, granted)) = held.tokens.refreshed_scope(response.scope.as_ref()) else {
             let error = PeerMisbehaved::ScopeWidened.into();
             return RefreshOutcome::Ended(AwaitingDiscard::step(Over { held, fence, id, error }));
-        }
+        };
         let Held { prepared, tokens, version } = held;
-        let tokens = Tokens::new(response, scope, tokens.refresh, now);
+        let tokens = Tokens::new(response, scope, granted, tokens.refresh, now);
         let held = Held { prepared, tokens, version };
         RefreshOutcome::Refreshed(AwaitingCommit::step(Renewed { held, fence, id }))
     }

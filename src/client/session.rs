@@ -30,12 +30,16 @@ pub(crate) struct Tokens {
     pub(crate) expires: Option<OffsetDateTime>,
     pub(crate) refresh: Option<RefreshToken>,
     pub(crate) scope: ScopeSet,
+    /// What the person granted at the login: no refresh goes beyond it, and one that narrows does not take it away. Empty
+    /// where nobody has named a scope yet.
+    pub(crate) granted: ScopeSet,
 }
 
 impl Tokens {
     pub(crate) fn new(
         response: TokenResponse,
         scope: ScopeSet,
+        granted: ScopeSet,
         previous: Option<RefreshToken>,
         now: OffsetDateTime,
     ) -> Self {
@@ -45,6 +49,23 @@ impl Tokens {
             // OAUTH21-4.3.2-1, OAUTH21-4.3.2-2: a new one replaces, none keeps the old.
             refresh: response.refresh_token.or(previous),
             scope,
+            granted,
+        }
+    }
+
+    /// The scope that a refresh's response gives, and the one first granted, as far as that is known by now. `None` for a
+    /// response that goes beyond it.
+    pub(crate) fn refreshed_scope(&self, named: Option<&ScopeSet>) -> Option<(ScopeSet, ScopeSet)> {
+        match named {
+            // RFC 6749 sections 5.1 and 6: silence means what was asked for, and a refresh that names no scope asks for
+            // the one first granted, whatever an earlier refresh narrowed it to.
+            None => Some((self.granted.clone(), self.granted.clone())),
+            // Neither the login's request nor its response named a scope, so the server gave its default and had not to say
+            // which. Now it says; to end the session would log an honest client out for having been told. What is named
+            // here is taken for the first grant, and from now on nothing beyond it is.
+            Some(named) if self.granted.is_empty() => Some((named.clone(), named.clone())),
+            // I-T5 from this side: a refresh never widens.
+            Some(named) => named.is_subset_of(&self.granted).then(|| (named.clone(), self.granted.clone())),
         }
     }
 }

@@ -160,17 +160,39 @@ fn is_below(base: &str, path: &str) -> bool {
     if !(rest.is_empty() || rest.starts_with('/') || base.ends_with('/')) {
         return false;
     }
-    // Dot segments were refused by the URI grammar. An empty segment or an escaped separator may be read as
-    // another path by the server behind.
     let inner = path.strip_suffix('/').unwrap_or(path);
-    let mut segments = inner.split('/').skip(1);
-    let lower = path.to_ascii_lowercase();
-    let escaped = ["%2f", "%5c", "%2e", "%00"].iter().any(|escape| lower.contains(escape));
-    !escaped && (inner.is_empty() || segments.all(|segment| !segment.is_empty()))
+    inner.is_empty() || inner.split('/').skip(1).all(is_name)
+}
+
+/// Whether every server reads the path segment as the same name, and as nothing that leads elsewhere.
+///
+/// One rule for all disguises of dot segments and separators: what some server undoes before it looks a path up is undone,
+/// and a name must be left. A server may take off parameters behind a semicolon (`..;x`), and blanks and dots at the ends; an
+/// escape of a character that means something in a path (`%2e`, `%2f`, `%5c`, `%3b`, and `%25`, which hides another escape) is
+/// in no name, nor are control characters and what is not UTF-8, as an overlong dot is not.
+fn is_name(segment: &str) -> bool {
+    let mut decoded = Vec::new();
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let escaped = digit().zip(digit()).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
+        match escaped.filter(|byte| !byte.is_ascii_control() && !b"./\\%;".contains(byte)) {
+            Some(byte) => decoded.push(byte),
+            None => return false,
+        }
+    }
+    let Ok(text) = core::str::from_utf8(&decoded) else { return false };
+    let name = text.split(';').next().unwrap_or_default();
+    !name.trim_matches(|it: char| it == '.' || it.is_whitespace()).is_empty()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::ToOwned as _;
     use std::format;
     use std::string::String;
     use std::vec::Vec;
@@ -192,6 +214,31 @@ mod tests {
                 (location.url, identifiers)
             })
             .collect()
+    }
+
+    /// What a server that is generous with escapes makes of a path.
+    fn unescaped(path: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut rest = path.as_bytes();
+        while let Some((first, after)) = rest.split_first() {
+            let digits = after.get(..2).and_then(|it| core::str::from_utf8(it).ok());
+            match digits.and_then(|it| u8::from_str_radix(it, 16).ok()).filter(|_| *first == b'%') {
+                Some(0xc0) => rest = after.get(2..).unwrap(),
+                Some(0xae) => {
+                    bytes.push(b'.');
+                    rest = after.get(2..).unwrap();
+                }
+                Some(byte) => {
+                    bytes.push(byte);
+                    rest = after.get(2..).unwrap();
+                }
+                None => {
+                    bytes.push(*first);
+                    rest = after;
+                }
+            }
+        }
+        bytes
     }
 
     // RFC9728-3.1-2, MCP-DISC-008
@@ -241,6 +288,10 @@ mod tests {
             "https://h.example/api/",
             "https://h.example/api/x?y=1",
             "https://H.example:443/api/x",
+            "https://h.example/api/.well-known/x",
+            "https://h.example/api/x;v=1/a.b..c",
+            "https://h.example/api/%C3%A9t%C3%A9",
+            "https://h.example/api/two%20words",
         ] {
             assert!(api.covers(url), "{url}");
         }
@@ -263,6 +314,20 @@ mod tests {
             "https://h.example/api/x%5Cy",
             "https://h.example/api/x%2Ey",
             "https://h.example/api/x%00",
+            "https://h.example/api/..;/admin",
+            "https://h.example/api/..;a=b/admin",
+            "https://h.example/api/.;/admin",
+            "https://h.example/api/;/admin",
+            "https://h.example/api/;x",
+            "https://h.example/api/..%3b/admin",
+            "https://h.example/api/%252e%252e/admin",
+            "https://h.example/api/..%20/admin",
+            "https://h.example/api/.../admin",
+            "https://h.example/api/%c0%ae%c0%ae/admin",
+            "https://h.example/api/..%09/admin",
+            "https://h.example/api/%2e%2e;x/admin",
+            "https://h.example/api;/../admin",
+            "https://h.example/api;x",
             "https://h.example/api//x",
             "https://h.example/api/x//",
             "https://h.example//api",
@@ -357,6 +422,33 @@ mod tests {
             prop_assert_eq!(own.covers(&url(other, &path)), same && path.starts_with(&base));
             let proper = path.len() > base.len() && path.starts_with(&base);
             prop_assert_eq!(own.is_proper_prefix_of(&resource(&url(port, &path))), proper);
+        }
+
+        // I-A2, I-L7: a server undoes escapes, parameters and blanks as often as it likes, and never gets out.
+        #[test]
+        fn no_disguise_leads_out_of_a_resource(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(&[
+                    ".", "..", "%2e", "%2E", "%252e", "%c0%ae", "/", "%2f", "%5c", "\\", ";", ";a=b", "%3b", "%20", "%09", "%00", "a", "%61",
+                ][..]),
+                0..6,
+            ),
+        ) {
+            let url = format!("https://h.example/api/{}", pieces.concat());
+            if resource("https://h.example/api").covers(&url) {
+                let mut path = url.trim_start_matches("https://h.example").to_owned();
+                for _ in 0..3 {
+                    path = String::from_utf8_lossy(&unescaped(&path)).replace('\\', "/");
+                }
+                let segments: Vec<&str> = path
+                    .split('/')
+                    .map(|segment| segment.split(';').next().unwrap().trim())
+                    .collect();
+                prop_assert!(segments[1] == "api", "{}", url);
+                let dots = |segment: &&str| segment.chars().all(|it| it == '.' || it.is_whitespace());
+                let (last, inner) = segments[2..].split_last().unwrap();
+                prop_assert!(!inner.iter().any(dots) && (last.is_empty() || !dots(last)), "{}", url);
+            }
         }
 
         // I-A1: case of scheme and host aside, one changed byte is another audience.

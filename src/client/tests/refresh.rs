@@ -1,5 +1,7 @@
 //! Refresh, alone and beside other processes.
 
+use alloc::string::ToString as _;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -82,6 +84,96 @@ fn a_refresh_that_brings_nothing_keeps_the_session_and_one_that_ends_it_says_so(
     }
     let wider = "{\"access_token\":\"at-2\",\"token_type\":\"Bearer\",\"scope\":\"read admin\"}";
     let failed = over(refreshed(session(&strict()), Ok(json(wider))));
+    assert_eq!(misbehaved(&failed.error), &PeerMisbehaved::ScopeWidened);
+}
+
+/// A session that began with these tokens, after refreshes that were answered with these scopes; over with the last if it
+/// went too far. Between each two it is kept and brought back.
+fn scopes_after(client: &Client, granted: Option<&str>, refreshes: &[Option<&str>]) -> Option<String> {
+    let with = |scope: Option<&str>| {
+        let scope = scope.map(|scope| format!(",\"scope\":\"{scope}\"")).unwrap_or_default();
+        json(format!("{{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"refresh_token\":\"rt\"{scope}}}"))
+    };
+    let (_, state) = exchanged(client);
+    let (persist, state) = state.receive(Ok(with(granted)), now()).unwrap().into_parts();
+    let mut session = state.persisted(persist.kept_in_memory()).unwrap();
+    for scope in refreshes {
+        let record = session.record(&PlaintextRecords).unwrap();
+        session = record.resume(client, &PlaintextRecords, ONE).unwrap();
+        let (claim, state) = claiming(session);
+        let ClaimOutcome::Claimed(EndpointCall::Fetch(step)) =
+            state.claimed(claim.claimed(1), now(), &mut Counter(7)).unwrap()
+        else {
+            panic!("not claimed")
+        };
+        session = match step.into_parts().1.receive(Ok(with(*scope)), now()) {
+            RefreshOutcome::Refreshed(step) => {
+                let (commit, state) = step.into_parts();
+                match state.committed(commit.kept_in_memory()).unwrap() {
+                    Settled::Session(session) => session,
+                    Settled::Ended(failed) => panic!("{failed:?}"),
+                }
+            }
+            RefreshOutcome::Ended(step) => {
+                let (discard, state) = step.into_parts();
+                let Settled::Ended(failed) = state.discarded(discard.discarded()).unwrap() else {
+                    panic!("somebody else's")
+                };
+                assert_eq!(misbehaved(&failed.error), &PeerMisbehaved::ScopeWidened);
+                return None;
+            }
+            other @ RefreshOutcome::Kept(..) => panic!("{other:?}"),
+        };
+    }
+    Some(session.scopes().to_string())
+}
+
+// I-T5, RFC 6749 sections 5.1 and 6
+#[test]
+fn a_refresh_may_narrow_and_return_and_goes_no_further_than_the_grant() {
+    let after = |refreshes: &[Option<&str>]| scopes_after(&strict(), Some("read write"), refreshes);
+    assert_eq!(after(&[Some("read")]).as_deref(), Some("read"));
+    assert_eq!(
+        after(&[Some("read"), Some("read write")]).as_deref(),
+        Some("read write"),
+        "what it had at first"
+    );
+    assert_eq!(after(&[Some("read"), Some("write")]).as_deref(), Some("write"));
+    assert_eq!(after(&[Some("read"), None]).as_deref(), Some("read write"), "silence means the first grant");
+    assert_eq!(after(&[Some("read"), Some("read admin")]), None);
+    assert_eq!(after(&[Some("admin")]), None);
+}
+
+// The challenge and the metadata name no scope, and neither does the server at the login.
+#[test]
+fn a_scope_that_is_named_first_at_a_refresh_is_the_grant_from_then_on() {
+    let client = strict();
+    let (_, state) = challenged(&client, &challenge("Bearer")).into_parts();
+    let silent = format!("{{\"resource\":\"{SERVER}\",\"authorization_servers\":[\"{ISSUER}\"]}}");
+    let Ok(ResourceMetadataOutcome::Found(state)) = state.receive(Ok(json(silent))) else {
+        panic!("refused")
+    };
+    let (_, state) = state.choose(&issuer(ISSUER), word(ISSUER)).unwrap().into_parts();
+    let Ok(ServerMetadataOutcome::Found(state)) = state.receive(Ok(server_metadata(&[]))) else {
+        panic!("refused")
+    };
+    let (_, state) = state.register().unwrap().into_parts();
+    let ready = state.receive(Ok(Reply::new(201, "{\"client_id\":\"c1\"}"))).unwrap();
+    let begun = begin(ready);
+    let callback = begun.callback(GENUINE);
+    let (_, state) = sent(begun.waiting.receive(callback, &HERE, now(), &mut Counter(5)));
+    let tokens = "{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"refresh_token\":\"rt\"}";
+    let (persist, state) = state.receive(Ok(json(tokens)), now()).unwrap().into_parts();
+    let session = state.persisted(persist.kept_in_memory()).unwrap();
+    assert!(session.scopes().is_empty());
+    let named = |scope: &str| {
+        format!(
+            "{{\"access_token\":\"at\",\"token_type\":\"Bearer\",\"refresh_token\":\"rt\",\"scope\":\"{scope}\"}}"
+        )
+    };
+    let session = renewed(session, &named("read"));
+    assert_eq!(session.scopes().to_string(), "read");
+    let failed = over(refreshed(session, Ok(json(named("read write")))));
     assert_eq!(misbehaved(&failed.error), &PeerMisbehaved::ScopeWidened);
 }
 
