@@ -19,6 +19,10 @@ impl AuthorizationServer {
         if !self.reads_metadata_documents() {
             return Err(RefusalReason::UnknownClient);
         }
+        // MCP-SEC-025
+        if self.document_hosts().is_some_and(|hosts| !hosts.contains(url.host())) {
+            return Err(RefusalReason::UntrustedDocument);
+        }
         let addresses =
             address_policy(self, url.host(), url.is_loopback()).ok_or(RefusalReason::MetadataDocument)?;
         // MCP-SEC-021, CIMD-4-3, CIMD-6.6-1: purpose and policy say that a stranger chose the URL; the policy of a fetch follows no redirect and reads 5 KB.
@@ -48,7 +52,10 @@ pub(crate) fn client_of_document(
     now: OffsetDateTime,
 ) -> Result<ClientRecord, RefusalReason> {
     const UNUSABLE: RefusalReason = RefusalReason::MetadataDocument;
-    let reply = fetched.map_err(|_| UNUSABLE)?;
+    let reply = fetched.map_err(|failure| match failure {
+        FetchFailure::NotSent => RefusalReason::Unavailable,
+        _ => UNUSABLE,
+    })?;
     // CIMD-4-2, CIMD-4.1-5: 200 and nothing else, JSON of any name.
     if reply.status() != 200 || !reply.is_json() {
         return Err(UNUSABLE);
@@ -77,6 +84,7 @@ pub(crate) fn client_of_document(
         metadata,
         created: now,
         management: None,
+        gone_since: None,
     })
 }
 
@@ -131,6 +139,7 @@ impl ClientRecord {
             metadata,
             created: now,
             management: None,
+            gone_since: None,
         })
     }
 
@@ -156,6 +165,7 @@ impl ClientRecord {
             metadata,
             created: now,
             management: None,
+            gone_since: None,
         })
     }
 
