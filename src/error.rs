@@ -8,6 +8,7 @@ use core::time::Duration;
 
 use crate::entropy::EntropyUnavailable;
 use crate::identifier::InvalidIdentifier;
+use crate::jose::{InvalidKeySet, JwsError};
 use crate::message::Malformed;
 use crate::message::challenge::ChallengeError;
 use crate::message::client_metadata::ApplicationType;
@@ -95,9 +96,53 @@ pub enum PeerMisbehaved {
     /// The server widened the scope of a refreshed token.
     #[error("the server answered a refresh with more scope than was granted")]
     ScopeWidened,
+    /// The provider's ID token does not say who signed in (OpenID Connect Core section 3.1.3.7).
+    #[error("the sign-in provider's ID token cannot be used: {0}")]
+    IdToken(IdTokenFault),
     /// The resource asks for more authorization again although nothing new is asked for, or too often (D33).
     #[error("the resource keeps asking for more authorization without asking for anything new")]
     StepUpLoop,
+}
+
+/// Why an ID token signs nobody in. Nothing of the token is in the words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdTokenFault {
+    /// It is no signed token of the kinds that are taken: unsigned and encrypted ones, and shared secrets, among them.
+    #[error("{0}")]
+    Token(#[from] JwsError),
+    /// It is a token of another kind.
+    #[error("the token is of another kind than an ID token")]
+    Kind,
+    /// The provider's keys cannot be used.
+    #[error("{0}")]
+    Keys(#[from] InvalidKeySet),
+    /// It is signed with a key that the provider does not publish.
+    #[error("it names no key that the provider publishes for that algorithm")]
+    UnknownKey,
+    /// A claim is missing, or has another type than it must have.
+    #[error("{0}")]
+    Claims(#[from] Malformed),
+    /// It is of another issuer.
+    #[error("it is of another issuer than the one that was asked")]
+    Issuer,
+    /// It is for another client.
+    #[error("it is for another client than this one")]
+    Audience,
+    /// It was issued to another client, or to nobody of several.
+    #[error("it was issued to another client than this one")]
+    AuthorizedParty,
+    /// It has expired.
+    #[error("it has expired; compare the clocks of both servers")]
+    Expired,
+    /// It was issued before it was asked for, or lies in the future.
+    #[error(
+        "it was issued before it was asked for, or lies in the future; compare the clocks of both servers"
+    )]
+    IssuedAt,
+    /// It was made for another request.
+    #[error("it was made for another sign-in than this one")]
+    Nonce,
 }
 
 /// The peer keeps the rules but lacks what this client needs, or refuses what it asks for.
@@ -381,6 +426,7 @@ impl Error {
                 | PeerMisbehaved::NoMetadataWhereSaid
                 | PeerMisbehaved::ForbiddenAddress { relaxation: None, .. }
                 | PeerMisbehaved::AuthorizationEndpoint
+                | PeerMisbehaved::IdToken(_)
                 | PeerMisbehaved::StepUpLoop => Remedy::Refused,
             },
             Self::Incompatible(peer) => match peer {

@@ -9,6 +9,7 @@
 //! | [`ResourceMatched`] | the metadata document is of the resource that was asked for | equality of bytes, RFC 9728 3.3 |
 //! | [`IssuerMatched`] | a document or callback is the expected issuer's | equality of bytes, RFC 8414 3.3, RFC 9207 2.4 |
 //! | [`CallbackMatched`] | a callback answers the request this state made | agent, redirect URI, `state`, time |
+//! | [`NonceMatched`] | an ID token was made for the request this state made | digest, in constant time |
 //! | [`RedirectMatched`] | a requested redirect URI is a registered one | equality of bytes, or the loopback port rule |
 //! | [`VerifierMatched`] | the code verifier is the challenge's | SHA-256, in constant time |
 //! | [`AudienceAccepted`] | a token is meant for this resource server | equality; for a URL scheme and host folded |
@@ -95,6 +96,11 @@ impl IssuerMatched {
         (expected.as_str().as_bytes() == iss.as_bytes()).then(|| Self(expected.clone()))
     }
 
+    /// The `iss` of an ID token is this very issuer, character for character.
+    pub(crate) fn repeated(&self, iss: &str) -> Option<Self> {
+        Self::by_token(&self.0, iss)
+    }
+
     /// The four rows of the callback's `iss`: announced or not, present or not. For error responses too
     /// (MCP-AUTH-039): an error is read only behind this.
     pub(crate) fn by_callback(
@@ -155,6 +161,24 @@ impl CallbackMatched {
 
     /// The redirect URI it arrived on: the one to name in the token request (D14).
     pub fn redirect_uri(&self) -> &RedirectUri {
+        &self.0
+    }
+}
+
+/// An ID token was made for the request whose nonce it repeats.
+#[derive(Debug)]
+pub struct NonceMatched(SecretDigest);
+
+impl NonceMatched {
+    /// Compares digests in constant time; an empty nonce matches nothing.
+    pub(crate) fn compare(expected: &SecretDigest, presented: &str) -> Option<Self> {
+        // OIDCC-3.1.3.7-9
+        let presented = (!presented.is_empty()).then(|| SecretDigest::of(presented.as_bytes()))?;
+        (presented == *expected).then_some(Self(presented))
+    }
+
+    /// The digest of the nonce.
+    pub fn digest(&self) -> &SecretDigest {
         &self.0
     }
 }

@@ -159,6 +159,14 @@ secret!(
     /// A `state` value: ties a callback to the request that caused it (OAuth 2.1 section 4.1.1).
     State, "state", limits::STATE_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
 );
+secret!(
+    /// A `nonce` value: ties an ID token to the request that caused it (OpenID Connect Core section 3.1.2.1).
+    Nonce, "nonce", limits::STATE_BYTES, |text| text.iter().all(|byte| is_vschar(*byte))
+);
+secret!(
+    /// An ID token as a provider sent it: read once, and dropped (OpenID Connect Core section 2).
+    IdToken, "ID token", limits::TOKEN_BYTES, is_token68
+);
 /// A token as it was presented to a resource server, of unknown kind until it is verified (RFC 6750).
 ///
 /// It shares the bytes of the field it came in: of an inbound token there is one copy.

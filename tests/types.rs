@@ -7,10 +7,11 @@ use mcp_authz::authorization_server::{
     refresh, registration, revocation, token,
 };
 use mcp_authz::client::{
-    AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingPersisted,
-    AwaitingRefresh, AwaitingRegistration, AwaitingResourceMetadata, AwaitingRevocation,
-    AwaitingServerMetadata, AwaitingTokens, CallbackRecord, ChoosingIdentity, ChoosingIssuer, Client,
-    PersistSession, Ready, RegistrationRecord, Session, SessionPersisted, SessionRecord,
+    AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingIdToken,
+    AwaitingPersisted, AwaitingProvider, AwaitingProviderKeys, AwaitingRefresh, AwaitingRegistration,
+    AwaitingResourceMetadata, AwaitingRevocation, AwaitingServerMetadata, AwaitingSignIn, AwaitingTokens,
+    CallbackRecord, ChoosingIdentity, ChoosingIssuer, Client, PersistSession, Provider, Ready,
+    RegistrationRecord, Session, SessionPersisted, SessionRecord, SignInRecord,
 };
 use mcp_authz::flow::{ClientFlow, ClientTurn, ServerFlow, ServerTurn};
 use mcp_authz::resource_server::{
@@ -46,6 +47,11 @@ fn states_are_one_pointer_and_move_between_threads() {
         AwaitingCommit,
         AwaitingDiscard,
         AwaitingRevocation,
+        AwaitingProvider,
+        Provider,
+        AwaitingSignIn,
+        AwaitingIdToken,
+        AwaitingProviderKeys,
         PresentedToken,
         VerifiedToken,
         AwaitingIntrospection,
@@ -103,6 +109,7 @@ fn everything_else_moves_too() {
     moves::<CallbackRecord>();
     moves::<SessionRecord>();
     moves::<RegistrationRecord>();
+    moves::<SignInRecord>();
     moves::<ClientFlow>();
     moves::<ClientTurn>();
     moves::<ServerFlow>();

@@ -5,33 +5,29 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
-use super::RegistrationRecord;
+use super::counterpart::{Answered, Asked, Counterpart};
 use super::discovery::Target;
-use super::endpoint::{Body, EndpointCall};
+use super::endpoint::{Body, Call, EndpointCall};
 use super::record::{CallbackRecord, RecordVersion};
-use super::registration::{ChoosingIdentity, ClientAuthentication, Identity, IdentityKind, Server};
+use super::registration::{ChoosingIdentity, Identity, IdentityKind, Server};
 use super::session::{AwaitingPersisted, Held, PersistSession, Session, Tokens};
 use super::step_up::StepUpLedger;
+use super::{Given, RegistrationRecord};
 use crate::entropy::Entropy;
-use crate::error::{
-    Error, HostMisuse, KnownCode, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed,
-};
-use crate::evidence::{CallbackExpected, CallbackMatched, IssuerMatched, ResourceMatched};
+use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible};
+use crate::evidence::{CallbackMatched, IssuerMatched, ResourceMatched};
 use crate::identifier::{Issuer, RedirectUri, ScopeSet};
-use crate::limits;
-use crate::message::authorization::{AuthorizationResult, Callback, CodeRequest};
+use crate::message::authorization::Callback;
 use crate::message::error_code::{AuthorizationErrorCode, ErrorDetail};
 use crate::message::exchange::{FetchFailure, FetchPurpose, Reply};
-use crate::message::token::{CodeGrant, Grant, TokenReply, TokenResponse, TokenType};
-use crate::pkce::{self, CodeChallenge};
+use crate::message::token::TokenResponse;
 use crate::policy::Relaxation;
 use crate::sealer::Sealer;
-use crate::secret::{self, AgentBinding, CodeVerifier, SecretDigest, State};
+use crate::secret::{AgentBinding, CodeVerifier, SecretDigest};
 use crate::step::{Failed, Step};
-use crate::time::{self, OffsetDateTime};
+use crate::time::OffsetDateTime;
 
 /// At rest: the client knows the resource, the authorization server and who it is there.
 #[must_use = "the authorization has not begun"]
@@ -184,16 +180,9 @@ impl Ready {
         entropy: &mut dyn Entropy,
     ) -> Result<(OpenUserAgent, Request), Error> {
         let Prepared { server, identity, .. } = &*self.0;
-        // OAUTH21-7.5.2-1, OAUTH21-4.1.1-9, RFC7636-7.2-1, I-L5: random, fresh for every attempt, and S256 in each.
-        let verifier = pkce::new_verifier(entropy)?;
-        let state = secret::fresh(entropy, State::new)?;
         let scope = self.within_pins(self.named_scopes().union(scopes));
         if identity.pinned_scopes.is_some() && scope.is_empty() {
             return Err(PeerIncompatible::ScopesNotPinned.into());
-        }
-        // RFC7591-3.2.1-4: the person is not asked for what could not be redeemed.
-        if identity.is_expired(now) {
-            return Err(PeerIncompatible::SecretExpired.into());
         }
         // Today's port and policy, and what the answer will be compared with.
         if server.written(&identity.redirect_uri)? != identity.redirect_uri {
@@ -201,34 +190,7 @@ impl Ready {
         }
         // MCP-AUTH-050, MCP-AUTH-051, MCP-AUTH-054, MCP-AUTH-062: always, unless the host named the one relaxation.
         let resource = (!self.0.omits_resource()).then(|| server.target.resource.resource().clone());
-        let digest = state.digest();
-        let request = CodeRequest {
-            client_id: identity.client_id.clone(),
-            redirect_uri: identity.redirect_uri.clone(),
-            code_challenge: CodeChallenge::of(&verifier),
-            state,
-            scope: (!scope.is_empty()).then(|| scope.clone()),
-            resource,
-        };
-        let endpoint = server.metadata.authorization_endpoint.as_ref();
-        let endpoint = endpoint.ok_or(PeerIncompatible::NoEndpoint("authorization endpoint"))?;
-        let ours = request.pairs();
-        let mut pairs: Vec<(&str, &str)> = ours.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let mut url =
-            endpoint.with_parameters(pairs.clone()).map_err(|_| PeerMisbehaved::AuthorizationEndpoint)?;
-        // AuthorizationExtras: none of them has a name of ours (OAUTH21-3.1-6), or of the endpoint's own query.
-        let policy = server.target.client.policy();
-        if let Some(extras) = policy.authorization_extras(&server.target.listed_issuer) {
-            pairs.extend(extras.pairs());
-            url = endpoint.with_parameters(pairs).map_err(HostMisuse::AuthorizationUrl)?;
-        }
-        if url.len() > limits::AUTHORIZATION_URL_BYTES {
-            return Err(PeerIncompatible::AuthorizationUrlTooLong.into());
-        }
-        let open = OpenUserAgent { url, endpoint_length: endpoint.as_str().len() };
-        let not_after = time::after(now, time::Duration::minutes(15));
-        let redirect_uri = identity.redirect_uri.clone();
-        Ok((open, Request { verifier, state: digest, agent, redirect_uri, scope, not_after }))
+        self.0.counterpart().request(Asked { scope, resource, nonce: None }, agent, now, entropy)
     }
 
     /// Whether the identity is more than what was configured: a registration, or a callback path that this issuer has for
@@ -268,57 +230,41 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// Reads a reply of the token endpoint.
-    pub(crate) fn tokens_of(&self, fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
-        tokens_of(fetched).map_err(|error| match error {
-            Error::Incompatible(PeerIncompatible::TokenRefused(code)) => self.refused(code),
-            error => error,
-        })
-    }
-
-    /// What a refusal of the token endpoint says about this identity: one that was registered can be registered anew, one
-    /// that was configured cannot.
-    fn refused(&self, code: KnownCode) -> Error {
-        let Identity { kind, authentication, .. } = &self.identity;
-        let about_identity = matches!(code.as_str(), "invalid_client" | "unauthorized_client");
-        if !about_identity || *kind == IdentityKind::Registered {
-            return PeerIncompatible::TokenRefused(code).into();
-        }
+    /// The side of the flow that a resource has no part in.
+    pub(super) fn counterpart(&self) -> Counterpart<'_> {
         let target = &self.server.target;
-        let relaxation = Relaxation::AssertionAudience(target.listed_issuer.clone());
-        // D19
-        let signs = matches!(authentication, ClientAuthentication::PrivateKey(_));
-        let may_help =
-            signs && code.as_str() == "invalid_client" && !target.client.policy().allows(&relaxation);
-        PeerIncompatible::IdentityRefused { code, relaxation: may_help.then_some(relaxation) }.into()
+        Counterpart {
+            client: &target.client,
+            given: Given::from(&target.server),
+            listed_issuer: &target.listed_issuer,
+            issuer: &self.server.issuer,
+            metadata: &self.server.metadata,
+            identity: &self.identity,
+        }
     }
-}
 
-fn tokens_of(fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
-    let reply = fetched.map_err(OutsideFailed::from)?;
-    if reply.status() >= 500 || reply.status() == 429 {
-        return Err(
-            OutsideFailed::Unavailable { status: reply.status(), retry_after: reply.retry_after() }.into()
-        );
+    /// A request to an endpoint of the recorded issuer.
+    pub(super) fn call(
+        &self,
+        purpose: FetchPurpose,
+        body: Body,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Call, Error> {
+        self.counterpart().call(purpose, body, now, entropy)
     }
-    // OAUTH21-3.2.3-2, OAUTH21-3.2.4-8, D37
-    match TokenReply::parse(reply.status(), reply.body()).map_err(malformed("token response"))? {
-        TokenReply::Error(error) => {
-            Err(PeerIncompatible::TokenRefused(KnownCode::of(error.code.as_str())).into())
-        }
-        // RFC6749-7.1-1, OAUTH21-3.2.3-3: a DPoP token needs a proof that this client does not make.
-        TokenReply::Tokens(tokens) if tokens.token_type != TokenType::Bearer => {
-            Err(PeerIncompatible::TokenType.into())
-        }
-        TokenReply::Tokens(tokens) => Ok(tokens),
+
+    /// Reads a reply of the token endpoint.
+    pub(super) fn tokens_of(&self, fetched: Result<Reply, FetchFailure>) -> Result<TokenResponse, Error> {
+        self.counterpart().tokens_of(fetched)
     }
 }
 
 /// Open this URL in the person's browser: an https URL, or http on loopback, of printable ASCII (I-L6).
 #[must_use = "the person has to see the page"]
 pub struct OpenUserAgent {
-    url: String,
-    endpoint_length: usize,
+    pub(super) url: String,
+    pub(super) endpoint_length: usize,
 }
 
 impl OpenUserAgent {
@@ -399,44 +345,24 @@ impl AwaitingCallback {
     ) -> CallbackOutcome {
         // RFC9700-4.2.4-1: taken out with the first answer to it.
         let Waiting { prepared, request } = *self.0;
-        let expected = CallbackExpected {
-            agent: &request.agent,
-            redirect_uri: &request.redirect_uri,
-            state: &request.state,
-            not_after: request.not_after,
-        };
-        // OAUTH21-2.3.3-1, OAUTH21-2.3.4-1, RFC8252-8.10-1
-        let matched = CallbackMatched::compare(&expected, agent, callback.location(), callback.state(), now);
-        let Some(matched) = matched else {
-            return CallbackOutcome::Unsolicited(Self(Box::new(Waiting { prepared, request })));
-        };
-        // MCP-AUTH-030, MCP-AUTH-033, MCP-AUTH-039, MCP-AUTH-040, RFC9207-2.4-4: as recorded when the request was sent;
-        // before the code, and before anything of an error is read.
         let announced = prepared.server.metadata.authorization_response_iss_parameter_supported;
-        let issuer = match IssuerMatched::by_callback(&prepared.server.issuer, announced, callback.iss()) {
-            Ok(issuer) => issuer,
-            Err(_) => {
-                let state = Ready(Box::new(prepared));
-                return CallbackOutcome::Rejected(Failed::new(PeerMisbehaved::CallbackIssuer, state));
+        let answered = prepared.counterpart().answered(&request, announced, callback, agent, now);
+        let (code, issuer, matched) = match answered {
+            Answered::Unsolicited => {
+                return CallbackOutcome::Unsolicited(Self(Box::new(Waiting { prepared, request })));
             }
-        };
-        let code = match callback.into_result() {
-            AuthorizationResult::Code(code) => code,
-            AuthorizationResult::Error(error) => {
-                let response = ErrorResponse { code: error.code, detail: error.detail };
+            Answered::Rejected(error) => {
+                return CallbackOutcome::Rejected(Failed { error, state: Ready(Box::new(prepared)) });
+            }
+            Answered::Refused(response) => {
                 return CallbackOutcome::Refused(response, Ready(Box::new(prepared)));
             }
+            Answered::Code { code, issuer, matched } => (code, issuer, matched),
         };
+        // MCP-AUTH-052
         let resource = (!prepared.omits_resource()).then(|| prepared.server.target.resource.resource());
-        let grant = Grant::AuthorizationCode(CodeGrant {
-            code,
-            // OAUTH21-4.1.2-5: the verifier of this very request.
-            code_verifier: request.verifier.clone(),
-            redirect_uri: Some(matched.redirect_uri().as_str().into()),
-            // MCP-AUTH-052
-            resource: resource.map(|resource| resource.as_str().into()),
-        });
-        match prepared.call(FetchPurpose::CodeExchange, Body::Token(grant), now, entropy) {
+        let call = prepared.counterpart().exchange(code, &request, &matched, resource, now, entropy);
+        match call {
             Ok(call) => {
                 let exchanging = Exchanging { prepared, scope: request.scope, issuer, matched };
                 CallbackOutcome::Accepted(call.before(AwaitingTokens(Box::new(exchanging))))

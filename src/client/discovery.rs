@@ -14,7 +14,7 @@ use super::issuer::{ChoosingIssuer, Chosen};
 use super::legacy::{self, NoDefault};
 use super::registration::ChoosingIdentity;
 use super::step_up::StepUpLedger;
-use super::{Client, addresses_for, networks_for};
+use super::{Client, Given, addresses_for, networks_for};
 use crate::error::{Error, HostMisuse, OutsideFailed, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::evidence::{IssuerMatched, ResourceMatched};
 use crate::identifier::{Endpoint, Issuer, MetadataLocation, Network, ResourceId, ScopeSet};
@@ -133,12 +133,12 @@ pub(super) fn counted(fetches: u32) -> Result<u32, Error> {
 }
 
 /// What a fetch of a metadata document came to.
-enum Document<'r> {
+pub(super) enum Document<'r> {
     Found(&'r [u8]),
     NotHere,
 }
 
-fn document(reply: &Reply) -> Result<Document<'_>, Error> {
+pub(super) fn document(reply: &Reply) -> Result<Document<'_>, Error> {
     match reply.status() {
         // RFC9728-3.2-4
         200 if reply.is_json() => Ok(Document::Found(reply.body())),
@@ -443,14 +443,22 @@ impl ServerSearch {
 
 /// The document is the listed issuer's, or the host named the one relaxation there is.
 pub(crate) fn issuer_of(target: &Target, metadata: &ServerMetadata) -> Result<IssuerMatched, Error> {
+    issuer_for(&target.client, &target.listed_issuer, metadata)
+}
+
+/// The same for an issuer that the host knows.
+pub(super) fn issuer_for(
+    client: &Client,
+    listed: &Issuer,
+    metadata: &ServerMetadata,
+) -> Result<IssuerMatched, Error> {
     // MCP-DISC-015, MCP-DISC-016, RFC8414-3.3-1
-    let listed = &target.listed_issuer;
     if let Some(matched) = IssuerMatched::by_document(listed, metadata.issuer.as_str()) {
         return Ok(matched);
     }
     let relaxation = Relaxation::IssuerRootSlash(listed.clone());
     match IssuerMatched::but_for_root_slash(listed, &metadata.issuer) {
-        Some(matched) if target.client.policy().allows(&relaxation) => Ok(matched),
+        Some(matched) if client.policy().allows(&relaxation) => Ok(matched),
         Some(_) => Err(PeerMisbehaved::IssuerMismatch { relaxation: Some(relaxation) }.into()),
         None => Err(PeerMisbehaved::IssuerMismatch { relaxation: None }.into()),
     }
@@ -461,13 +469,24 @@ pub(crate) fn check_recorded(target: &Target, metadata: &ServerMetadata) -> Resu
     if legacy::is_assumed(target, metadata) { Ok(()) } else { check_metadata(target, metadata) }
 }
 
-/// What every flow needs of the document.
 fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Error> {
+    check_server(&target.client, &target.server, &target.listed_issuer, metadata)
+}
+
+/// What every flow needs of the document.
+pub(super) fn check_server(
+    client: &Client,
+    given: impl Into<Given>,
+    listed: &Issuer,
+    metadata: &ServerMetadata,
+) -> Result<(), Error> {
+    let given = given.into();
+    let addresses = |url: &str, what| addresses_for(client, given.clone(), url, what);
     // MCP-SEC-010, MCP-SEC-012, MCP-SEC-013: S256 is announced, or the host vouches for it.
     if !metadata.lists_s256() {
         let unlisted = metadata.code_challenge_methods_supported.is_none();
-        let relaxation = unlisted.then(|| Relaxation::AssumeS256(target.listed_issuer.clone()));
-        if !relaxation.as_ref().is_some_and(|relaxation| target.client.policy().allows(relaxation)) {
+        let relaxation = unlisted.then(|| Relaxation::AssumeS256(listed.clone()));
+        if !relaxation.as_ref().is_some_and(|relaxation| client.policy().allows(relaxation)) {
             return Err(PeerIncompatible::NoS256 { relaxation }.into());
         }
     }
@@ -484,7 +503,7 @@ fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Erro
         // RFC8414-2-4
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
         // OAUTH21-1.5-1, MCP-SBP-020, MCP-SBP-040
-        target.addresses(endpoint.as_str(), what)?;
+        addresses(endpoint.as_str(), what)?;
     }
     let optional = [
         ("registration endpoint", &metadata.registration_endpoint),
@@ -492,7 +511,7 @@ fn check_metadata(target: &Target, metadata: &ServerMetadata) -> Result<(), Erro
     ];
     for (what, endpoint) in optional {
         if let Some(endpoint) = endpoint {
-            target.addresses(endpoint.as_str(), what)?;
+            addresses(endpoint.as_str(), what)?;
         }
     }
     Ok(())

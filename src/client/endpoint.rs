@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 
-use super::authorization::Prepared;
+use super::counterpart::Counterpart;
 use super::registration::ClientAuthentication;
 use crate::entropy::{self, Entropy};
 use crate::error::{Error, HostMisuse, PeerIncompatible};
@@ -146,7 +146,7 @@ impl Call {
     }
 }
 
-impl Prepared {
+impl Counterpart<'_> {
     /// A request to an endpoint of the recorded issuer, authenticated in the one way of the identity.
     pub(super) fn call(
         &self,
@@ -156,16 +156,16 @@ impl Prepared {
         entropy: &mut dyn Entropy,
     ) -> Result<Call, Error> {
         // OAUTH21-7.14-1, RFC9700-2.6-2, I-L3: from the metadata of the matched issuer, and from nowhere else.
-        let metadata = &self.server.metadata;
+        let metadata = self.metadata;
         let (endpoint, what) = match &body {
             Body::Token(_) => (&metadata.token_endpoint, "token endpoint"),
             // RFC7009-2-2: https, or loopback, as every endpoint.
             Body::Revocation(..) => (&metadata.revocation_endpoint, "revocation endpoint"),
         };
         let endpoint = endpoint.as_ref().ok_or(PeerIncompatible::NoEndpoint(what))?;
-        let addresses = self.server.target.addresses(endpoint.as_str(), what)?;
+        let addresses = self.addresses(endpoint.as_str(), what)?;
         let policy = FetchPolicy::new(addresses, limits::REPLY_BYTES);
-        let networks = self.server.target.networks().to_vec();
+        let networks = self.networks().to_vec();
         let unsent = Unsent { purpose, url: endpoint.as_str().to_string(), policy, networks, body };
         // OAUTH21-3.2.1-1, OAUTH21-4.1.3-8, OAUTH21-2.4.1-2: in the body or the field, never in the URL.
         let client_id = self.identity.client_id.clone();
@@ -195,12 +195,11 @@ impl Prepared {
         let lifetime = Duration::seconds(limits::CLIENT_ASSERTION_SECONDS);
         let jti = entropy::draw_text(entropy)?;
         // RFC7523-3-1, RFC7523BIS-1, D19: the issuer alone, or what the host knows this issuer to ask for instead.
-        let target = &self.server.target;
-        let relaxation = Relaxation::AssertionAudience(target.listed_issuer.clone());
-        let token_endpoint = self.server.metadata.token_endpoint.as_ref();
-        let audience = match token_endpoint.filter(|_| target.client.policy().allows(&relaxation)) {
+        let relaxation = Relaxation::AssertionAudience(self.listed_issuer.clone());
+        let token_endpoint = self.metadata.token_endpoint.as_ref();
+        let audience = match token_endpoint.filter(|_| self.client.policy().allows(&relaxation)) {
             Some(endpoint) => endpoint.as_str(),
-            None => self.server.issuer.issuer().as_str(),
+            None => self.issuer.issuer().as_str(),
         };
         Ok(ObjectWriter::new()
             .string("iss", client_id)

@@ -28,6 +28,9 @@
 //!      └ CommitRefresh ─▶ AwaitingCommit ─▶ Session
 //! ```
 //!
+//! A host that wants to know who sits before a browser, and no token, begins at [`Client::sign_in`]: `sign_in.rs` draws that
+//! ladder. Both take the same steps from the authorization request to the token request.
+//!
 //! | state | waits for | can be stored |
 //! |---|---|---|
 //! | [`AwaitingResourceMetadata`] | the resource server's metadata document | no |
@@ -47,6 +50,11 @@
 //! | [`AwaitingCommit`] | the receipt that the refreshed session is kept | no |
 //! | [`AwaitingDiscard`] | a look into the store before a session is given up | no |
 //! | [`AwaitingRevocation`] | the revocation endpoint | no |
+//! | [`AwaitingProvider`] | an OpenID Provider's metadata document | no |
+//! | [`Provider`] | people who sign in | no |
+//! | [`AwaitingSignIn`] | the person's browser | [`SignInRecord`] |
+//! | [`AwaitingIdToken`] | the provider's token endpoint | no |
+//! | [`AwaitingProviderKeys`] | the provider's key set | no |
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -55,7 +63,8 @@ use alloc::vec::Vec;
 
 use crate::error::{Error, HostMisuse, PeerMisbehaved};
 use crate::identifier::{
-    ClientId, ClientMetadataUrl, Endpoint, Issuer, Network, RedirectUri, ResourceId, ScopeSet, address,
+    ClientId, ClientMetadataUrl, Endpoint, Issuer, Network, Origin, RedirectUri, ResourceId, ScopeSet,
+    address,
 };
 use crate::jose::SigningKeyId;
 use crate::message::PageUri;
@@ -68,8 +77,10 @@ use crate::syntax::uri::Uri;
 
 mod authorization;
 mod client_metadata;
+mod counterpart;
 mod discovery;
 mod endpoint;
+mod id_token;
 mod issuer;
 mod legacy;
 mod record;
@@ -79,6 +90,7 @@ mod refresh;
 mod registration;
 mod revocation;
 mod session;
+mod sign_in;
 mod step_up;
 #[cfg(test)]
 mod tests;
@@ -90,8 +102,11 @@ pub use discovery::{
     AwaitingResourceMetadata, AwaitingServerMetadata, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
 pub use endpoint::{AwaitingAssertion, EndpointCall};
+pub use id_token::SignedIn;
 pub use issuer::ChoosingIssuer;
-pub use record::{CallbackRecord, PairingRecord, RecordVersion, RegistrationRecord, SessionRecord};
+pub use record::{
+    CallbackRecord, PairingRecord, RecordVersion, RegistrationRecord, SessionRecord, SignInRecord,
+};
 pub use redirect::CallbackPaths;
 pub use refresh::{
     AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingRefresh, ClaimOutcome, ClaimRefresh,
@@ -102,6 +117,9 @@ pub use registration::{AwaitingRegistration, ChoosingIdentity, IdentityKind};
 pub use revocation::AwaitingRevocation;
 pub use session::{
     AuthorizationHeader, AwaitingPersisted, PersistSession, Session, SessionPersisted, StepUp,
+};
+pub use sign_in::{
+    AwaitingIdToken, AwaitingProvider, AwaitingProviderKeys, AwaitingSignIn, Provider, SignInOutcome,
 };
 pub use step_up::{AwaitingStepUp, CountStepUp, StepUpCounted, StepUpJoin, StepUpRecord};
 
@@ -329,31 +347,51 @@ impl Client {
     }
 }
 
-/// The private networks that a flow for that server may reach.
-pub(crate) fn networks_for<'c>(client: &'c Client, server: &ResourceId) -> &'c [Network] {
-    client.policy().private_networks(&server.origin()).map_or(&[], PrivateNetworks::networks)
+/// What everything of a flow is reached from: the URL of the MCP server, which the person gave, or the issuer of a
+/// sign-in, which the host configured. No peer chose it.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    origin: Origin,
+    is_loopback: bool,
 }
 
-/// Where a URL that a peer named may lead. Loopback is reached only when the MCP URL that the *person* gave is loopback
+impl From<&ResourceId> for Given {
+    fn from(server: &ResourceId) -> Self {
+        Self { origin: server.origin(), is_loopback: server.is_loopback() }
+    }
+}
+
+impl From<&Issuer> for Given {
+    fn from(issuer: &Issuer) -> Self {
+        Self { origin: issuer.origin(), is_loopback: issuer.is_loopback() }
+    }
+}
+
+/// The private networks that a flow may reach from there.
+pub(crate) fn networks_for(client: &Client, given: impl Into<Given>) -> &[Network] {
+    client.policy().private_networks(&given.into().origin).map_or(&[], PrivateNetworks::networks)
+}
+
+/// Where a URL that a peer named may lead. Loopback is reached only when the URL that *no peer* chose is loopback
 /// itself, a private network only when the host named it for that URL's origin; everything else is public.
 pub(crate) fn addresses_for(
     client: &Client,
-    server: &ResourceId,
+    given: impl Into<Given>,
     url: &str,
     what: &'static str,
 ) -> Result<AddressPolicy, Error> {
+    let Given { origin, is_loopback } = given.into();
     // MCP-SBP-020, I-L8
     let refused = |relaxation| Error::from(PeerMisbehaved::ForbiddenAddress { what, relaxation });
     let forbidden = || refused(None);
     let uri = Uri::parse(url).map_err(|_| forbidden())?;
     if crate::identifier::is_loopback_host(uri.host()) {
-        return if server.is_loopback() { Ok(AddressPolicy::Loopback) } else { Err(forbidden()) };
+        return if is_loopback { Ok(AddressPolicy::Loopback) } else { Err(forbidden()) };
     }
     if uri.scheme() != "https" {
         return Err(forbidden());
     }
     // The relaxation is for servers of one origin: no other server's metadata leads into those networks.
-    let origin = server.origin();
     let networks = client.policy().private_networks(&origin);
     match address::literal(uri.host()).filter(|literal| !address::is_public(*literal)) {
         None if networks.is_none() => Ok(AddressPolicy::Public),

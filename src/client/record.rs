@@ -16,9 +16,10 @@ use super::recorded::{
 };
 use super::registration::{Identity, IdentityKind};
 use super::session::{Held, Session, Tokens};
+use super::sign_in::{AwaitingSignIn, Provider, SigningIn};
 use crate::error::{Error, HostMisuse};
 use crate::evidence::IssuerForResource;
-use crate::identifier::{Issuer, RedirectUri, ResourceId};
+use crate::identifier::{Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::policy::Relaxation;
 use crate::sealer::Sealer;
 use crate::secret::{AccessToken, AgentBinding, CodeVerifier, RefreshToken, SecretDigest};
@@ -57,6 +58,7 @@ struct Kind {
 const CALLBACK: Kind = Kind { name: "callback", version: 3, oldest: 1 };
 /// As for [`CALLBACK`].
 const SESSION: Kind = Kind { name: "session", version: 3, oldest: 1 };
+const SIGN_IN: Kind = Kind { name: "sign-in", version: 1, oldest: 1 };
 const REGISTRATION: Kind = Kind { name: "registration", version: 1, oldest: 1 };
 const PAIRING: Kind = Kind { name: "pairing", version: 1, oldest: 1 };
 
@@ -228,6 +230,13 @@ record!(
     CallbackRecord, CALLBACK
 );
 record!(
+    /// A sign-in at an OpenID Provider whose answer is still to come: [`AwaitingSignIn`] put away.
+    ///
+    /// It is sealed, for the browser it began in, and short: a cookie of that browser may hold it, if the host then reserves
+    /// the [`AwaitingSignIn::state_digest`] before a callback is used.
+    SignInRecord, SIGN_IN
+);
+record!(
     /// A session with everything needed to use and refresh it after a restart.
     SessionRecord, SESSION
 );
@@ -304,6 +313,65 @@ impl CallbackRecord {
 
     fn belongs(&self, prepared: &Prepared) -> Result<(), Error> {
         belongs(&self.0, prepared)
+    }
+}
+
+impl SignInRecord {
+    pub(super) fn seal(waiting: &SigningIn, sealer: &dyn Sealer) -> Result<Self, Error> {
+        let SigningIn { provider, request, nonce, begun, announced } = waiting;
+        let content = ObjectWriter::new()
+            .string("verifier", request.verifier.expose())
+            .string("state", base64url::encode(request.state.as_bytes()))
+            .string("nonce", base64url::encode(nonce.as_bytes()))
+            .string("redirect_uri", request.redirect_uri.as_str())
+            .string("iss", if *announced { "announced" } else { "silent" })
+            .integer("begun", begun.unix_timestamp())
+            .integer("not_after", request.not_after.unix_timestamp());
+        let place = (provider.issuer(), None, Some(&request.agent));
+        Envelope::seal(SIGN_IN, provider.client(), place, content, sealer).map(Self)
+    }
+
+    /// Brings the state back, at the provider as it is known today.
+    ///
+    /// # Errors
+    /// [`HostMisuse::ForeignRecord`] when the record is of another provider, place or time, or does not open here.
+    pub fn resume(
+        self,
+        provider: &Provider,
+        sealer: &dyn Sealer,
+        now: OffsetDateTime,
+    ) -> Result<AwaitingSignIn, Error> {
+        // I-L3: what was asked of one issuer is not answered by another.
+        if self.0.issuer != *provider.issuer() {
+            return Err(foreign());
+        }
+        let object = self.0.open(provider.client(), sealer)?;
+        let digest = |name| -> Result<SecretDigest, Error> {
+            let bytes = base64url::decode(required(&object, name)?).map_err(|_| foreign())?;
+            bytes.try_into().map(SecretDigest::from_bytes).map_err(|_| foreign())
+        };
+        let redirect_uri = provider.redirect_uri();
+        let not_after = time(&object, "not_after")?;
+        // MCP-SBP-013
+        if required(&object, "redirect_uri")? != redirect_uri.as_str() || now >= not_after {
+            return Err(foreign());
+        }
+        let request = Request {
+            verifier: CodeVerifier::new(required(&object, "verifier")?).map_err(|_| foreign())?,
+            state: digest("state")?,
+            agent: self.0.agent.ok_or_else(foreign)?,
+            redirect_uri: redirect_uri.clone(),
+            scope: ScopeSet::new(),
+            not_after,
+        };
+        let announced = match required(&object, "iss")? {
+            "announced" => true,
+            "silent" => false,
+            _ => return Err(foreign()),
+        };
+        let (nonce, begun) = (digest("nonce")?, time(&object, "begun")?);
+        let provider = provider.clone();
+        Ok(AwaitingSignIn(Box::new(SigningIn { provider, request, nonce, begun, announced })))
     }
 }
 

@@ -138,13 +138,9 @@ impl ChoosingIdentity {
             Ok(redirect_uri) => redirect_uri,
             Err(error) => return Err(Failed { error, state: self }),
         };
-        let authentication = match identity.credential {
-            None => ClientAuthentication::None,
-            Some(Credential::Secret(secret)) => presented(&self.0.metadata, secret),
-            Some(Credential::PrivateKey(key)) => match keyed(&self.0.metadata, key) {
-                Ok(authentication) => authentication,
-                Err(error) => return Err(Failed { error, state: self }),
-            },
+        let authentication = match authentication_of(&self.0.metadata, identity.credential) {
+            Ok(authentication) => authentication,
+            Err(error) => return Err(Failed { error, state: self }),
         };
         let identity = Identity {
             kind: IdentityKind::PreRegistered,
@@ -314,6 +310,18 @@ fn other(application_type: ApplicationType) -> ApplicationType {
     match application_type {
         ApplicationType::Native => ApplicationType::Web,
         ApplicationType::Web => ApplicationType::Native,
+    }
+}
+
+/// How a client that was registered by hand authenticates at this server.
+pub(super) fn authentication_of(
+    metadata: &ServerMetadata,
+    credential: Option<Credential>,
+) -> Result<ClientAuthentication, Error> {
+    match credential {
+        None => Ok(ClientAuthentication::None),
+        Some(Credential::Secret(secret)) => Ok(presented(metadata, secret)),
+        Some(Credential::PrivateKey(key)) => keyed(metadata, key),
     }
 }
 

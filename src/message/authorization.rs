@@ -15,7 +15,7 @@ use core::fmt;
 
 use crate::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
 use crate::pkce::CodeChallenge;
-use crate::secret::{AuthorizationCode, State};
+use crate::secret::{AuthorizationCode, Nonce, State};
 use crate::syntax::form::Form;
 use crate::syntax::uri::Uri;
 
@@ -37,6 +37,8 @@ pub struct CodeRequest {
     pub scope: Option<ScopeSet>,
     /// The resource the token is for.
     pub resource: Option<ResourceId>,
+    /// What an ID token is to repeat (OpenID Connect); none where no ID token is asked for.
+    pub nonce: Option<Nonce>,
 }
 
 impl CodeRequest {
@@ -57,6 +59,9 @@ impl CodeRequest {
         }
         if let Some(resource) = &self.resource {
             pairs.push(("resource", resource.as_str().to_owned()));
+        }
+        if let Some(nonce) = &self.nonce {
+            pairs.push(("nonce", nonce.expose().to_owned()));
         }
         pairs
     }
@@ -329,6 +334,7 @@ mod tests {
             state: State::new("st").unwrap(),
             scope: None,
             resource: None,
+            nonce: None,
         };
         let names: Vec<_> = request.pairs().into_iter().map(|(name, _)| name).collect();
         assert_eq!(
@@ -510,6 +516,7 @@ mod tests {
                 state: State::new(state).unwrap(),
                 scope,
                 resource: resource.then(|| ResourceId::new("https://mcp.example.com/mcp").unwrap()),
+                nonce: resource.then(|| Nonce::new("n-0S6_WzA2Mj").unwrap()),
             };
             let pairs = sent.pairs();
             let received = AuthorizationRequest::parse(encode(&pairs).as_bytes()).unwrap();
@@ -521,6 +528,7 @@ mod tests {
             prop_assert_eq!(received.state.as_ref().map(State::expose), Some(sent.state.expose()));
             prop_assert_eq!(received.scope, sent.scope.map(|scope| scope.to_string()));
             prop_assert_eq!(received.resource, sent.resource.map(|resource| resource.as_str().to_owned()));
+            prop_assert_eq!(received.nonce.as_deref(), sent.nonce.as_ref().map(Nonce::expose));
         }
 
         #[test]

@@ -12,6 +12,7 @@ pub mod challenge;
 pub mod client_metadata;
 pub mod error_code;
 pub mod exchange;
+pub mod id_token;
 pub mod introspection;
 pub mod jwt_claims;
 mod malformed;

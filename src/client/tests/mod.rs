@@ -33,6 +33,7 @@ mod registration;
 mod relaxations;
 mod revocation;
 mod session;
+mod sign_in;
 mod step_up;
 
 const SERVER: &str = "https://mcp.example/notes";
