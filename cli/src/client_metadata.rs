@@ -51,6 +51,7 @@ async fn client_metadata(options: &Options) -> Result<ExitCode, Failure> {
         headers,
         body: &[],
         addresses: AddressPolicy::Public,
+        networks: &[],
     };
     let reply = Fetcher::new()?
         .send(outgoing, limits::CLIENT_METADATA_DOCUMENT_BYTES, Duration::from_secs(10))

@@ -1,6 +1,7 @@
 //! A connection against servers that do what the test says: tokens that stop working, an authorization server that is
 //! replaced by another, and replies that come as event streams.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use mcp_authz_tokio::client::credentials::{CredentialStore, MemoryStore};
 use mcp_authz_tokio::client::driver::{Driver, LoginError};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::pairing::WhateverTheResourceNames;
+use mcp_authz_tokio::client::resolver::Resolver;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
@@ -684,4 +686,41 @@ async fn a_stream_that_is_too_long_or_falls_silent_is_given_up() {
     // Without its answer a stream that ends is handed over as it is.
     world.script(|script| script.stays_open = false);
     assert_eq!(world.connection.send(&World::request()).await.unwrap().messages().count(), 1);
+}
+
+/// Says that every name is in a network of its own.
+#[derive(Debug)]
+struct Inside;
+
+impl Resolver for Inside {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Ok(vec![IpAddr::from([10, 1, 2, 3])])))
+    }
+}
+
+// I-L8, PrivateNetworks: a request to an MCP server reaches the networks that were named for it, and no other server's.
+#[tokio::test]
+async fn an_mcp_server_is_reached_in_its_own_private_networks_only() {
+    let policy: Policy =
+        "PrivateNetworks=https://a.test 10.1.0.0/16\nPrivateNetworks=https://b.test 192.168.0.0/16"
+            .parse()
+            .unwrap();
+    let fetcher = Fetcher::builder().resolver(Arc::new(Inside)).policy(&policy).build().unwrap();
+    let listener = CallbackListener::bind().await.unwrap();
+    let configuration =
+        Configuration::new("A client", listener.redirect_uri("/callback").unwrap()).policy(policy);
+    let agent = Consenting(reqwest::Client::builder().no_proxy().build().unwrap());
+    let driver = Driver::builder(Client::new(configuration).unwrap(), fetcher, listener, agent).build();
+    for (url, forbidden) in [
+        ("https://a.test/mcp", false),
+        ("https://b.test/mcp", true),
+        ("https://c.test/mcp", true),
+        ("https://a.test:8443/mcp", true),
+        ("https://10.1.2.3/mcp", true),
+    ] {
+        let connection = Connection::new(driver.clone(), url).unwrap().patience(Duration::from_millis(100));
+        let request = McpRequest::json_rpc("tools/list", r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#);
+        let SendError::Fetch(failure) = connection.send(&request).await.unwrap_err() else { panic!("{url}") };
+        assert_eq!(failure == FetchFailure::AddressForbidden, forbidden, "{url}: {failure}");
+    }
 }

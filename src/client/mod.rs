@@ -336,6 +336,12 @@ impl Client {
         addresses_for(self, server, url, "URL")
     }
 
+    /// The private networks that requests for that server may reach beside public addresses: those that the policy names
+    /// for its origin, and no other server's.
+    pub fn private_networks(&self, server: &ResourceId) -> &[Network] {
+        networks_for(self, server)
+    }
+
     pub(crate) fn configuration(&self) -> &Configuration {
         &self.0
     }

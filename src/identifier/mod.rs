@@ -98,14 +98,16 @@ pub(crate) fn is_loopback_host(host: &str) -> bool {
 /// An https URI, or http on a loopback host, with neither user information nor fragment.
 pub(crate) fn web_uri<'u>(kind: &'static str, text: &'u str) -> Result<Uri<'u>, InvalidIdentifier> {
     let refuse = |fault| InvalidIdentifier { kind, fault };
-    let uri = Uri::parse(text).map_err(|error| refuse(error.into()))?;
-    match uri.scheme() {
+    // The scheme comes first: what another one makes of the rest is not what is wrong.
+    let read = Uri::read(text).map_err(|error| refuse(error.into()))?;
+    match read.scheme() {
         "https" => {}
         // OAUTH21-1.5-1, MCP-SBP-022: plain http stays on this machine.
-        "http" if is_loopback_host(uri.host()) => {}
+        "http" if is_loopback_host(read.host()) => {}
         // MCP-SBP-040, MCP-SBP-041: an allow-list, so that javascript:, data: and file: need no mention.
         _ => return Err(refuse(IdentifierFault::Scheme)),
     }
+    let uri = Uri::parse(text).map_err(|error| refuse(error.into()))?;
     if uri.userinfo().is_some() {
         return Err(refuse(IdentifierFault::Userinfo));
     }

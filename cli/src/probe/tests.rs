@@ -858,6 +858,12 @@ async fn a_walk_that_leads_nowhere_is_no_pass() {
         let sent = report.requests;
         assert!(sent == 0 || url.starts_with("http://127"), "{url}: {sent} requests");
     }
+    // What is wrong is the scheme, and that is said.
+    for url in ["ftp://x", "ftp://server.invalid/", "file:///etc/passwd", "mcp.example"] {
+        let why = walk(plan(url)).await.cut_short.unwrap();
+        assert!(why.as_str().contains("begins with https:// (http:// on this machine only)"), "{why}");
+        assert!(!why.as_str().contains("two parsers"), "{why}");
+    }
     let private = walk(plan("https://10.0.0.1/mcp")).await;
     let why = private.cut_short.unwrap();
     assert!(why.as_str().contains("--relax 'PrivateNetworks=https://10.0.0.1 10.0.0.1/32'"), "{why}");

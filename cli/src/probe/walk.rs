@@ -110,7 +110,10 @@ pub(crate) async fn walk(mut plan: Plan) -> Report {
                 section.fail(&checks::TRANSPORT, line![error], fix);
                 report.sections.push(section);
             }
-            report.cut_short = Some(line!["that is no URL of an MCP server: ", error]);
+            report.cut_short = Some(line![
+                "that is no URL of an MCP server, which begins with https:// (http:// on this machine only): ",
+                error
+            ]);
             return report;
         }
     };
@@ -166,7 +169,14 @@ impl Walk {
         self.requests = self.requests.saturating_add(1);
         let bounds = Bounds { bytes: self.plan.limits.bytes, time: self.plan.limits.each.min(left) };
         let Message { method, headers, body } = message;
-        let outgoing = Outgoing { method, url, headers, body: &body, addresses };
+        let outgoing = Outgoing {
+            method,
+            url,
+            headers,
+            body: &body,
+            addresses,
+            networks: self.client.private_networks(&self.server),
+        };
         Ok(observe(&self.plan.fetcher, outgoing, bounds).await)
     }
 

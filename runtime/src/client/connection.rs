@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use mcp_authz::client::Session;
 use mcp_authz::error::Error;
 use mcp_authz::identifier::{InvalidIdentifier, ResourceId, ScopeSet};
-use mcp_authz::message::exchange::{AddressPolicy, FetchFailure, Reply};
+use mcp_authz::message::exchange::{FetchFailure, Reply};
 
 use super::access::{Shared, Tries, Verdict};
 use super::driver::{Driver, LoginError};
@@ -208,18 +208,18 @@ impl Connection {
             url: &self.url,
             with_token: token.is_some(),
         });
-        let loopback = self.shared.server.is_loopback();
+        // I-L8: the person gave this URL, so it may lie in a network that the host named for it.
+        let (client, server) = (driver.client(), &self.shared.server);
+        let addresses = client
+            .addresses(server, &self.url)
+            .map_err(|_| SendError::Fetch(FetchFailure::AddressForbidden))?;
         let outgoing = Outgoing {
             method: request.method.clone(),
             url: &self.url,
             headers,
             body: &request.body,
-            // The person gave this URL, so it may lie in a network the host named.
-            addresses: if loopback {
-                AddressPolicy::Loopback
-            } else {
-                AddressPolicy::PublicAndPrivateNetworks
-            },
+            addresses,
+            networks: client.private_networks(server),
         };
         let silence = (request.method != Method::GET).then_some(self.patience);
         let exchange =

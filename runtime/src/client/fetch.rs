@@ -29,7 +29,7 @@ pub struct Fetcher {
     public: reqwest::Client,
     loopback: reqwest::Client,
     private: Private,
-    /// One for each set of private networks that the policy names: a fetch of the core reaches its own and no other.
+    /// One for each set of private networks that the policy names: a request reaches its own server's and no other.
     named: Arc<[Private]>,
 }
 
@@ -96,23 +96,18 @@ impl Fetcher {
         if let Some(value) = fetch.authorization() {
             headers.insert(AUTHORIZATION, secret_header(value).ok_or(FetchFailure::Unreachable)?);
         }
-        let private = match (policy.addresses(), fetch.private_networks()) {
-            (AddressPolicy::PublicAndPrivateNetworks, named @ [_, ..]) => {
-                self.reaching(named).ok_or(FetchFailure::AddressForbidden)?
-            }
-            _ => &self.private,
-        };
         let outgoing = Outgoing {
             method: if fetch.method() == "POST" { Method::POST } else { Method::GET },
             url: fetch.url(),
             headers,
             body: fetch.body(),
             addresses: policy.addresses(),
+            networks: fetch.private_networks(),
         };
-        self.send_by(private, outgoing, policy.max_bytes(), policy.timeout()).await
+        self.send(outgoing, policy.max_bytes(), policy.timeout()).await
     }
 
-    /// Sends one request of the host's own under a policy, and reads the whole reply within the time.
+    /// Sends one request under a policy, and reads the whole reply within the time.
     ///
     /// # Errors
     /// [`FetchFailure`]
@@ -122,37 +117,27 @@ impl Fetcher {
         max_bytes: usize,
         timeout: Duration,
     ) -> Result<Incoming, FetchFailure> {
-        self.send_by(&self.private, outgoing, max_bytes, timeout).await
-    }
-
-    async fn send_by(
-        &self,
-        private: &Private,
-        outgoing: Outgoing<'_>,
-        max_bytes: usize,
-        timeout: Duration,
-    ) -> Result<Incoming, FetchFailure> {
-        let exchange = async { self.open_by(private, outgoing).await?.read(max_bytes).await };
+        let exchange = async { self.open(outgoing).await?.read(max_bytes).await };
         // CIMD-6.6-1: from connecting to the last byte.
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
     }
 
-    /// Sends one request of the host's own under a policy, and reads the head of the reply. The caller limits the time
+    /// Sends one request under a policy, and reads the head of the reply. The caller limits the time
     /// and the body.
     ///
     /// # Errors
     /// [`FetchFailure`]
     pub async fn open(&self, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
-        self.open_by(&self.private, outgoing).await
-    }
-
-    /// The client for exactly these networks, which the policy named.
-    fn reaching(&self, networks: &[Network]) -> Option<&Private> {
-        self.named.iter().find(|private| *private.networks == *networks)
-    }
-
-    async fn open_by(&self, private: &Private, outgoing: Outgoing<'_>) -> Result<Opened, FetchFailure> {
         let addresses = outgoing.addresses;
+        // I-L8, PrivateNetworks: a server's own networks, never those that were named for another.
+        let private = match outgoing.networks {
+            [] => &self.private,
+            named => self
+                .named
+                .iter()
+                .find(|private| *private.networks == *named)
+                .ok_or(FetchFailure::AddressForbidden)?,
+        };
         // I-L8: literal addresses are checked here, names where they are resolved.
         let url = checked_url(addresses, &private.networks, outgoing.url)?;
         let client = match addresses {
@@ -202,7 +187,7 @@ impl FetcherBuilder {
         self
     }
 
-    /// Takes over what a client's policy says about connections: the private networks it names, each for the fetches of its
+    /// Takes over what a client's policy says about connections: the private networks it names, each for the requests of its
     /// own servers, and the proxy.
     ///
     /// Through a proxy names are resolved by it, so that the check of addresses is the proxy's: the host has given its
@@ -212,15 +197,15 @@ impl FetcherBuilder {
         for relaxation in policy.relaxations() {
             if let Relaxation::PrivateNetworks(private) = relaxation {
                 self.named.push(private.networks().to_vec());
-                self.networks.extend(private.networks());
             }
         }
         self.proxy = policy.egress_proxy().cloned();
         self
     }
 
-    /// Lets the host's own requests whose policy says `PublicAndPrivateNetworks` reach these networks. Those of a client's
-    /// flow reach what its policy names ([`FetcherBuilder::policy`]).
+    /// Lets requests whose policy says `PublicAndPrivateNetworks`, and that name no networks, reach these: those of a resource
+    /// server to the introspection endpoint it was configured with. A client's reach what its policy names for their server
+    /// ([`FetcherBuilder::policy`]).
     #[must_use]
     pub fn private_networks(mut self, networks: impl IntoIterator<Item = Network>) -> Self {
         self.networks.extend(networks);
@@ -296,6 +281,9 @@ pub struct Outgoing<'a> {
     pub body: &'a [u8],
     /// Where it may connect to.
     pub addresses: AddressPolicy,
+    /// The private networks among that: those of the server it is for
+    /// ([`Client::private_networks`](mcp_authz::client::Client::private_networks)).
+    pub networks: &'a [Network],
 }
 
 impl fmt::Debug for Outgoing<'_> {
@@ -442,7 +430,8 @@ mod tests {
     }
 
     async fn get(fetcher: &Fetcher, url: &str, addresses: AddressPolicy) -> Result<Incoming, FetchFailure> {
-        let outgoing = Outgoing { method: Method::GET, url, headers: HeaderMap::new(), body: &[], addresses };
+        let headers = HeaderMap::new();
+        let outgoing = Outgoing { method: Method::GET, url, headers, body: &[], addresses, networks: &[] };
         fetcher.send(outgoing, 100, Duration::from_millis(500)).await
     }
 
@@ -648,21 +637,22 @@ mod tests {
         let networks = |texts: &[&str]| -> Vec<super::Network> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
-        let outgoing = || Outgoing {
-            method: Method::GET,
-            url: "https://name.test:1/",
-            headers: HeaderMap::new(),
-            body: &[],
-            addresses: AddressPolicy::PublicAndPrivateNetworks,
+        let failure = async |of_server: &[&str]| {
+            let networks = networks(of_server);
+            let outgoing = Outgoing {
+                method: Method::GET,
+                url: "https://name.test:1/",
+                headers: HeaderMap::new(),
+                body: &[],
+                addresses: AddressPolicy::PublicAndPrivateNetworks,
+                networks: &networks,
+            };
+            fetcher.send(outgoing, 100, Duration::from_millis(50)).await.unwrap_err()
         };
-        let time = Duration::from_millis(50);
-        let own = fetcher.reaching(&networks(&["10.1.0.0/16"])).unwrap();
-        let failure = fetcher.send_by(own, outgoing(), 100, time).await.unwrap_err();
-        assert_ne!(failure, FetchFailure::AddressForbidden, "it may be tried");
-        let other = fetcher.reaching(&networks(&["192.168.0.0/16"])).unwrap();
-        let failure = fetcher.send_by(other, outgoing(), 100, time).await.unwrap_err();
-        assert_eq!(failure, FetchFailure::AddressForbidden);
-        // A set that no relaxation names has no client.
-        assert!(fetcher.reaching(&networks(&["10.0.0.0/8"])).is_none());
+        assert_ne!(failure(&["10.1.0.0/16"]).await, FetchFailure::AddressForbidden, "it may be tried");
+        // Another server's, a set that no relaxation names, and none.
+        for networks in [&["192.168.0.0/16"][..], &["10.0.0.0/8"], &[]] {
+            assert_eq!(failure(networks).await, FetchFailure::AddressForbidden, "{networks:?}");
+        }
     }
 }
