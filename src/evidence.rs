@@ -434,11 +434,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        AgentBinding, Approval, Audience, AudienceAccepted, CallbackExpected, CallbackMatched, CodeChallenge,
-        CodeVerifier, ConsentExpected, ConsentGiven, Issuer, IssuerForResource, IssuerMatched,
-        IssuerMismatch, OffsetDateTime, RedirectMatched, RedirectUri, ResourceId, ResourceMatched, ScopeSet,
-        SecretDigest, State, VerifierMatched,
+        AgentBinding, Approval, Audience, AudienceAccepted, Authentication, CallbackExpected,
+        CallbackMatched, CodeChallenge, CodeVerifier, ConsentExpected, ConsentGiven, ConsentRemembered,
+        Issuer, IssuerForResource, IssuerMatched, IssuerMismatch, OffsetDateTime, RedirectMatched,
+        RedirectUri, ResourceId, ResourceMatched, ScopeSet, SecretDigest, State, VerifierMatched,
     };
+    use crate::identifier::Scope;
     use crate::time::Duration;
 
     fn issuer(text: &str) -> Issuer {
@@ -625,6 +626,47 @@ mod tests {
         };
         let approval = Approval::assertion("", own, ScopeSet::new());
         assert!(ConsentGiven::compare(&expected, &approval, &csrf, now).is_none());
+    }
+
+    // I-P2
+    #[test]
+    fn a_remembered_consent_that_differs_in_one_thing_is_none() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let scopes = |text: &str| text.split_whitespace().map(|s| Scope::new(s).unwrap()).collect();
+        let compare = |key: &[u8], asked: &str, epochs, not_after| {
+            let (asked, kept): (ScopeSet, ScopeSet) = (scopes(asked), scopes("read write"));
+            let key = SecretDigest::of(key);
+            let expected = ConsentRemembered { key, scopes: &asked, epochs };
+            let key = SecretDigest::of(b"key");
+            let record = ConsentRemembered { key, scopes: &kept, epochs: [1, 2, 3] };
+            ConsentGiven::remembered(&expected, &record, not_after, now).map(|given| given.scopes().clone())
+        };
+        let later = now + SECONDS;
+        assert_eq!(compare(b"key", "read", [1, 2, 3], later), Some(scopes("read")));
+        assert_eq!(compare(b"another", "read", [1, 2, 3], later), None);
+        assert_eq!(compare(b"key", "", [1, 2, 3], later), None);
+        assert_eq!(compare(b"key", "read admin", [1, 2, 3], later), None);
+        for epochs in [[2, 2, 3], [1, 3, 3], [1, 2, 4]] {
+            assert_eq!(compare(b"key", "read", epochs, later), None, "{epochs:?}");
+        }
+        assert_eq!(compare(b"key", "read", [1, 2, 3], now), None);
+    }
+
+    // OAUTH21-3.1-1, I-P9, I-G8
+    #[test]
+    fn a_person_is_somebody_in_a_browser() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        assert!(Authentication::assertion("ann", agent(1), now).is_some());
+        assert!(Authentication::assertion("", agent(1), now).is_none());
+        assert!(Authentication::assertion("ann", AgentBinding::this_process(), now).is_none());
+    }
+
+    // D2
+    #[test]
+    fn without_a_document_the_resource_is_the_url_that_was_given() {
+        let (given, other) = (resource("https://h.example/mcp"), resource("https://h.example/other"));
+        assert!(ResourceMatched::without_document(&given, &given).is_some());
+        assert!(ResourceMatched::without_document(&given, &other).is_none());
     }
 
     // D36

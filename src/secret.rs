@@ -305,3 +305,149 @@ pub(crate) fn fresh<S>(
     let text = crate::entropy::draw_text(entropy)?;
     make(text.to_string()).map_err(|_| crate::entropy::EntropyUnavailable)
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use std::format;
+    use std::string::String;
+
+    use proptest::prelude::*;
+    use zeroize::Zeroizing;
+
+    use super::{
+        AccessToken, AgentBinding, AuthorizationCode, BearerToken, ClientSecret, CodeVerifier, InvalidSecret,
+        RefreshToken, RegistrationToken, State, SubmittedToken,
+    };
+    use crate::limits;
+
+    /// Whether each kind of secret takes the text, and how long it may be.
+    fn kinds(text: &str) -> [(&'static str, usize, bool); 8] {
+        [
+            ("access token", limits::TOKEN_BYTES, AccessToken::new(text).is_ok()),
+            ("refresh token", limits::TOKEN_BYTES, RefreshToken::new(text).is_ok()),
+            ("code", limits::CODE_BYTES, AuthorizationCode::new(text).is_ok()),
+            ("client secret", limits::TOKEN_BYTES, ClientSecret::new(text).is_ok()),
+            ("registration token", limits::TOKEN_BYTES, RegistrationToken::new(text).is_ok()),
+            ("state", limits::STATE_BYTES, State::new(text).is_ok()),
+            ("submitted token", limits::TOKEN_BYTES, SubmittedToken::new(text).is_ok()),
+            ("bearer token", limits::TOKEN_BYTES, bearer(text).is_ok()),
+        ]
+    }
+
+    fn bearer(text: &str) -> Result<BearerToken, InvalidSecret> {
+        let field = format!("Bearer {text}").into_bytes();
+        BearerToken::in_field(&Arc::new(Zeroizing::new(field)), "Bearer ".len())
+    }
+
+    // I-G8, I-G1, I-L9
+    #[test]
+    fn a_secret_is_neither_empty_nor_longer_than_its_kind_may_be() {
+        for (kind, limit, empty) in kinds("") {
+            assert!(!empty, "an empty {kind}");
+            for (length, allowed) in [(1, true), (limit, true), (limit + 1, false)] {
+                let taken = kinds(&"a".repeat(length)).into_iter().find(|known| known.0 == kind);
+                assert_eq!(taken.unwrap().2, allowed, "{kind} of {length} bytes");
+            }
+        }
+    }
+
+    // I-A8, I-L9
+    #[test]
+    fn no_secret_has_a_line_break_or_a_character_beyond_ascii() {
+        for text in ["a\r\nb", "a\nb", "a\0", "a\u{7f}", "ä", "a\tb"] {
+            for (kind, _, taken) in kinds(text) {
+                assert!(!taken, "{kind}: {text:?}");
+            }
+        }
+    }
+
+    // I-A10
+    #[test]
+    fn a_token_that_is_presented_is_a_token68_and_more_than_its_padding() {
+        for (text, taken) in
+            [("a", true), ("a==", true), ("-._~+/09", true), ("=", false), ("==", false), ("a=b", false)]
+        {
+            assert_eq!(AccessToken::new(text).is_ok(), taken, "{text}");
+            assert_eq!(bearer(text).is_ok(), taken, "{text}");
+        }
+        for text in ["a b", "a,b", "a\"b", "a:b"] {
+            assert!(AccessToken::new(text).is_err() && bearer(text).is_err(), "{text}");
+        }
+    }
+
+    // RFC7636-4.1-1, I-C7
+    #[test]
+    fn a_verifier_has_43_to_128_unreserved_characters() {
+        for (length, taken) in [(0, false), (1, false), (42, false), (43, true), (128, true), (129, false)] {
+            assert_eq!(CodeVerifier::new("a".repeat(length)).is_ok(), taken, "{length}");
+        }
+    }
+
+    // I-G10, I-G8: a browser session has a nonce that nobody guesses.
+    #[test]
+    fn a_short_nonce_binds_nobody() {
+        for length in 0..40 {
+            assert_eq!(AgentBinding::session(&[7; 40][..length]).is_ok(), length >= 16, "{length}");
+        }
+    }
+
+    // I-P9
+    #[test]
+    fn the_stored_form_of_a_binding_is_the_only_one() {
+        let session = AgentBinding::session(&[7; 16]).unwrap();
+        for binding in [session, AgentBinding::this_process()] {
+            assert_eq!(AgentBinding::from_bytes(&binding.to_bytes()), Some(binding));
+        }
+        let mut bytes = session.to_bytes();
+        for kind in [0, 2, 255] {
+            bytes[0] = kind;
+            assert_eq!(AgentBinding::from_bytes(&bytes), None, "kind {kind} with the digest of a session");
+        }
+        let process = AgentBinding::this_process().to_bytes();
+        for at in 1..33 {
+            let mut changed = process;
+            changed[at] = 1;
+            assert_eq!(AgentBinding::from_bytes(&changed), None, "byte {at}");
+        }
+        for length in [0, 1, 32] {
+            assert_eq!(AgentBinding::from_bytes(&process[..length]), None);
+        }
+        assert_eq!(AgentBinding::from_bytes(&[0; 34]), None);
+    }
+
+    proptest! {
+        // I-C7
+        #[test]
+        fn a_verifier_is_what_its_grammar_says(text in "[ -~ä\n]{40,130}") {
+            let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            let grammar = (43..=128).contains(&text.len()) && text.bytes().all(unreserved);
+            prop_assert_eq!(CodeVerifier::new(text).is_ok(), grammar);
+        }
+
+        // I-C7: one character of another kind, wherever it stands.
+        #[test]
+        fn a_verifier_with_one_other_character_is_none(
+            text in "[A-Za-z0-9._~-]{43,127}", at in any::<proptest::sample::Index>(), other in "[ !-,/:-@\\[-^`{-}ä]",
+        ) {
+            prop_assert!(CodeVerifier::new(text.as_str()).is_ok());
+            let at = at.index(text.len());
+            let changed: String = [&text[..at], &other, &text[at..]].concat();
+            prop_assert!(CodeVerifier::new(changed).is_err());
+        }
+
+        // I-G7
+        #[test]
+        fn no_secret_shows_itself(text in "[A-Za-z0-9]{60,80}") {
+            let shown = [
+                format!("{:?}", AccessToken::new(text.as_str()).unwrap()),
+                format!("{:?}", CodeVerifier::new(text.as_str()).unwrap()),
+                format!("{:?}", State::new(text.as_str()).unwrap()),
+                format!("{:?}", bearer(&text).unwrap()),
+                format!("{:?}", CodeVerifier::new(format!("{text}{text}{text}")).map(|_| ()).unwrap_err()),
+                format!("{}", AccessToken::new(format!("{text}\n")).unwrap_err()),
+            ];
+            prop_assert!(shown.iter().all(|shown| !shown.contains(&text[..8])), "{:?}", shown);
+        }
+    }
+}

@@ -194,6 +194,20 @@ mod tests {
         assert!(Scope::new("a".repeat(crate::limits::SCOPE_BYTES + 1)).is_err());
     }
 
+    // D36: the same bounds in place; a scope that is said again counts again.
+    #[test]
+    fn a_set_checked_in_place_is_bounded() {
+        let text = |count: usize| ["a "].repeat(count).concat().trim_end().to_string();
+        for (count, taken) in [(1, true), (crate::limits::SCOPES, true), (crate::limits::SCOPES + 1, false)] {
+            assert_eq!(ScopeSet::is_text(&text(count)), taken, "{count}");
+            assert_eq!(ScopeSet::is_set(text(count).split(' ')), taken, "{count}");
+        }
+        for (length, taken) in [(crate::limits::SCOPE_BYTES, true), (crate::limits::SCOPE_BYTES + 1, false)] {
+            assert_eq!(ScopeSet::is_text(&"a".repeat(length)), taken, "{length}");
+            assert_eq!(ScopeSet::is_set(["a".repeat(length).as_str()].into_iter()), taken, "{length}");
+        }
+    }
+
     // OAUTH21-A-2
     #[test]
     fn order_means_nothing_and_case_does() {

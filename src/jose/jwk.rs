@@ -456,6 +456,18 @@ mod tests {
         assert_eq!(JwkSet::parse(twice.as_bytes()).unwrap_err(), InvalidKey::Malformed);
     }
 
+    // D42
+    #[test]
+    fn a_set_with_an_entry_that_is_no_key_at_all_is_refused_whole() {
+        let key = rsa(&[0xff; 256], &[1, 0, 1], "").unwrap();
+        let good = String::from_utf8(key.render()).unwrap();
+        assert!(JwkSet::parse(format!(r#"{{"keys":[{good}]}}"#).as_bytes()).is_ok());
+        for entry in ["7", "null", "[]", r#""key""#] {
+            let set = format!(r#"{{"keys":[{good},{entry}]}}"#);
+            assert_eq!(JwkSet::parse(set.as_bytes()).unwrap_err(), InvalidKey::Malformed, "{entry}");
+        }
+    }
+
     #[test]
     fn a_set_is_bounded() {
         let keys = alloc::vec![ED; limits::KEYS + 1].join(",");

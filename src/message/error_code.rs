@@ -263,6 +263,13 @@ mod tests {
     }
 
     #[test]
+    fn a_long_text_is_cut() {
+        // I-G1
+        let kept = ErrorText::filtered(&"a\n".repeat(10 * limits::ERROR_TEXT_BYTES)).unwrap();
+        assert_eq!(kept.as_str(), "a".repeat(limits::ERROR_TEXT_BYTES));
+    }
+
+    #[test]
     fn the_peers_words_are_in_no_debug_output() {
         let code = TokenErrorCode::parse(CANARY).unwrap();
         let detail = ErrorDetail::of(CANARY);

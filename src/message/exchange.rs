@@ -484,3 +484,71 @@ impl fmt::Debug for Respond {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+    use std::string::ToString as _;
+
+    use super::{Fetch, FetchPolicy, FetchPurpose, Reply, RequestHead, Respond};
+    use crate::message::arbitrary::CANARY;
+    use crate::message::exchange::AddressPolicy;
+
+    #[test]
+    fn a_reply_is_json_only_where_it_says_so() {
+        // RFC 6838 section 4.2.8, RFC 6839 section 3.1
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/jwk-set+json", true),
+            (" application/json ;a=b", true),
+            ("application/+json", false),
+            ("application/json-seq", false),
+            ("application/jsonp", false),
+            ("application/x-json-stream", false),
+            ("application/jwt", false),
+            ("text/json", false),
+            ("text/html; a=application/json", false),
+            ("json", false),
+            ("", false),
+        ] {
+            let reply = Reply::new(200, "{}").with_header("Content-Type", value.as_bytes());
+            assert_eq!(reply.is_json(), json, "{value}");
+        }
+        assert!(!Reply::new(200, "{}").is_json());
+        assert!(!Reply::new(200, "{}").with_header("content-type", b"application/json\xff").is_json());
+    }
+
+    #[test]
+    fn no_message_shows_what_it_carries() {
+        // I-G7, MCP-AUTH-040
+        let policy = FetchPolicy::new(AddressPolicy::Public, 100);
+        let form = Fetch::post_form(
+            FetchPurpose::CodeExchange,
+            "https://as.example/token",
+            format!("code={CANARY}"),
+            Some(CANARY.to_string().into()),
+            policy,
+        );
+        let json = Fetch::post_json(
+            FetchPurpose::Registration,
+            "https://as.example/register",
+            CANARY.into(),
+            Some(CANARY.to_string().into()),
+            policy,
+        );
+        let reply = Reply::new(200, CANARY).with_header("www-authenticate", CANARY.as_bytes());
+        let head = RequestHead::new("GET", &format!("/mcp?access_token={CANARY}"))
+            .with_header("authorization", CANARY.as_bytes());
+        let respond = Respond::json(200, CANARY.into()).with_header("location", CANARY);
+        for shown in [
+            format!("{form:?}"),
+            format!("{json:?}"),
+            format!("{reply:?}"),
+            format!("{head:?}"),
+            format!("{respond:?}"),
+        ] {
+            assert!(!shown.contains(CANARY), "{shown}");
+        }
+    }
+}

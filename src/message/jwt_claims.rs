@@ -349,6 +349,16 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_has_a_bounded_length() {
+        // I-G1
+        for name in ["iss", "sub", "client_id", "jti"] {
+            let of = |bytes: usize| with(name, &format!("\"{}\"", "a".repeat(bytes)));
+            assert!(of(limits::URL_BYTES).is_ok(), "{name}");
+            assert_eq!(of(limits::URL_BYTES + 1).unwrap_err(), Malformed::Invalid(name));
+        }
+    }
+
+    #[test]
     fn a_claim_of_another_type_refuses_the_token() {
         // RFC7519-4.1-1, I-A3, I-T9
         for (name, value) in [

@@ -252,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn its_scopes_are_bounded_in_number() {
+        // D36
+        for (count, taken) in [(limits::SCOPES, true), (limits::SCOPES + 1, false)] {
+            let scopes: Vec<String> = (0..count).map(|at| format!("\"s{at}\"")).collect();
+            let member = format!(r#""scopes_supported":[{}]"#, scopes.join(","));
+            assert_eq!(with(&member).is_ok(), taken, "{count}");
+        }
+    }
+
+    #[test]
     fn a_resource_that_takes_no_token_says_so_after_it_is_written() {
         // I-G8
         let document = with(r#""bearer_methods_supported":[]"#).unwrap();

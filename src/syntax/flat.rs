@@ -567,6 +567,15 @@ mod tests {
     }
 
     // I-G1
+    // I-G2
+    #[test]
+    fn nothing_but_white_space_stands_behind_the_object() {
+        assert!(parse("{}").is_ok() && parse(" {} \n").is_ok());
+        for text in ["{}x", "{}{}", "{},", "{}]", "{} null"] {
+            assert_eq!(parse(text).map(|_| ()), Err(JsonError::Malformed), "{text}");
+        }
+    }
+
     #[test]
     fn size_depth_and_count_are_bounded_as_for_whole_documents() {
         let both = |text: &str| {

@@ -421,6 +421,7 @@ mod tests {
         assert_eq!(object.integer("big"), Err(JsonError::WrongType("big")));
         assert_eq!(object.boolean("t"), Err(JsonError::WrongType("t")));
         assert_eq!(object.strings("m"), Err(JsonError::WrongType("m")));
+        assert_eq!(object.strings("t"), Err(JsonError::WrongType("t")));
         assert_eq!(object.object("m"), Err(JsonError::WrongType("m")));
     }
 

@@ -355,6 +355,23 @@ mod tests {
         assert_eq!(Uri::parse(&long), Err(UriError::TooLong));
     }
 
+    // I-R3: what is wrong is found by this reading, before the other is asked.
+    #[test]
+    fn a_fault_is_found_where_it_lies() {
+        for (text, fault) in [
+            ("HTTPS://host/", UriError::Scheme),
+            ("hTtps://host/", UriError::Scheme),
+            ("1http://host/", UriError::Scheme),
+            ("ht_tp://host/", UriError::Scheme),
+            ("://host/", UriError::Scheme),
+            ("https://[::1]x/", UriError::Host),
+            ("https://[::1]8080/", UriError::Host),
+            ("https://[::1", UriError::Host),
+        ] {
+            assert_eq!(Uri::parse(text), Err(fault), "{text}");
+        }
+    }
+
     // I-R3: our reading refuses these by itself, and the other reading those.
     #[test]
     fn neither_reading_leaves_its_work_to_the_other() {

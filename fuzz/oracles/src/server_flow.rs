@@ -1,8 +1,9 @@
 //! The authorization server through its driver, with a store in memory: whatever is asked in whatever order, a code
 //! gives tokens once, a family has one live leaf, a refusal changes nothing, and a browser goes back to the client only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use mcp_authz::authorization_server::record::FamilyId;
 use mcp_authz::authorization_server::{
     AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
 };
@@ -51,6 +52,10 @@ struct World {
     redeemed: BTreeMap<String, u32>,
     /// Refresh tokens by how often they gave a successor: never more than once (I-T1).
     rotated: BTreeMap<String, u32>,
+    /// The families whose code came back, genuine: none of them may live (I-C3).
+    replayed: BTreeSet<FamilyId>,
+    /// The family of a code that was redeemed.
+    families: BTreeMap<String, FamilyId>,
 }
 
 /// Any sequence of requests: no panic, and I-C1, I-C3, I-C4, I-R1, I-R5, I-R8, I-T1, I-G9.
@@ -107,6 +112,8 @@ impl World {
             refresh: Vec::new(),
             redeemed: BTreeMap::new(),
             rotated: BTreeMap::new(),
+            replayed: BTreeSet::new(),
+            families: BTreeMap::new(),
         };
         let body = format!(
             "{{\"redirect_uris\":[\"{REDIRECT}\"],\"token_endpoint_auth_method\":\"none\",\"client_name\":\"Fuzz\",\
@@ -211,9 +218,24 @@ impl World {
             ]))
             .to_owned();
         }
+        // I-R5: where nobody is known to send the browser back to, a second fault changes nothing.
+        let nobody = match at {
+            1 => pairs[1].1 != self.client_id,
+            2 => !pairs[2].1.is_empty() && pairs[2].1 != REDIRECT,
+            _ => false,
+        };
+        if nobody {
+            let second = usize::from(choices.byte().unwrap_or(0)) % pairs.len();
+            if !(1..=2).contains(&second) {
+                pairs[second].1 = (*choices.of(&["", "plain", "token", "none"])).to_owned();
+            }
+        }
         let query = form::encode(pairs.iter().map(|(name, value)| (*name, value.as_str())));
         let turn = ServerFlow::authorize(&self.server.clone(), &query);
         match self.run(turn, false) {
+            Some(ServerEnd::Consent(_) | ServerEnd::Redirect(_)) if nobody => {
+                panic!("a page or a redirect for nobody")
+            }
             Some(ServerEnd::Consent(view)) => self.handles.push((view.handle.clone(), view.csrf.clone())),
             Some(ServerEnd::Redirect(redirect)) => check_redirect(redirect.location(), false),
             Some(ServerEnd::Refusal(refusal)) => assert!(refusal.respond().header("location").is_none()),
@@ -291,6 +313,7 @@ impl World {
         let resource = if bits == 4 { "https://mcp.example/mail" } else { RESOURCE };
         let genuine = !(1..=3).contains(&bits);
         let before = self.store.credentials();
+        let known = self.store.families();
         let answer = self.token(
             &[
                 ("grant_type", "authorization_code"),
@@ -305,10 +328,16 @@ impl World {
         match TokenReply::parse(answer.status(), answer.body()) {
             Ok(TokenReply::Tokens(tokens)) => {
                 assert!(genuine && bits != 4, "tokens for somebody else, or for another resource");
+                let new = self.store.families().into_iter().find(|family| !known.contains(family));
+                self.families.extend(new.map(|family| (code.clone(), family)));
                 *self.redeemed.entry(code).or_default() += 1;
                 self.refresh.extend(tokens.refresh_token.map(|token| token.expose().to_owned()));
             }
             // I-C3 (b), I-C4: who cannot prove that the code is theirs changes nothing.
+            // I-C3 (a)
+            _ if genuine && bits != 5 && self.redeemed.contains_key(&code) => {
+                self.replayed.extend(self.families.get(&code));
+            }
             _ if !genuine => assert!(before == self.store.credentials(), "a stranger changed something"),
             _ => {}
         }
@@ -359,6 +388,9 @@ impl World {
     fn holds(&self) {
         assert!(self.redeemed.values().all(|count| *count <= 1), "a code gave tokens twice");
         assert!(self.rotated.values().all(|count| *count <= 1), "a refresh token gave two successors");
+        for family in &self.replayed {
+            assert_eq!(self.store.live_leaves(*family), 0, "a family outlives the replay of its code");
+        }
         for family in self.store.families() {
             assert!(self.store.live_leaves(family) <= 1, "two live leaves in a family");
         }
