@@ -39,12 +39,20 @@ fn parse(path: &Path) -> syn::File {
     syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
+/// The files of a role, of its folders too.
 fn role_files(role: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root().join("src").join(role)).unwrap();
-    entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
-        .collect()
+    let (mut folders, mut files) = (vec![root().join("src").join(role)], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
 }
 
 /// The methods of the public states of one file: (type, method) and the words of the return type.

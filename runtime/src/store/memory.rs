@@ -1,13 +1,9 @@
 //! The store in memory: every action under one lock. What it holds ends with the process.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use mcp_authz::authorization_server::record::{
-    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
-    GrantRecord, PushedRecord, RefreshRecord,
-};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -16,80 +12,22 @@ use mcp_authz::authorization_server::store::{
     RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, Retirement,
     RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
-use mcp_authz::identifier::ClientId;
-use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::{
-    AFTER_FAMILY, AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, PENDING_DECISIONS, PUSHED_REQUESTS,
-    Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, UNUSED_CLIENTS, USED_CLIENT_LIFETIME,
+    AFTER_FAMILY, PUSHED_REQUESTS, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME,
 };
 use crate::clock::{Clock, SystemClock};
 
-/// The bytes of a digest. Looking one up may leak its bytes by time, and they are no secret.
-type Key = [u8; 32];
+mod administration;
+mod tables;
 
-fn key(digest: SecretDigest) -> Key {
-    *digest.as_bytes()
-}
+use tables::{Client, Code, EpochKey, Family, Refresh, Retired, Tables, key};
 
 /// A [`Store`] in memory.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     tables: Mutex<Tables>,
-}
-
-#[derive(Default)]
-struct Tables {
-    clients: BTreeMap<ClientId, Client>,
-    decisions: HashMap<Key, DecisionRecord>,
-    codes: HashMap<Key, Code>,
-    families: HashMap<FamilyId, Family>,
-    grants: BTreeMap<FamilyId, GrantRecord>,
-    access_tokens: HashMap<Key, AccessRecord>,
-    consents: HashMap<Key, ConsentRecord>,
-    pushed: HashMap<Key, PushedRecord>,
-    keys: BTreeMap<String, KeyRow>,
-    incarnation: u64,
-    refresh_tokens: HashMap<Key, Refresh>,
-    tombstones: HashMap<FamilyId, OffsetDateTime>,
-    epochs: HashMap<EpochKey, u64>,
-    reservations: HashMap<(u8, String, String, String), OffsetDateTime>,
-}
-
-struct Client {
-    record: ClientRecord,
-    used: Option<OffsetDateTime>,
-}
-
-struct Code {
-    record: CodeRecord,
-    spent: bool,
-}
-
-struct Family {
-    active: bool,
-    generation: u64,
-    not_after: OffsetDateTime,
-}
-
-struct Refresh {
-    record: RefreshRecord,
-    retired: Option<Retired>,
-}
-
-/// How a refresh token was rotated away.
-struct Retired {
-    at: OffsetDateTime,
-    request: SecretDigest,
-    repeats: u32,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-enum EpochKey {
-    Client(ClientId),
-    Subject(String),
-    Consent(String, ClientId),
 }
 
 impl MemoryStore {
@@ -127,63 +65,6 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryStore")
-    }
-}
-
-impl Tables {
-    fn epochs(&self, client: &ClientId, subject: &str) -> Epochs {
-        let of = |key| self.epochs.get(&key).copied().unwrap_or_default();
-        Epochs::new(
-            of(EpochKey::Client(client.clone())),
-            of(EpochKey::Subject(subject.to_owned())),
-            of(EpochKey::Consent(subject.to_owned(), client.clone())),
-        )
-    }
-
-    /// Whether nothing has been revoked since the grant was made.
-    fn stands(&self, grant: &GrantRecord) -> bool {
-        !self.tombstones.contains_key(&grant.family)
-            && self.epochs(&grant.client_id, &grant.subject) == grant.epochs
-    }
-
-    fn is_active(&self, grant: &GrantRecord) -> bool {
-        self.families.get(&grant.family).is_some_and(|family| family.active) && self.stands(grant)
-    }
-
-    fn move_epoch(&mut self, key: EpochKey) -> Result<(), StoreError> {
-        let epoch = self.epochs.entry(key).or_default();
-        *epoch = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
-        Ok(())
-    }
-
-    fn digest_of(&self, client: &ClientId) -> Option<SecretDigest> {
-        self.clients.get(client).map(|client| SecretDigest::of(&client.record.to_bytes()))
-    }
-
-    /// Makes room for one more client that the operator did not write.
-    fn make_room_for_client(&mut self) {
-        let unused =
-            |client: &&Client| client.record.origin != ClientOrigin::PreRegistered && client.used.is_none();
-        if self.clients.values().filter(unused).count() >= UNUSED_CLIENTS {
-            // I-P7: the oldest of those that lose nothing by it.
-            let oldest = self.clients.values().filter(unused).min_by_key(|client| client.record.created);
-            if let Some(id) = oldest.map(|client| client.record.client_id.clone()) {
-                self.clients.remove(&id);
-            }
-        }
-    }
-
-    /// Makes room for one more pending decision.
-    fn make_room_for_decision(&mut self, now: OffsetDateTime) {
-        if self.decisions.len() >= PENDING_DECISIONS {
-            self.decisions.retain(|_, decision| decision.not_after > now);
-        }
-        if self.decisions.len() >= PENDING_DECISIONS {
-            let oldest = self.decisions.iter().min_by_key(|(_, decision)| decision.not_after);
-            if let Some(key) = oldest.map(|(key, _)| *key) {
-                self.decisions.remove(&key);
-            }
-        }
     }
 }
 
@@ -572,97 +453,6 @@ impl Store for MemoryStore {
                     }
             });
             Ok(())
-        })
-    }
-}
-
-impl AdministeredStore for MemoryStore {
-    fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
-        self.act(|tables, _| {
-            let wanted = |grant: &&GrantRecord| match of {
-                GrantsOf::Subject(subject) => grant.subject == subject,
-                GrantsOf::Client(client) => grant.client_id == *client,
-                GrantsOf::All => true,
-            };
-            let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
-            let listed = later.map(|(_, grant)| grant).filter(wanted);
-            Ok(listed.filter(|grant| tables.is_active(grant)).take(LISTED).cloned().collect())
-        })
-    }
-
-    fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
-        self.act(|tables, _| {
-            let later = tables.clients.values().map(|client| &client.record);
-            let later = later.filter(|record| after.is_none_or(|after| record.client_id > *after));
-            Ok(later.take(LISTED).cloned().collect())
-        })
-    }
-
-    fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
-        self.act(|tables, _| {
-            tables.move_epoch(EpochKey::Client(client.clone()))?;
-            Ok(tables.clients.remove(client).is_some())
-        })
-    }
-
-    fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)> {
-        self.act(|tables, now| Ok((tables.keys.values().cloned().collect(), now)))
-    }
-
-    fn publish_key(&self, key: KeyRow) -> Stored<'_, bool> {
-        self.act(|tables, now| {
-            let waits = tables.keys.values().any(|known| known.state == KeyState::Published);
-            if waits || tables.keys.contains_key(&key.kid) {
-                return Ok(false);
-            }
-            let row = KeyRow { state: KeyState::Published, since: now, ..key };
-            tables.keys.insert(row.kid.clone(), row);
-            Ok(true)
-        })
-    }
-
-    fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.act(|tables, now| {
-            if tables.keys.get(kid).is_none_or(|key| key.state != KeyState::Published) {
-                return Ok(false);
-            }
-            for key in tables.keys.values_mut() {
-                let next = match key.state {
-                    KeyState::Signing => KeyState::Retired,
-                    KeyState::Published if key.kid == kid => KeyState::Signing,
-                    _ => continue,
-                };
-                (key.state, key.since) = (next, now);
-            }
-            Ok(true)
-        })
-    }
-
-    fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.act(|tables, _| {
-            let retired = tables.keys.get(kid).is_some_and(|key| key.state == KeyState::Retired);
-            Ok(retired && tables.keys.remove(kid).is_some())
-        })
-    }
-
-    fn incarnation(&self) -> Stored<'_, u64> {
-        self.act(|tables, _| Ok(tables.incarnation))
-    }
-
-    fn advance_incarnation(&self) -> Stored<'_, u64> {
-        self.act(|tables, _| {
-            tables.incarnation = tables.incarnation.checked_add(1).ok_or(StoreError::Inconsistent)?;
-            Ok(tables.incarnation)
-        })
-    }
-
-    fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        self.act(|tables, _| {
-            let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
-            let old = std::mem::take(tables);
-            let Tables { clients, keys, epochs, tombstones, .. } = old;
-            *tables = Tables { clients, keys, epochs, tombstones, incarnation: next, ..Tables::default() };
-            Ok(next)
         })
     }
 }

@@ -1,0 +1,100 @@
+//! What operators and the rotation of keys need.
+
+use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::identifier::ClientId;
+use mcp_authz::time::OffsetDateTime;
+
+use super::MemoryStore;
+use super::tables::{EpochKey, Tables};
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
+
+impl AdministeredStore for MemoryStore {
+    fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
+        self.act(|tables, _| {
+            let wanted = |grant: &&GrantRecord| match of {
+                GrantsOf::Subject(subject) => grant.subject == subject,
+                GrantsOf::Client(client) => grant.client_id == *client,
+                GrantsOf::All => true,
+            };
+            let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
+            let listed = later.map(|(_, grant)| grant).filter(wanted);
+            Ok(listed.filter(|grant| tables.is_active(grant)).take(LISTED).cloned().collect())
+        })
+    }
+
+    fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
+        self.act(|tables, _| {
+            let later = tables.clients.values().map(|client| &client.record);
+            let later = later.filter(|record| after.is_none_or(|after| record.client_id > *after));
+            Ok(later.take(LISTED).cloned().collect())
+        })
+    }
+
+    fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
+        self.act(|tables, _| {
+            tables.move_epoch(EpochKey::Client(client.clone()))?;
+            Ok(tables.clients.remove(client).is_some())
+        })
+    }
+
+    fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)> {
+        self.act(|tables, now| Ok((tables.keys.values().cloned().collect(), now)))
+    }
+
+    fn publish_key(&self, key: KeyRow) -> Stored<'_, bool> {
+        self.act(|tables, now| {
+            let waits = tables.keys.values().any(|known| known.state == KeyState::Published);
+            if waits || tables.keys.contains_key(&key.kid) {
+                return Ok(false);
+            }
+            let row = KeyRow { state: KeyState::Published, since: now, ..key };
+            tables.keys.insert(row.kid.clone(), row);
+            Ok(true)
+        })
+    }
+
+    fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.act(|tables, now| {
+            if tables.keys.get(kid).is_none_or(|key| key.state != KeyState::Published) {
+                return Ok(false);
+            }
+            for key in tables.keys.values_mut() {
+                let next = match key.state {
+                    KeyState::Signing => KeyState::Retired,
+                    KeyState::Published if key.kid == kid => KeyState::Signing,
+                    _ => continue,
+                };
+                (key.state, key.since) = (next, now);
+            }
+            Ok(true)
+        })
+    }
+
+    fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.act(|tables, _| {
+            let retired = tables.keys.get(kid).is_some_and(|key| key.state == KeyState::Retired);
+            Ok(retired && tables.keys.remove(kid).is_some())
+        })
+    }
+
+    fn incarnation(&self) -> Stored<'_, u64> {
+        self.act(|tables, _| Ok(tables.incarnation))
+    }
+
+    fn advance_incarnation(&self) -> Stored<'_, u64> {
+        self.act(|tables, _| {
+            tables.incarnation = tables.incarnation.checked_add(1).ok_or(StoreError::Inconsistent)?;
+            Ok(tables.incarnation)
+        })
+    }
+
+    fn restored(&self, seen: u64) -> Stored<'_, u64> {
+        self.act(|tables, _| {
+            let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
+            let old = std::mem::take(tables);
+            let Tables { clients, keys, epochs, tombstones, .. } = old;
+            *tables = Tables { clients, keys, epochs, tombstones, incarnation: next, ..Tables::default() };
+            Ok(next)
+        })
+    }
+}

@@ -1,0 +1,340 @@
+//! What each input comes to in each state.
+
+use alloc::boxed::Box;
+
+use super::{
+    Advanced, ServerAction, ServerEnd, ServerFlow, ServerInput, ServerTurn, act, back, redirected, refusal,
+    respond,
+};
+use crate::authorization_server::authorization::{
+    PageOutcome, Recall, Recalled, RequestOutcome, RequestValidated,
+};
+use crate::authorization_server::caller::CallerOutcome;
+use crate::authorization_server::decision::{AwaitingCodeStored, Decided};
+use crate::authorization_server::error::TokenFailure;
+use crate::authorization_server::introspection::IntrospectionOutcome;
+use crate::authorization_server::management::ManagementOutcome;
+use crate::authorization_server::refresh::{RefreshOutcome, RotationOutcome};
+use crate::authorization_server::refusal::Refusal;
+use crate::authorization_server::revocation::RevocableOutcome;
+use crate::authorization_server::store::DecideOnce;
+use crate::authorization_server::token::{CodeOutcome, RedemptionOutcome};
+use crate::entropy::Entropy;
+use crate::evidence::Authentication;
+use crate::flow::OutOfTurn;
+use crate::step::{Failed, Step};
+use crate::time::OffsetDateTime;
+
+impl ServerFlow {
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// [`Failed`] with the unchanged flow when the present state does not wait for such an input, or for the result of
+    /// another action.
+    pub fn advance(self, input: ServerInput, now: OffsetDateTime, entropy: &mut dyn Entropy) -> Advanced {
+        match (self, input) {
+            (Self::AwaitingClient(state), ServerInput::ClientFound(found)) => {
+                Ok(Self::checked(state.found(found)))
+            }
+            (Self::AwaitingMetadataDocument(state), ServerInput::Fetched(fetched)) => {
+                Ok(Self::checked(state.receive(fetched, now)))
+            }
+            (Self::RequestValidated(state), ServerInput::Person(person)) => Ok(match state.recall(&person) {
+                Recall::Read(step) => act(step, ServerAction::ReadConsent, Self::AwaitingConsent),
+                Recall::Ask(state) => Self::asked(state, &person, now, entropy),
+            }),
+            (Self::AwaitingConsent(state), ServerInput::ConsentFound(found)) => {
+                Ok(match state.found(found, entropy) {
+                    Recalled::Remembered(step) => Self::decided(Ok(step)),
+                    Recalled::Ask(state, person) => Self::asked(state, &person, now, entropy),
+                    Recalled::Refused(why) => refusal(why),
+                })
+            }
+            (Self::AwaitingPushedRequest(state), ServerInput::PushedFound(found)) => {
+                Ok(Self::authorizing(state.found(found)))
+            }
+            (Self::ErrorAwaitingPerson(state), ServerInput::Person(person)) => {
+                Ok(redirected(state.redirect(&person)))
+            }
+            (Self::AwaitingDecisionStored(state), ServerInput::DecisionInserted(receipt)) => state
+                .stored(receipt)
+                .map(|outcome| match outcome {
+                    PageOutcome::Consent(view) => ServerTurn::End(ServerEnd::Consent(view)),
+                    PageOutcome::Refused(why) => refusal(why),
+                })
+                .map_err(|failed| back(failed, Self::AwaitingDecisionStored)),
+            (Self::AwaitingDecision(state), ServerInput::DecisionFound(found)) => {
+                Ok(state.found(found).map_or_else(refusal, |state| ServerTurn::Wait(Self::Deciding(state))))
+            }
+            (Self::Deciding(state), ServerInput::Approve(approval, csrf)) => {
+                Ok(Self::decided(state.approve(approval, &csrf, entropy)))
+            }
+            (Self::Deciding(state), ServerInput::Deny(subject, agent, csrf)) => {
+                Ok(Self::decided(state.deny(&subject, agent, &csrf, entropy)))
+            }
+            (Self::AwaitingCodeStored(state), ServerInput::DecisionTaken(receipt)) => {
+                match state.decided(receipt) {
+                    Ok(Decided::Redirect(redirect)) => Ok(ServerTurn::End(ServerEnd::Redirect(redirect))),
+                    Ok(Decided::Refused(why)) => Ok(refusal(why)),
+                    Err(failed) => Err(back(failed, Self::AwaitingCodeStored)),
+                }
+            }
+            (Self::AwaitingClientStored(state), ServerInput::ClientInserted(receipt)) => {
+                state.stored(receipt).map(respond).map_err(|failed| back(failed, Self::AwaitingClientStored))
+            }
+            (flow, ServerInput::Failed) => flow.failed(),
+            (flow, input) => flow.advance_registration(input, entropy),
+        }
+    }
+
+    fn asked(
+        state: RequestValidated,
+        person: &Authentication,
+        now: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> ServerTurn {
+        match state.show(person, now, entropy) {
+            Ok(step) => act(
+                step,
+                |action| ServerAction::InsertDecision(Box::new(action)),
+                Self::AwaitingDecisionStored,
+            ),
+            Err(why) => refusal(why),
+        }
+    }
+
+    fn checked(outcome: RequestOutcome) -> ServerTurn {
+        match outcome {
+            RequestOutcome::Validated(state) => ServerTurn::Wait(Self::RequestValidated(state)),
+            RequestOutcome::Error(state) => ServerTurn::Wait(Self::ErrorAwaitingPerson(state)),
+            RequestOutcome::Refused(why) => refusal(why),
+        }
+    }
+
+    fn decided(step: Result<Step<DecideOnce, AwaitingCodeStored>, Refusal>) -> ServerTurn {
+        match step {
+            Ok(step) => {
+                act(step, |action| ServerAction::DecideOnce(Box::new(action)), Self::AwaitingCodeStored)
+            }
+            Err(why) => refusal(why),
+        }
+    }
+
+    /// The management of registrations.
+    fn advance_registration(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        match (self, input) {
+            (Self::AwaitingManaged(state), ServerInput::ClientFound(found)) => {
+                Ok(match state.found(found, entropy) {
+                    ManagementOutcome::Update(step) => act(
+                        step,
+                        |action| ServerAction::UpdateClient(Box::new(action)),
+                        Self::AwaitingClientUpdated,
+                    ),
+                    ManagementOutcome::Delete(step) => {
+                        act(step, ServerAction::DeleteClient, Self::AwaitingClientDeleted)
+                    }
+                    ManagementOutcome::Answer(answer) => respond(answer),
+                })
+            }
+            (Self::AwaitingClientUpdated(state), ServerInput::ClientUpdated(receipt)) => state
+                .updated(receipt)
+                .map(respond)
+                .map_err(|failed| back(failed, Self::AwaitingClientUpdated)),
+            (Self::AwaitingClientDeleted(state), ServerInput::ClientDeleted(receipt)) => state
+                .deleted(receipt)
+                .map(respond)
+                .map_err(|failed| back(failed, Self::AwaitingClientDeleted)),
+            (flow, input) => flow.advance_caller(input, entropy),
+        }
+    }
+
+    fn caller(outcome: CallerOutcome) -> ServerTurn {
+        match outcome {
+            CallerOutcome::Code(step) => act(step, ServerAction::ReadCode, Self::AwaitingCode),
+            CallerOutcome::Refresh(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh),
+            CallerOutcome::Revocation(step) => act(step, ServerAction::ReadRefresh, Self::AwaitingRevocable),
+            CallerOutcome::Introspection(step) => {
+                act(step, ServerAction::ReadAccess, Self::AwaitingIntrospected)
+            }
+            CallerOutcome::Push(step) => act(step, ServerAction::InsertPushed, Self::AwaitingPushed),
+            CallerOutcome::Fetch(step) => act(step, ServerAction::Fetch, Self::AwaitingCallerKeys),
+            CallerOutcome::Keys(state) => {
+                ServerTurn::Act(ServerAction::ImportKeys, Self::AwaitingCallerKeys(state))
+            }
+            CallerOutcome::Reserve(step) => act(step, ServerAction::ReserveOnce, Self::AwaitingReservation),
+            CallerOutcome::Answer(answer) => respond(answer),
+            CallerOutcome::Refused(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// Who calls an endpoint for clients, and the endpoints for pushed requests and introspection.
+    fn advance_caller(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        let failed = |failure: TokenFailure| respond(failure.respond());
+        Ok(match (self, input) {
+            (Self::AwaitingCaller(state), ServerInput::ClientFound(found)) => {
+                Self::caller(state.found(found, entropy))
+            }
+            (Self::AwaitingCallerKeys(state), ServerInput::Importer(importer)) => {
+                Self::caller(state.import(importer.0.as_ref()))
+            }
+            (Self::AwaitingCallerKeys(state), ServerInput::KeysFetched(fetched, importer)) => {
+                Self::caller(state.receive(fetched, importer.0.as_ref()))
+            }
+            (Self::AwaitingReservation(state), ServerInput::Reserved(receipt)) => {
+                Self::caller(state.reserved(receipt, entropy))
+            }
+            (Self::AwaitingPushed(state), ServerInput::PushedInserted(receipt)) => {
+                match state.stored(receipt) {
+                    Ok(answer) => respond(answer),
+                    Err(failed) => return Err(back(failed, Self::AwaitingPushed)),
+                }
+            }
+            (Self::AwaitingIntrospected(state), ServerInput::IntrospectedFound(found, keys)) => {
+                match state.found(found, &keys) {
+                    IntrospectionOutcome::Grant(step) => {
+                        act(step, ServerAction::ReadGrant, Self::AwaitingIntrospectedGrant)
+                    }
+                    IntrospectionOutcome::Refresh(step) => {
+                        act(step, ServerAction::ReadRefresh, Self::AwaitingIntrospectedRefresh)
+                    }
+                    IntrospectionOutcome::Answer(answer) => respond(answer),
+                    IntrospectionOutcome::Refused(failure) => failed(failure),
+                }
+            }
+            (Self::AwaitingIntrospectedGrant(state), ServerInput::GrantFound(found)) => {
+                state.found(found).map_or_else(failed, respond)
+            }
+            (Self::AwaitingIntrospectedRefresh(state), ServerInput::RefreshFound(found)) => {
+                state.found(found).map_or_else(failed, respond)
+            }
+            (flow, input) => return flow.advance_token(input, entropy),
+        })
+    }
+
+    fn revocable(outcome: RevocableOutcome) -> ServerTurn {
+        match outcome {
+            RevocableOutcome::Revoke(step) => act(step, ServerAction::RevokeFamily, Self::AwaitingRevoked),
+            RevocableOutcome::Access(step) => {
+                act(step, ServerAction::ReadAccess, Self::AwaitingRevocableAccess)
+            }
+            RevocableOutcome::Done(answer) => respond(answer),
+            RevocableOutcome::Refused(failure) => respond(failure.respond()),
+        }
+    }
+
+    /// The token and revocation endpoints.
+    fn advance_token(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        let revoke = |step| act(step, ServerAction::RevokeFamily, Self::AwaitingRevocation);
+        Ok(match (self, input) {
+            (Self::AwaitingCode(state), ServerInput::CodeFound(found)) => match state.found(found, entropy) {
+                CodeOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingSignature),
+                CodeOutcome::Redeem(step) => {
+                    act(step, |action| ServerAction::RedeemCode(Box::new(action)), Self::AwaitingRedemption)
+                }
+                CodeOutcome::Replayed(step) => revoke(step),
+                CodeOutcome::Refused(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingSignature(state), ServerInput::Signed(signed)) => match state.signed(signed) {
+                Ok(step) => {
+                    act(step, |action| ServerAction::RedeemCode(Box::new(action)), Self::AwaitingRedemption)
+                }
+                Err(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingRedemption(state), ServerInput::CodeRedeemed(receipt)) => {
+                match state.redeemed(receipt, entropy) {
+                    Ok(RedemptionOutcome::Tokens(answer)) => respond(answer),
+                    Ok(RedemptionOutcome::Replayed(step)) => revoke(step),
+                    Ok(RedemptionOutcome::Refused(failure)) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRedemption)),
+                }
+            }
+            (Self::AwaitingRefresh(state), ServerInput::RefreshFound(found)) => match state
+                .found(found, entropy)
+            {
+                RefreshOutcome::Sign(step) => act(step, ServerAction::Sign, Self::AwaitingRefreshSignature),
+                RefreshOutcome::Rotate(step) => {
+                    act(step, |action| ServerAction::RotateRefresh(Box::new(action)), Self::AwaitingRotation)
+                }
+                RefreshOutcome::Reused(step) => revoke(step),
+                RefreshOutcome::Refused(failure) => respond(failure.respond()),
+            },
+            (Self::AwaitingRefreshSignature(state), ServerInput::Signed(signed)) => {
+                match state.signed(signed) {
+                    Ok(step) => act(
+                        step,
+                        |action| ServerAction::RotateRefresh(Box::new(action)),
+                        Self::AwaitingRotation,
+                    ),
+                    Err(failure) => respond(failure.respond()),
+                }
+            }
+            (Self::AwaitingRotation(state), ServerInput::RefreshRotated(receipt)) => {
+                match state.rotated(receipt, entropy) {
+                    Ok(RotationOutcome::Tokens(answer)) => respond(answer),
+                    Ok(RotationOutcome::ReadAgain(step)) => {
+                        act(step, ServerAction::ReadRefresh, Self::AwaitingRefresh)
+                    }
+                    Ok(RotationOutcome::Reused(step)) => revoke(step),
+                    Ok(RotationOutcome::Refused(failure)) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRotation)),
+                }
+            }
+            (Self::AwaitingRevocation(state), ServerInput::FamilyRevoked(receipt)) => {
+                match state.revoked(receipt) {
+                    Ok(failure) => respond(failure.respond()),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRevocation)),
+                }
+            }
+            (Self::AwaitingRevocable(state), ServerInput::RefreshFound(found)) => {
+                Self::revocable(state.found(found, entropy))
+            }
+            (Self::AwaitingRevocableAccess(state), ServerInput::AccessFound(found)) => {
+                Self::revocable(state.found(found, entropy))
+            }
+            (Self::AwaitingRevoked(state), ServerInput::FamilyRevoked(receipt)) => {
+                match state.revoked(receipt) {
+                    Ok(answer) => respond(answer),
+                    Err(failed) => return Err(back(failed, Self::AwaitingRevoked)),
+                }
+            }
+            (flow, _) => return Err(Failed { error: OutOfTurn, state: flow }),
+        })
+    }
+
+    /// Store or key holder failed: the answer is 503, and nothing that sounds final (I-G9).
+    fn failed(self) -> Advanced {
+        Ok(match self {
+            Self::AwaitingClient(state) => refusal(state.store_failed()),
+            Self::AwaitingDecisionStored(state) => refusal(state.store_failed()),
+            Self::AwaitingDecision(state) => refusal(state.store_failed()),
+            Self::AwaitingCodeStored(state) => refusal(state.store_failed()),
+            Self::AwaitingPushedRequest(state) => refusal(state.store_failed()),
+            Self::AwaitingConsent(state) => refusal(state.store_failed()),
+            Self::AwaitingCaller(state) => respond(state.store_failed()),
+            Self::AwaitingReservation(state) => respond(state.store_failed()),
+            Self::AwaitingPushed(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospected(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospectedGrant(state) => respond(state.store_failed()),
+            Self::AwaitingIntrospectedRefresh(state) => respond(state.store_failed()),
+            Self::AwaitingManaged(state) => respond(state.store_failed()),
+            Self::AwaitingClientUpdated(state) => respond(state.store_failed()),
+            Self::AwaitingClientDeleted(state) => respond(state.store_failed()),
+            Self::AwaitingRevocableAccess(state) => respond(state.store_failed()),
+            Self::AwaitingCode(state) => respond(state.store_failed()),
+            Self::AwaitingSignature(state) => respond(state.signer_failed()),
+            Self::AwaitingRedemption(state) => respond(state.store_failed()),
+            Self::AwaitingRefresh(state) => respond(state.store_failed()),
+            Self::AwaitingRefreshSignature(state) => respond(state.signer_failed()),
+            Self::AwaitingRotation(state) => respond(state.store_failed()),
+            Self::AwaitingRevocation(state) => respond(state.store_failed()),
+            Self::AwaitingRevocable(state) => respond(state.store_failed()),
+            Self::AwaitingRevoked(state) => respond(state.store_failed()),
+            Self::AwaitingClientStored(state) => respond(state.store_failed()),
+            flow @ (Self::AwaitingMetadataDocument(_)
+            | Self::AwaitingCallerKeys(_)
+            | Self::RequestValidated(_)
+            | Self::ErrorAwaitingPerson(_)
+            | Self::Deciding(_)) => return Err(Failed { error: OutOfTurn, state: flow }),
+        })
+    }
+}
