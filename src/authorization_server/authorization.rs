@@ -24,6 +24,7 @@ use super::decision::{Approved, AwaitingCodeStored};
 use super::pushed::AwaitingPushedRequest;
 use super::record::{ClientOrigin, ClientRecord, ConsentRecord, DecisionRecord, Epochs};
 use super::refusal::{Refusal, RefusalReason};
+use super::sign_in::RequestShown;
 use super::store::{
     ActionId, Basis, ClientFound, ConsentFound, DecideOnce, DecisionInsertion, FindClient, InsertDecision,
     ReadConsent, ReadPushed,
@@ -428,6 +429,11 @@ impl ErrorAwaitingPerson {
         &self.0.2
     }
 
+    /// The request, for a page that somebody sees who has not signed in.
+    pub fn shown(&self) -> RequestShown {
+        RequestShown::new(self.client().clone(), self.0.0.redirect.redirect_uri())
+    }
+
     /// The host it would go to.
     pub fn redirect_host(&self) -> &str {
         self.0.0.redirect.redirect_uri().host_for_display()
@@ -489,6 +495,16 @@ impl RequestValidated {
     /// The evidence for the redirect URI.
     pub fn redirect_matched(&self) -> &RedirectMatched {
         &self.0.answer.redirect
+    }
+
+    /// The request, for a page that somebody sees who has not signed in.
+    pub fn shown(&self) -> RequestShown {
+        let Validated { client, answer, checked, .. } = &*self.0;
+        RequestShown {
+            resource: Some(checked.resource.clone()),
+            scopes: checked.scope.clone(),
+            ..RequestShown::new(client.shown(), answer.redirect.redirect_uri())
+        }
     }
 
     /// The person is signed in, and may have wanted the answer to this very request remembered: that is read first.

@@ -101,7 +101,7 @@ pub use discovery::{
     ServerMetadataOutcome,
 };
 pub use endpoint::{AwaitingAssertion, EndpointCall};
-pub use id_token::SignedIn;
+pub use id_token::{SignedIn, local_subject};
 pub use record::{CallbackRecord, RecordVersion, RegistrationRecord, SessionRecord, SignInRecord};
 pub use redirect::CallbackPaths;
 pub use refresh::{
