@@ -2,6 +2,7 @@
 
 use mcp_authz::client::{Client, Configuration, Session};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
+use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::flow::{ClientAction, ClientFlow, ClientInput, ClientTurn};
 use mcp_authz::identifier::{RedirectUri, ResourceId, ScopeSet};
 use mcp_authz::message::authorization::Callback;
@@ -139,7 +140,7 @@ impl Peers {
 
     /// Runs a login until it waits for something that these peers do not give.
     fn log_in(&self) -> Seen {
-        let client = Client::new(Configuration::new("Reader", RedirectUri::new(REDIRECT).unwrap()));
+        let client = Client::new(Configuration::new("Reader", RedirectUri::new(REDIRECT).unwrap())).unwrap();
         let challenge = format!("Bearer resource_metadata=\"{}\"", self.metadata_url);
         let challenge = Reply::new(401, "").with_header("www-authenticate", challenge.as_bytes());
         let (mut seen, mut entropy) = (Seen::default(), Counter(self.seed));
@@ -194,7 +195,12 @@ impl Peers {
 /// What a host says where a state waits for it.
 fn flow_input(flow: &ClientFlow) -> Option<ClientInput> {
     match flow {
-        ClientFlow::ChoosingIssuer(state) => Some(ClientInput::Choose(state.issuers()[0].clone(), None)),
+        ClientFlow::ChoosingIssuer(state) => {
+            let issuer = state.issuers()[0].clone();
+            let resource = state.resource_matched().resource().clone();
+            let word = IssuerForResource::assertion(resource, issuer.clone());
+            Some(ClientInput::Choose(issuer, Some(word)))
+        }
         ClientFlow::ChoosingIdentity(state) => Some(ClientInput::Identify(state.identities()[0])),
         ClientFlow::Ready(_) => {
             Some(ClientInput::Begin(ScopeSet::parse("read").unwrap(), AgentBinding::this_process()))

@@ -4,7 +4,7 @@ use std::mem::size_of;
 
 use mcp_authz::authorization_server::{
     AuthorizationServer, authorization, caller, decision, document, introspection, management, pushed,
-    refresh, registration, revocation, token,
+    refresh, registration, revocation, sign_in, token,
 };
 use mcp_authz::client::{
     AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingIdToken,
@@ -95,6 +95,7 @@ fn states_are_one_pointer_and_move_between_threads() {
         revocation::AwaitingRevocable,
         revocation::AwaitingRevocableAccess,
         revocation::AwaitingRevoked,
+        sign_in::AwaitingSignInReserved,
         registration::AwaitingClientStored,
         Client,
         ResourceServer,

@@ -50,6 +50,7 @@ pub mod refresh;
 pub mod refusal;
 pub mod registration;
 pub mod revocation;
+pub mod sign_in;
 pub mod store;
 #[cfg(feature = "test-kit")]
 #[doc(hidden)]

@@ -34,6 +34,25 @@ pub(super) struct IdTokenExpected<'e> {
     pub(super) begun: OffsetDateTime,
 }
 
+/// One identifier for provider and person, different for any other pair: the issuer, a `#`, and the provider's subject with
+/// every byte but letters, digits, `-`, `.`, `_` and `~` percent-encoded.
+///
+/// No mail address or name has part in it, because a provider may give those to somebody else.
+pub fn local_subject(issuer: &Issuer, subject: &str) -> String {
+    // OIDCC-5.7-1: an issuer has no fragment, so the first `#` ends it.
+    let mut text = String::from(issuer.as_str());
+    text.push('#');
+    for byte in subject.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _: fmt::Result = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
 /// Who signed in: what an ID token said that passed every check. It holds no token.
 #[derive(Debug)]
 pub struct SignedIn {
@@ -65,22 +84,9 @@ impl SignedIn {
         &self.subject
     }
 
-    /// One identifier for provider and person, different for any other pair: the issuer, a `#`, and the provider's subject
-    /// with every byte but letters, digits, `-`, `.`, `_` and `~` percent-encoded. No mail address or name has part in it,
-    /// because a provider may give those to somebody else.
+    /// One identifier for provider and person ([`local_subject`]).
     pub fn local_subject(&self) -> String {
-        // OIDCC-5.7-1: an issuer has no fragment, so the first `#` ends it.
-        let mut text = String::from(self.issuer().as_str());
-        text.push('#');
-        for byte in self.subject.bytes() {
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-                text.push(char::from(byte));
-            } else {
-                // Writing to a string does not fail.
-                let _: fmt::Result = write!(text, "%{byte:02X}");
-            }
-        }
-        text
+        local_subject(self.issuer(), &self.subject)
     }
 
     /// What the provider calls the person; a peer's text, to be escaped, and no identity.

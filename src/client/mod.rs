@@ -102,7 +102,7 @@ pub use discovery::{
     AwaitingResourceMetadata, AwaitingServerMetadata, ResourceMetadataOutcome, ServerMetadataOutcome,
 };
 pub use endpoint::{AwaitingAssertion, EndpointCall};
-pub use id_token::SignedIn;
+pub use id_token::{SignedIn, local_subject};
 pub use issuer::ChoosingIssuer;
 pub use record::{
     CallbackRecord, PairingRecord, RecordVersion, RegistrationRecord, SessionRecord, SignInRecord,

@@ -4,13 +4,14 @@
 //! over http, where browsers give no such prefix, its name holds the port instead, because cookies of one host reach
 //! every port; another program on the same machine that the person visits can read it there.
 
-use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use mcp_authz::identifier::Issuer;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::syntax::base64url;
 use zeroize::Zeroizing;
+
+use super::sessions::only_cookie;
 
 /// Bytes of a nonce.
 const NONCE_BYTES: usize = 32;
@@ -57,14 +58,7 @@ impl Browsers {
 
     /// The browser as its cookie says, if it has exactly one that is well-formed.
     pub(crate) fn known(&self, head: &Parts) -> Option<Browser> {
-        let cookies = head.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut ours = cookies
-            .flat_map(|field| field.split(';'))
-            .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
-            .filter(|(name, _)| *name == self.name)
-            .map(|(_, value)| value);
-        // I-G2: of two cookies of one name, neither counts.
-        let (Some(value), None) = (ours.next(), ours.next()) else { return None };
+        let value = only_cookie(head, &self.name)?;
         let nonce = Zeroizing::new(base64url::decode(value).ok()?);
         let agent = (nonce.len() == NONCE_BYTES).then(|| AgentBinding::session(&nonce).ok()).flatten()?;
         Some(Browser { agent, fresh: None })

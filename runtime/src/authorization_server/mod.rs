@@ -6,6 +6,7 @@
 //! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
 //! | `POST /decision` | the consent page's form |
 //! | `POST /sign-in` | the sign-in page's form |
+//! | `GET  /sign-in/ID` | where a provider that people sign in at sends the browser back |
 //! | `GET, POST /grants` | where a person sees and ends what they allowed |
 //! | `POST /token`, `/register`, `/revoke`, `/introspect`, `/par` | for clients |
 //! | `GET, PUT, DELETE /register/ID` | for the client of that registration |
@@ -67,6 +68,8 @@ pub mod passwords;
 pub mod people;
 mod person_endpoints;
 mod router;
+mod sessions;
+pub mod upstream;
 
 pub use freshness::DocumentCaching;
 

@@ -14,11 +14,14 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{ConsentView, ScopeShown};
+use mcp_authz::authorization_server::client::ClientShown;
 use mcp_authz::authorization_server::record::GrantRecord;
 use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::authorization_server::sign_in::RequestShown;
 use mcp_authz::syntax::base64url;
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use super::people::{ProviderShown, SignInFault, Ways};
 use crate::text::{HtmlText, SHOWN_GRAPHEMES};
 
 /// What the name of a scope's box begins with; the scope follows.
@@ -45,19 +48,23 @@ button{font:inherit;padding:.7rem 1.25rem;border-radius:.5rem;border:1px solid c
 button.main{background:#0b57d0;border-color:#0b57d0;color:#fff}\
 button:focus-visible,input:focus-visible{outline:3px solid Highlight;outline-offset:2px}";
 
-/// The consent page (decision D44).
-pub(super) fn consent(base: &str, view: &ConsentView) -> Response {
+/// The consent page (decision D44). `name` is what somebody else calls the person.
+pub(super) fn consent(base: &str, view: &ConsentView, name: Option<&str>) -> Response {
     let mut body = String::new();
     // Writing to a string does not fail.
-    let _ = write_consent(&mut body, base, view);
+    let _ = write_consent(&mut body, base, view, name);
     page(StatusCode::OK, "Allow access?", &body)
 }
 
-fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Result {
+/// Who asks, and where the answer goes.
+fn write_client_shown(
+    out: &mut String,
+    client: &ClientShown,
+    (host, is_loopback): (&str, bool),
+) -> fmt::Result {
     // MCP-SEC-024, MCP-SBP-004
-    let host = End(&view.redirect_host);
-    out.push_str("<h1>Allow this application to act for you?</h1><dl>");
-    if view.redirect_is_loopback {
+    let host = End(host);
+    if is_loopback {
         // MCP-SEC-022
         write!(
             out,
@@ -67,14 +74,32 @@ fn write_consent(out: &mut String, base: &str, view: &ConsentView) -> fmt::Resul
     } else {
         write!(out, "<dt>The answer goes to</dt><dd><strong>{host}</strong></dd>")?;
     }
-    let name = view.client.name.as_deref().unwrap_or("(it gives no name)");
+    let name = client.name.as_deref().unwrap_or("(it gives no name)");
     // RFC7591-5-2
-    let mark = if view.client.verified { "" } else { "<span class=\"mark\">unverified</span>" };
+    let mark = if client.verified { "" } else { "<span class=\"mark\">unverified</span>" };
     write!(out, "<dt>It calls itself</dt><dd>{}{mark}</dd>", HtmlText(name))?;
     // CIMD-6.4-1
-    write!(out, "<dt>It is known as</dt><dd><code>{}</code></dd>", End(&view.client.identity))?;
+    write!(out, "<dt>It is known as</dt><dd><code>{}</code></dd>", End(&client.identity))
+}
+
+/// Who is signed in: the subject, and what somebody else calls them.
+struct SignedInAs<'a>(&'a str, Option<&'a str>);
+
+impl fmt::Display for SignedInAs<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.1 {
+            // I-P8
+            Some(name) => write!(f, "{}<br><code>{}</code>", HtmlText(name), End(self.0)),
+            None => HtmlText(self.0).fmt(f),
+        }
+    }
+}
+
+fn write_consent(out: &mut String, base: &str, view: &ConsentView, name: Option<&str>) -> fmt::Result {
+    out.push_str("<h1>Allow this application to act for you?</h1><dl>");
+    write_client_shown(out, &view.client, (&view.redirect_host, view.redirect_is_loopback))?;
     write!(out, "<dt>It wants to reach</dt><dd>{}</dd>", End(view.resource.as_str()))?;
-    write!(out, "<dt>You are signed in as</dt><dd>{}</dd></dl>", HtmlText(&view.subject))?;
+    write!(out, "<dt>You are signed in as</dt><dd>{}</dd></dl>", SignedInAs(&view.subject, name))?;
     write!(
         out,
         "<form method=\"post\" action=\"{}/decision\">\
@@ -123,26 +148,129 @@ pub(super) fn sign_in(base: &str, subject: &str, request: &str) -> Response {
     page(StatusCode::OK, "Sign in", &body)
 }
 
-/// The sign-in page that asks for name and password; `request` is the page to come back to.
-pub(super) fn password(base: &str, request: &str, again: bool) -> Response {
-    let why =
-        if again { "<p role=\"alert\">Name or password are wrong, or were tried too often.</p>" } else { "" };
-    let body = format!(
-        "<h1>Sign in</h1>{why}<form method=\"post\" action=\"{}/sign-in\">\
-         <input type=\"hidden\" name=\"request\" value=\"{}\">\
-         <fieldset><label>Name<input name=\"name\" autocomplete=\"username\" required></label>\
-         <label>Password<input type=\"password\" name=\"password\" autocomplete=\"current-password\" required></label>\
-         </fieldset><div class=\"buttons\"><button class=\"main\">Sign in</button></div></form>",
+/// The sign-in page: the ways there are, and before them who asks. `place` is the page to come back to.
+pub(super) fn ways(
+    base: &str,
+    ways: &Ways,
+    place: &str,
+    token: &str,
+    asked: Option<&RequestShown>,
+    fault: Option<&str>,
+) -> Response {
+    let mut body = String::from("<h1>Sign in</h1>");
+    // Writing to a string does not fail.
+    let _ = write_ways(&mut body, base, ways, (place, token), asked, fault);
+    page(if fault.is_some() { StatusCode::FORBIDDEN } else { StatusCode::OK }, "Sign in", &body)
+}
+
+fn write_ways(
+    out: &mut String,
+    base: &str,
+    ways: &Ways,
+    place: (&str, &str),
+    asked: Option<&RequestShown>,
+    fault: Option<&str>,
+) -> fmt::Result {
+    if let Some(fault) = fault {
+        write!(out, "<p role=\"alert\">{}</p>", HtmlText(fault))?;
+    }
+    if let Some(asked) = asked {
+        out.push_str("<p>An application asks to act for you:</p><dl>");
+        write_client_shown(out, &asked.client, (&asked.redirect_host, asked.redirect_is_loopback))?;
+        if let Some(resource) = &asked.resource {
+            write!(out, "<dt>It wants to reach</dt><dd>{}</dd>", End(resource.as_str()))?;
+        }
+        for scope in &asked.scopes {
+            let (words, scope) = (HtmlText(&scope.words), HtmlText(scope.scope.as_str()));
+            write!(out, "<dt>It wants to</dt><dd>{words}<br><code>{scope}</code></dd>")?;
+        }
+        out.push_str("</dl><p>Go on only if you know it. Nothing is allowed yet: you are asked again.</p>");
+    }
+    if ways.password {
+        write!(
+            out,
+            "<form method=\"post\" action=\"{}/sign-in\"><input type=\"hidden\" name=\"request\" value=\"{}\">\
+             <fieldset><label>Name<input name=\"name\" autocomplete=\"username\" required></label>\
+             <label>Password<input type=\"password\" name=\"password\" autocomplete=\"current-password\" required></label>\
+             </fieldset><div class=\"buttons\"><button class=\"main\">Sign in</button></div></form>",
+            Exact(base),
+            Exact(place.0)
+        )?;
+    }
+    for provider in &ways.providers {
+        write_provider(out, base, provider, place, "Sign in at")?;
+    }
+    Ok(())
+}
+
+/// A form of one button that sends the person to a provider.
+fn write_provider(
+    out: &mut String,
+    base: &str,
+    provider: &ProviderShown,
+    (place, token): (&str, &str),
+    words: &str,
+) -> fmt::Result {
+    write!(
+        out,
+        "<form method=\"post\" action=\"{}/sign-in\"><input type=\"hidden\" name=\"request\" value=\"{}\">\
+         <input type=\"hidden\" name=\"csrf\" value=\"{}\"><div class=\"buttons\">\
+         <button class=\"main\" name=\"provider\" value=\"{}\">{words} {}</button></div></form>",
         Exact(base),
-        Exact(request)
-    );
-    page(if again { StatusCode::FORBIDDEN } else { StatusCode::OK }, "Sign in", &body)
+        Exact(place),
+        Exact(token),
+        Exact(&provider.id),
+        End(&provider.host)
+    )
+}
+
+/// Why a sign-in elsewhere came to nothing, and a way to try again where the request is still known.
+pub(super) fn sign_in_failed(
+    base: &str,
+    fault: &SignInFault,
+    provider: &ProviderShown,
+    again: Option<(&str, &str)>,
+) -> Response {
+    let mut body = String::new();
+    // Writing to a string does not fail.
+    let _ = write_failure(&mut body, base, fault, provider, again);
+    page(fault.status, "Signing in did not work", &body)
+}
+
+fn write_failure(
+    out: &mut String,
+    base: &str,
+    fault: &SignInFault,
+    provider: &ProviderShown,
+    again: Option<(&str, &str)>,
+) -> fmt::Result {
+    let (host, reason) = (End(&provider.host), Exact(&fault.reason));
+    write!(out, "<h1>Signing in at {host} did not work</h1><p>Reason: {reason}.</p>")?;
+    if let Some(account) = &fault.account {
+        write!(out, "<p>The account is known there as <code>{}</code>.</p>", End(account))?;
+    }
+    write!(out, "<p>{}</p>", fault.advice)?;
+    match again {
+        Some(place) => write_provider(out, base, provider, place, "Try again at"),
+        None => write!(out, "<p>Start again from the application.</p>"),
+    }
+}
+
+/// The person is signed in, and what they came for is not known any more.
+pub(super) fn signed_in() -> Response {
+    let body = "<h1>You are signed in</h1><p>Start again from the application; it asks you at once.</p>";
+    page(StatusCode::OK, "You are signed in", body)
 }
 
 /// What the person has allowed, with a button for each application.
-pub(super) fn grants(base: &str, subject: &str, grants: &[GrantRecord], token: &str) -> Response {
-    let mut body =
-        format!("<h1>What you have allowed</h1><p>You are signed in as {}.</p>", HtmlText(subject));
+pub(super) fn grants(
+    base: &str,
+    (subject, name): (&str, Option<&str>),
+    grants: &[GrantRecord],
+    token: &str,
+) -> Response {
+    let person = SignedInAs(subject, name);
+    let mut body = format!("<h1>What you have allowed</h1><p>You are signed in as {person}.</p>");
     if grants.is_empty() {
         body.push_str("<p>No application may act for you.</p>");
     }

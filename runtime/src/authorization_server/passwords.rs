@@ -1,7 +1,6 @@
 //! A small store of people with passwords: for a server that has no other sign-in.
 //!
-//! Passwords are kept as argon2id hashes in PHC form. Who is signed in stands in a second cookie, sealed under the server's
-//! key and bound to the browser, so that every process over one store knows it and none has to remember it.
+//! Passwords are kept as argon2id hashes in PHC form.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,23 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use http::HeaderValue;
-use http::header::COOKIE;
 use http::request::Parts;
 use mcp_authz::sealer::Sealer;
-use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::form::Form;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::browser::Browser;
-use super::people::{Person, PersonAuthentication, SignIn};
+use super::people::{Person, PersonAuthentication, SignIn, Ways};
+use super::sessions::{Session, Sessions};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
-
-/// How long a person stays signed in.
-const SESSION: Duration = Duration::hours(8);
 
 /// Wrong passwords for one name within [`PAUSE`], after which the name is not tried for as long.
 const TRIES: u32 = 10;
@@ -50,8 +44,8 @@ pub enum InvalidPeople {
     /// There is nobody.
     #[error("name at least one person who may sign in")]
     Nobody,
-    /// A name is empty or stands twice.
-    #[error("a person's name is empty or stands twice: {0:?}")]
+    /// A name is empty, a URL, or stands twice.
+    #[error("a person's name is empty, a URL, or stands twice: {0:?}")]
     Name(String),
     /// A hash is none.
     #[error(
@@ -68,12 +62,10 @@ pub struct Passwords {
     people: Arc<BTreeMap<String, String>>,
     /// What is computed for a name that nobody has, so that the time does not tell.
     nobody: Arc<String>,
-    sealer: Arc<dyn Sealer + Send + Sync>,
+    sessions: Sessions,
     tries: Mutex<HashMap<String, (u32, OffsetDateTime)>>,
     hashing: Semaphore,
     clock: Arc<dyn Clock>,
-    cookie: String,
-    secure: bool,
 }
 
 /// The argon2id hash of a password, in PHC form.
@@ -104,7 +96,9 @@ impl Passwords {
             if PasswordHash::new(&hash).is_err() {
                 return Err(InvalidPeople::Hash(name));
             }
-            if name.is_empty() || known.contains_key(&name) {
+            // What begins like an issuer is somebody's who signs in elsewhere.
+            let is_elsewhere = name.starts_with("https://") || name.starts_with("http://");
+            if name.is_empty() || is_elsewhere || known.contains_key(&name) {
                 return Err(InvalidPeople::Name(name));
             }
             known.insert(name, hash);
@@ -116,12 +110,10 @@ impl Passwords {
         Ok(Self {
             people: Arc::new(known),
             nobody: Arc::new(hash_password("nobody has this password")?),
-            sealer,
+            sessions: Sessions::new(sealer, "person", secure),
             tries: Mutex::default(),
             hashing: Semaphore::new(HASHES),
             clock: Arc::new(SystemClock),
-            cookie: if secure { "__Host-mcp-authz-person" } else { "mcp-authz-person" }.to_owned(),
-            secure,
         })
     }
 
@@ -171,50 +163,18 @@ impl Passwords {
         right
     }
 
-    /// What a session is sealed for: this browser.
-    fn associated(browser: &Browser) -> Vec<u8> {
-        [b"mcp-authz person 1".as_slice(), &browser.agent().to_bytes()].concat()
-    }
-
-    fn session(&self, name: &str, browser: &Browser) -> Option<HeaderValue> {
-        let text = format!("{} {name}", self.clock.now().unix_timestamp());
-        let sealed = self.sealer.seal(&Self::associated(browser), text.as_bytes()).ok()?;
-        let secure = if self.secure { "; Secure" } else { "" };
-        let cookie = format!(
-            "{}={}; Path=/; HttpOnly; SameSite=Lax; Max-Age={}{secure}",
-            self.cookie,
-            base64url::encode(&sealed),
-            SESSION.whole_seconds()
-        );
-        let mut cookie = HeaderValue::try_from(cookie).ok()?;
-        cookie.set_sensitive(true);
-        Some(cookie)
-    }
-
-    /// Who is signed in in the browser, and since when.
-    fn signed_in(&self, request: &Parts, browser: &Browser) -> Option<(String, OffsetDateTime)> {
-        let cookies = request.headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut ours = cookies
-            .flat_map(|field| field.split(';'))
-            .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
-            .filter(|(name, _)| *name == self.cookie);
-        // I-G2: of two cookies of one name, neither counts.
-        let (Some((_, value)), None) = (ours.next(), ours.next()) else { return None };
-        let sealed = base64url::decode(value).ok()?;
-        let text = self.sealer.open(&Self::associated(browser), &sealed).ok()?;
-        let (since, name) = std::str::from_utf8(&text).ok()?.split_once(' ')?;
-        let since = OffsetDateTime::from_unix_timestamp(since.parse().ok()?).ok()?;
-        let in_time = self.clock.now() < since.saturating_add(SESSION);
-        // Somebody who was removed is signed out.
-        (in_time && self.people.contains_key(name)).then(|| (name.to_owned(), since))
+    /// Who is signed in in the browser. Somebody who was removed is signed out.
+    fn signed_in(&self, request: &Parts, browser: &Browser) -> Option<Session> {
+        let session = self.sessions.of(request, browser, self.clock.now())?;
+        self.people.contains_key(&session.subject).then_some(session)
     }
 }
 
 impl PersonAuthentication for Passwords {
     fn person<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         Box::pin(std::future::ready(match self.signed_in(request, browser) {
-            Some((subject, since)) => Person::SignedIn { subject, since },
-            None => Person::Password,
+            Some(Session { subject, since, .. }) => Person::SignedIn { subject, since, name: None },
+            None => Person::Ways(Ways { password: true, providers: Vec::new() }),
         }))
     }
 
@@ -229,7 +189,9 @@ impl PersonAuthentication for Passwords {
             if !self.verify(name, form.get("password").unwrap_or_default()).await {
                 return SignIn::Refused;
             }
-            match self.session(name, browser) {
+            let now = self.clock.now();
+            let session = Session { subject: name.to_owned(), since: now, name: None };
+            match self.sessions.cookie(&session, browser, now) {
                 Some(cookie) => SignIn::SignedIn(Some(cookie)),
                 None => SignIn::Refused,
             }
@@ -261,7 +223,11 @@ mod tests {
         let hash = hash_password("secret").unwrap();
         assert!(hash.starts_with("$argon2id$"));
         assert_eq!(people(&[]).unwrap_err(), InvalidPeople::Nobody);
-        for list in [&[("ann", hash.as_str()), ("ann", &hash)][..], &[("", &hash)]] {
+        for list in [
+            &[("ann", hash.as_str()), ("ann", &hash)][..],
+            &[("", &hash)],
+            &[("https://op.example#1", &hash)],
+        ] {
             assert!(matches!(people(list).unwrap_err(), InvalidPeople::Name(_)));
         }
         for text in ["", "secret", "$argon2id$"] {

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
-use http::HeaderValue;
 use http::request::Parts;
+use http::{HeaderValue, StatusCode};
 use mcp_authz::syntax::form::Form;
 use mcp_authz::time::OffsetDateTime;
 
@@ -33,11 +33,91 @@ pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
     ) -> BoxFuture<'a, SignIn> {
         Box::pin(std::future::ready(SignIn::NoPage))
     }
+
+    /// A browser came back from the provider of that name. `browser` is the one the cookie says, and `next` the one it is
+    /// from now on if somebody is signed in: whoever knew the cookie before does not know the one they are signed in
+    /// under.
+    fn returned<'a>(
+        &'a self,
+        _provider: &'a str,
+        _request: &'a Parts,
+        _browser: Option<&'a Browser>,
+        _next: &'a Browser,
+    ) -> BoxFuture<'a, Returned> {
+        Box::pin(std::future::ready(Returned::NoPage))
+    }
+}
+
+/// How a person may sign in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ways {
+    /// By the fields `name` and `password`.
+    pub password: bool,
+    /// At these providers: the field `provider` holds the one chosen.
+    pub providers: Vec<ProviderShown>,
+}
+
+/// A provider at which people may sign in, as the page shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderShown {
+    /// What the form sends back.
+    pub id: String,
+    /// Where the person will be sent.
+    pub host: String,
+}
+
+/// Why a sign-in elsewhere came to nothing, in this server's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignInFault {
+    /// The status of the page.
+    pub status: StatusCode,
+    /// What was wrong, and whose fault it is.
+    pub reason: String,
+    /// What to do.
+    pub advice: &'static str,
+    /// The account at the provider, where it is the reason; a peer's text.
+    pub account: Option<String>,
+}
+
+/// What a browser's return from a provider came to.
+#[derive(Debug)]
+pub enum Returned {
+    /// The person is signed in.
+    SignedIn {
+        /// For the answer.
+        cookies: Vec<HeaderValue>,
+        /// Where on this server they came from, as far as that was kept.
+        place: Option<String>,
+    },
+    /// It answers nothing that this browser asked; nothing was used.
+    NotOurs,
+    /// It came to nothing. The person may try again.
+    Failed {
+        /// Why.
+        fault: SignInFault,
+        /// For the answer.
+        cookies: Vec<HeaderValue>,
+        /// Where on this server they came from, as far as that was kept.
+        place: Option<String>,
+        /// Where it was tried.
+        provider: ProviderShown,
+    },
+    /// There is no such provider.
+    NoPage,
 }
 
 /// What the sign-in page's form came to.
 #[derive(Debug)]
 pub enum SignIn {
+    /// The person signs in elsewhere: the browser is sent there, with a cookie for its return.
+    Elsewhere {
+        /// Where to.
+        location: HeaderValue,
+        /// What the return is compared with.
+        cookie: HeaderValue,
+    },
+    /// The person cannot be sent there now.
+    Failed(SignInFault, ProviderShown),
     /// The person is signed in; a further cookie goes with the answer, where the host needs one.
     SignedIn(Option<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
@@ -55,6 +135,8 @@ pub enum Person {
         subject: String,
         /// Since when.
         since: OffsetDateTime,
+        /// What somebody else calls the person, for the page; a peer's text, which identifies nobody.
+        name: Option<String>,
     },
     /// Not signed in; show the built-in page with one button for this person, which calls
     /// [`PersonAuthentication::sign_in`].
@@ -62,9 +144,8 @@ pub enum Person {
         /// The name on the button.
         subject: String,
     },
-    /// Not signed in; show the built-in page that asks for name and password, which calls
-    /// [`PersonAuthentication::sign_in`] with the fields `name` and `password`.
-    Password,
+    /// Not signed in; show the built-in page with these ways to sign in, which calls [`PersonAuthentication::sign_in`].
+    Ways(Ways),
     /// Not signed in; answer with this, such as a redirect to the host's sign-in page that later comes back to the
     /// same authorization URL.
     Elsewhere(Box<Response>),
@@ -121,7 +202,7 @@ impl PersonAuthentication for LocalUser {
     fn person<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         let subject = self.subject.clone();
         Box::pin(std::future::ready(match self.since(browser) {
-            Some(since) => Person::SignedIn { subject, since },
+            Some(since) => Person::SignedIn { subject, since, name: None },
             None => Person::Button { subject },
         }))
     }

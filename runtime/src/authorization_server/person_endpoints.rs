@@ -11,6 +11,7 @@ use mcp_authz::authorization_server::authorization::{
 };
 use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
+use mcp_authz::authorization_server::sign_in::RequestShown;
 use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, RevokeAll};
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
@@ -21,7 +22,7 @@ use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
-use super::people::{Person, SignIn};
+use super::people::{Person, Returned, SignIn, Ways};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
@@ -88,19 +89,28 @@ impl AuthorizationServerHost {
     }
 
     /// The person, or the answer that has them sign in first.
-    async fn person(&self, parts: &Parts, browser: &Browser) -> Result<Authentication, Response> {
+    async fn person(
+        &self,
+        parts: &Parts,
+        browser: &Browser,
+        asked: impl FnOnce() -> RequestShown,
+    ) -> Result<(Authentication, Option<String>), Response> {
         match self.people.person(parts, browser).await {
-            Person::SignedIn { subject, since } => {
-                Authentication::assertion(subject, *browser.agent(), since)
-                    .ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())
+            Person::SignedIn { subject, since, name } => {
+                let person = Authentication::assertion(subject, *browser.agent(), since);
+                let person = person.ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())?;
+                Ok((person, name))
             }
             Person::Button { subject } => {
                 let query = parts.uri.query().unwrap_or_default();
                 Err(pages::sign_in(self.base(), &subject, &format!("/authorize?{query}")))
             }
-            Person::Password => {
+            Person::Ways(ways) => {
                 let query = parts.uri.query().unwrap_or_default();
-                Err(pages::password(self.base(), &format!("/authorize?{query}"), false))
+                let place = format!("/authorize?{query}");
+                let token = self.forms.token(browser.agent(), &approval_of(&place));
+                // MCP-SBP-002, MCP-SBP-004: who asks is shown before anybody is sent away.
+                Err(pages::ways(self.base(), &ways, &place, &token, Some(&asked()), None))
             }
             Person::Elsewhere(response) => Err(*response),
             Person::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE.into_response()),
@@ -109,7 +119,7 @@ impl AuthorizationServerHost {
 
     async fn ask(&self, parts: &Parts, browser: &Browser, request: RequestValidated) -> Response {
         self.observe(AuthorizationEvent::RedirectMatched(request.redirect_matched()));
-        let person = match self.person(parts, browser).await {
+        let (person, name) = match self.person(parts, browser, || request.shown()).await {
             Ok(person) => person,
             Err(answer) => return answer,
         };
@@ -144,7 +154,7 @@ impl AuthorizationServerHost {
             };
         }
         self.observe(AuthorizationEvent::Shown(&view));
-        pages::consent(self.base(), &view)
+        pages::consent(self.base(), &view, name.as_deref())
     }
 
     /// The request, unless the person wanted the answer to it remembered: then the answer.
@@ -177,8 +187,8 @@ impl AuthorizationServerHost {
     }
 
     async fn answer_error(&self, parts: &Parts, browser: &Browser, error: ErrorAwaitingPerson) -> Response {
-        match self.person(parts, browser).await {
-            Ok(person) => match self.core.measure(|| error.redirect(&person)) {
+        match self.person(parts, browser, || error.shown()).await {
+            Ok((person, _)) => match self.core.measure(|| error.redirect(&person)) {
                 Ok(redirect) => self.redirect(redirect),
                 Err(refusal) => self.refusal(&refusal),
             },
@@ -268,31 +278,80 @@ impl AuthorizationServerHost {
             Ok(read) => read,
             Err(answer) => return answer,
         };
-        if self.browsers.known(&parts).is_none() {
-            return pages::expired();
-        }
+        let Some(known) = self.browsers.known(&parts) else { return pages::expired() };
         // Back to where the person came from, which is always one of this server's own pages.
         let request = form.get("request").unwrap_or_default();
-        if !(request.starts_with("/authorize?") || request == "/grants") {
+        if !is_own_place(request) {
             return pages::expired();
         }
         // Session fixation: who is signed in is known by another cookie than who was not.
         let Some(browser) = self.browsers.fresh() else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
-        let more = match self.people.sign_in(&parts, &form, &browser).await {
-            SignIn::SignedIn(more) => more,
-            SignIn::Refused => return pages::password(self.base(), request, true),
-            SignIn::NoPage => return StatusCode::NOT_FOUND.into_response(),
+        // MCP-SBP-010, MCP-SBP-011: nobody is sent elsewhere who has not just approved it, on the page of this very request.
+        let token = form.get("csrf").unwrap_or_default();
+        if form.get("provider").is_some() && !self.forms.is_token(known.agent(), &approval_of(request), token)
+        {
+            return pages::expired();
+        }
+        match self.people.sign_in(&parts, &form, &browser).await {
+            SignIn::SignedIn(more) => self.back(request, &browser, more),
+            SignIn::Elsewhere { location, cookie } => {
+                let answer = (StatusCode::SEE_OTHER, [(LOCATION, location)]).into_response();
+                with_cookies(answer, browser.set_cookie().into_iter().chain([&cookie]))
+            }
+            SignIn::Failed(fault, provider) => {
+                let token = self.forms.token(known.agent(), &approval_of(request));
+                pages::sign_in_failed(self.base(), &fault, &provider, Some((request, &token)))
+            }
+            SignIn::Refused => {
+                let ways = match self.people.person(&parts, &known).await {
+                    Person::Ways(ways) => ways,
+                    _ => Ways { password: true, providers: Vec::new() },
+                };
+                let token = self.forms.token(known.agent(), &approval_of(request));
+                let why = "Name or password are wrong, or were tried too often.";
+                pages::ways(self.base(), &ways, request, &token, None, Some(why))
+            }
+            SignIn::NoPage => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// `GET /sign-in/ID`: the browser comes back from a provider.
+    pub(super) async fn returned(&self, provider: &str, parts: Parts) -> Response {
+        // Session fixation: who is signed in is known by another cookie than who was not.
+        let Some(next) = self.browsers.fresh() else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
-        let Ok(target) = HeaderValue::try_from(format!("{}{request}", self.base())) else {
+        let known = self.browsers.known(&parts);
+        match self.people.returned(provider, &parts, known.as_ref(), &next).await {
+            Returned::SignedIn { cookies, place: Some(place) } => self.back(&place, &next, cookies),
+            Returned::SignedIn { cookies, place: None } => {
+                with_cookies(pages::signed_in(), next.set_cookie().into_iter().chain(&cookies))
+            }
+            Returned::NotOurs => pages::expired(),
+            Returned::Failed { fault, cookies, place, provider } => {
+                // The request that waits for the person is where it was: they may approve once more.
+                let again = known
+                    .as_ref()
+                    .zip(place.as_deref())
+                    .map(|(browser, place)| (place, self.forms.token(browser.agent(), &approval_of(place))));
+                let again = again.as_ref().map(|(place, token)| (*place, token.as_str()));
+                let answer = pages::sign_in_failed(self.base(), &fault, &provider, again);
+                with_cookies(answer, &cookies)
+            }
+            Returned::NoPage => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// Back to where the person came from, in a browser that has a new cookie.
+    fn back(&self, place: &str, browser: &Browser, more: impl IntoIterator<Item = HeaderValue>) -> Response {
+        let Ok(target) = HeaderValue::try_from(format!("{}{place}", self.base())) else {
             return pages::expired();
         };
-        let mut answer = (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response();
-        for cookie in browser.set_cookie().into_iter().chain(more.as_ref()) {
-            answer.headers_mut().append(SET_COOKIE, cookie.clone());
-        }
-        answer
+        let answer = (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response();
+        let more: Vec<HeaderValue> = more.into_iter().collect();
+        with_cookies(answer, browser.set_cookie().into_iter().chain(&more))
     }
 
     /// `GET /grants`: what the person has allowed.
@@ -302,11 +361,11 @@ impl AuthorizationServerHost {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
         let mut answer = match self.people.person(&parts, &browser).await {
-            Person::SignedIn { subject, .. } => {
+            Person::SignedIn { subject, name, .. } => {
                 match administered.list_grants(GrantsOf::Subject(&subject), None).await {
                     Ok(grants) => {
                         let token = self.forms.token(browser.agent(), &subject);
-                        pages::grants(self.base(), &subject, &grants, &token)
+                        pages::grants(self.base(), (&subject, name.as_deref()), &grants, &token)
                     }
                     Err(error) => {
                         self.store_failed(&error);
@@ -315,7 +374,10 @@ impl AuthorizationServerHost {
                 }
             }
             Person::Button { subject } => pages::sign_in(self.base(), &subject, "/grants"),
-            Person::Password => pages::password(self.base(), "/grants", false),
+            Person::Ways(ways) => {
+                let token = self.forms.token(browser.agent(), &approval_of("/grants"));
+                pages::ways(self.base(), &ways, "/grants", &token, None, None)
+            }
             Person::Elsewhere(response) => *response,
             Person::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         };
@@ -385,6 +447,23 @@ impl AuthorizationServerHost {
         self.observe(AuthorizationEvent::Refusal(refusal));
         pages::refusal(refusal)
     }
+}
+
+/// Whether a person may be sent back there: to one of this server's own pages.
+pub(super) fn is_own_place(place: &str) -> bool {
+    place.starts_with("/authorize?") || place == "/grants"
+}
+
+/// What a person approves who goes elsewhere to sign in: to come back to that place. No subject has such a name.
+fn approval_of(place: &str) -> String {
+    format!("\0sign in for {place}")
+}
+
+fn with_cookies<'c>(mut answer: Response, cookies: impl IntoIterator<Item = &'c HeaderValue>) -> Response {
+    for cookie in cookies {
+        answer.headers_mut().append(SET_COOKIE, cookie.clone());
+    }
+    answer
 }
 
 /// The scopes whose boxes are ticked. A name that is no scope counts for nothing.

@@ -72,6 +72,12 @@ impl AuthorizationServerHost {
                 post(|State(host): State<Self>, request: Request| {
                     detached(async move { host.sign_in(request).await })
                 }),
+            )
+            .route(
+                &path("/sign-in/{provider}"),
+                get(|State(host): State<Self>, Path(provider): Path<String>, request: Request| {
+                    detached(async move { host.returned(&provider, request.into_parts().0).await })
+                }),
             );
         clients.merge(people).with_state(self)
     }

@@ -473,7 +473,7 @@ async fn a_person_signs_in_by_password_and_only_then_is_asked() {
     let world = World::of(Arc::new(MemoryStore::new()), people, |host| host);
     let client = world.register().await;
     let page = world.consent_page(&client, None).await;
-    assert!(page.body.contains("type=\"password\"") && !page.body.contains("Read your notes"));
+    assert!(page.body.contains("type=\"password\"") && !page.body.contains("name=\"decision\""));
     let (cookie, request) = (page.cookie().unwrap(), page.hidden("request"));
     let sign_in = async |name: &str, password: &str, request: &str| {
         let pairs = [("request", request), ("name", name), ("password", password)];

@@ -414,6 +414,7 @@ impl Store for MemoryStore {
         self.act(|tables, now| {
             let kind = match action.kind() {
                 ReservationKind::ClientAssertion => 1,
+                ReservationKind::SignIn => 2,
                 _ => return Err(StoreError::Inconsistent),
             };
             let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());

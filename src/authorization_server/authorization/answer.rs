@@ -9,6 +9,7 @@ use super::Fault;
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::client::ClientShown;
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
+use crate::authorization_server::sign_in::RequestShown;
 use crate::evidence::{Authentication, RedirectMatched};
 use crate::message::authorization::{AuthorizationError, AuthorizationResponse, AuthorizationResult};
 use crate::message::error_code::{AuthorizationErrorCode, ErrorDetail};
@@ -98,6 +99,11 @@ impl ErrorAwaitingPerson {
     pub fn client(&self) -> &ClientShown {
         // MCP-SEC-020: what a page in between needs; `verified` says whether the operator knows the client.
         &self.0.2
+    }
+
+    /// The request, for a page that somebody sees who has not signed in.
+    pub fn shown(&self) -> RequestShown {
+        RequestShown::new(self.client().clone(), self.0.0.redirect.redirect_uri())
     }
 
     /// The host it would go to.

@@ -9,6 +9,7 @@ use super::{Answer, Checked, ForeignReceipt};
 use crate::authorization_server::client::ClientShown;
 use crate::authorization_server::record::{ClientOrigin, ClientRecord, DecisionRecord};
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
+use crate::authorization_server::sign_in::RequestShown;
 use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision};
 use crate::entropy::{Entropy, draw_text};
 use crate::evidence::{Authentication, RedirectMatched};
@@ -48,6 +49,16 @@ impl RequestValidated {
     /// The evidence for the redirect URI.
     pub fn redirect_matched(&self) -> &RedirectMatched {
         &self.0.answer.redirect
+    }
+
+    /// The request, for a page that somebody sees who has not signed in.
+    pub fn shown(&self) -> RequestShown {
+        let Validated { client, answer, checked, .. } = &*self.0;
+        RequestShown {
+            resource: Some(checked.resource.clone()),
+            scopes: checked.scope.clone(),
+            ..RequestShown::new(client.shown(), answer.redirect.redirect_uri())
+        }
     }
 
     /// The person is signed in: what they will be asked is stored first, bound to them and to their browser.

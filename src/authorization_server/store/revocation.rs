@@ -152,6 +152,8 @@ impl AllRevoked {
 pub enum ReservationKind {
     /// The `jti` of a client assertion (RFC 7523).
     ClientAssertion,
+    /// The `state` of a sign-in at an OpenID Provider.
+    SignIn,
 }
 
 /// Reserves an identifier that may be used once.

@@ -216,6 +216,9 @@ fn each_claim_of_an_id_token_is_checked() {
     for (name, value, expected) in cases {
         assert_eq!(fault(HEADER, &[(name, value)]), expected, "{name} {value}");
     }
+    let late = [("iat", text(31)), ("nbf", text(0))];
+    let late: Vec<_> = late.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(fault(HEADER, &late), IdTokenFault::IssuedAt);
     // What each of them is a step away from.
     for changes in [
         &[("aud", "[\"host\",\"other\"]"), ("azp", "\"host\"")][..],

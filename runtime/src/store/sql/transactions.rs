@@ -431,6 +431,7 @@ impl This {
     pub(super) async fn reserve_once_row(self, action: ReserveOnce) -> Result<Reservation, StoreError> {
         let kind = match action.kind() {
             ReservationKind::ClientAssertion => 1,
+            ReservationKind::SignIn => 2,
             _ => return Err(StoreError::Inconsistent),
         };
         let (mut transaction, now) = self.write(Locks::NONE).await?;
