@@ -284,6 +284,34 @@ mod tests {
             }
         }
 
+        // I-R6, I-L6: what is emitted is the text, a separator and our parameters, and each name stands there once.
+        #[test]
+        fn a_parameter_is_emitted_once_or_nothing_is(
+            there in prop::collection::vec("code|state|iss|error|x|y|sta%74e", 0..4),
+            added in prop::collection::vec("code|state|iss|error", 1..4),
+            value in "[ -~]{0,8}",
+        ) {
+            let query = there.iter().map(|name| std::format!("{name}=1")).collect::<Vec<_>>().join("&");
+            let uri = if there.is_empty() { "https://h/p".into() } else { std::format!("https://h/p?{query}") };
+            let pairs: Vec<(&str, &str)> = added.iter().map(|name| (name.as_str(), value.as_str())).collect();
+            let mut names: Vec<String> =
+                there.iter().map(|name| name.replace("%74", "t")).chain(added.iter().cloned()).collect();
+            let count = names.len();
+            names.sort();
+            names.dedup();
+            match super::with_parameters("test", &uri, pairs) {
+                Err(_) => prop_assert!(names.len() < count, "{uri}"),
+                Ok(emitted) => {
+                    prop_assert!(emitted.starts_with(&uri));
+                    let parsed = url::Url::parse(&emitted).unwrap();
+                    for name in names {
+                        prop_assert_eq!(parsed.query_pairs().filter(|(known, _)| *known == name).count(), 1);
+                    }
+                    prop_assert!(parsed.query_pairs().all(|(name, given)| !added.contains(&name.into()) || given == value));
+                }
+            }
+        }
+
         // I-R4, I-L6: a scheme that is not https, or http on this machine, is no URL of ours.
         #[test]
         fn no_other_scheme_and_no_plain_http_passes(

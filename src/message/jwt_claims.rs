@@ -459,6 +459,20 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_required_claim_with_another_value_refuses_the_token(
+            at in 0_usize..7, value in prop::sample::select(std::vec![
+                "", "null", "\"\"", "[]", "{}", "7.5", "true", "-1", "[\"\"]", "[null]", "\"2000000000\"",
+            ]),
+        ) {
+            // RFC9068-2.2-1, I-A3: missing (written here as no value), empty, or of another type.
+            let (name, _) = CLAIMS[at];
+            prop_assume!(!(value == "\"2000000000\"" && !matches!(name, "exp" | "iat")));
+            let others = CLAIMS.into_iter().filter(|(other, _)| *other != name);
+            let given = (!value.is_empty()).then_some((name, value));
+            prop_assert!(AccessTokenClaims::parse(&claims(others.chain(given))).is_err(), "{}: {}", name, value);
+        }
+
+        #[test]
         fn claims_read_back_the_same(
             words in proptest::collection::vec(text(), 4), aud in texts(), exp in 0..i64::MAX, iat in 0..i64::MAX, nbf in of(0..i64::MAX),
             scope in of(scopes()), acr in of(text()),

@@ -426,6 +426,28 @@ mod tests {
 
         // I-R3
         #[test]
+        fn what_parsers_read_differently_is_refused(
+            host in prop::sample::select(std::vec![
+                "host", "a.b-c", "127.0.0.1", "[::1]", "0177.0.0.1", "0x7f.0.0.1", "127.1", "2130706433", "1.2.3.4.5",
+            ]),
+            port in prop::sample::select(std::vec!["", ":1", ":443", ":080", ":"]),
+            segments in prop::collection::vec(
+                prop::sample::select(std::vec!["a", "", ".", "..", "%2e", ".%2E", "b%2Fc", "...", "a."]), 0..4,
+            ),
+        ) {
+            let path: std::string::String = segments.iter().map(|segment| std::format!("/{segment}")).collect();
+            let text = std::format!("https://{host}{port}{path}");
+            let plain = url::Url::parse(&text).is_ok_and(|other| {
+                other.host_str() == Some(host) && (other.path() == path || path.is_empty())
+            });
+            let read = Uri::parse(&text);
+            prop_assert!(read.is_err() || plain, "{} has two readings", text);
+            prop_assert!(read.is_err() || !segments.iter().any(|segment| is_dot_segment(segment)), "{}", text);
+            prop_assert_eq!(read.is_ok(), plain && !matches!(port, ":080" | ":"), "{}", text);
+        }
+
+        // I-R3
+        #[test]
         fn what_is_accepted_reads_the_same_in_both_parsers(
             text in "https?://([a-zA-Z0-9.@%_\\-]{1,12}|\\[::1\\])(:[0-9]{0,6})?(/[a-z.%2eE/\\\\]{0,12})?(\\?[a-z=&]{0,8})?(#[a-z]{0,3})?",
         ) {
