@@ -8,16 +8,19 @@
 //! | action | the transaction |
 //! |---|---|
 //! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`], [`ReadAccess`], [`ReadGrant`], [`ReadConsent`], [`ReadPushed`] | a read of the primary copy; changes nothing |
-//! | [`InsertClient`] | inserts if the id is free; never overwrites |
+//! | [`InsertClient`] | inserts if the id is free and there is room; never overwrites |
 //! | [`UpdateClient`], [`DeleteClient`] | a compare-and-swap on the whole record; a deletion moves the client's epoch as well |
-//! | [`InsertPushed`] | inserts under a fresh key |
-//! | [`InsertDecision`] | inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
+//! | [`InsertPushed`] | inserts under a fresh key if there is room |
+//! | [`InsertDecision`] | if there is room, inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
 //! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`) and what the person wants remembered, or changes nothing |
 //! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant, refresh token and opaque access token |
 //! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor and the opaque access token; the repetition of a rotation has conditions of its own |
 //! | [`RevokeFamily`] | upserts a tombstone; every insert into a family is conditional on its absence |
 //! | [`RevokeAll`] | adds one to an epoch, which the conditional writes compare |
 //! | [`ReserveOnce`] | sets if absent, on the injective key of all its parts |
+//!
+//! What strangers cause to be stored is bounded (I-P7). Room is made by deleting what has ended, then the oldest of the
+//! same person or client, never what somebody else waits for or uses; where that leaves none, the newcomer is refused.
 //!
 //! Commits are durable before the receipt is made. A store that fails makes no receipt: the states answer 503.
 
@@ -120,7 +123,18 @@ pub struct InsertClient {
 #[derive(Debug)]
 pub struct ClientInsertion {
     pub(crate) id: ActionId,
-    pub(crate) inserted: bool,
+    pub(crate) outcome: Insertion,
+}
+
+/// The result of an insertion that has conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    /// It is stored.
+    Done,
+    /// What it needs is gone, or its key is taken; nothing was changed.
+    Refused,
+    /// There is no room, and nothing that may make some; nothing was changed.
+    Full,
 }
 
 impl InsertClient {
@@ -139,12 +153,18 @@ impl InsertClient {
 
     /// The identifier was free and the client is stored.
     pub fn inserted(self) -> ClientInsertion {
-        ClientInsertion { id: self.id, inserted: true }
+        ClientInsertion { id: self.id, outcome: Insertion::Done }
     }
 
     /// The identifier was taken; nothing was changed.
     pub fn taken(self) -> ClientInsertion {
-        ClientInsertion { id: self.id, inserted: false }
+        ClientInsertion { id: self.id, outcome: Insertion::Refused }
+    }
+
+    /// There are as many clients as there may be, and each of them has something that rests on it (I-P7); nothing was
+    /// changed.
+    pub fn full(self) -> ClientInsertion {
+        ClientInsertion { id: self.id, outcome: Insertion::Full }
     }
 }
 
@@ -164,7 +184,7 @@ pub struct InsertDecision {
 #[derive(Debug)]
 pub struct DecisionInsertion {
     pub(crate) id: ActionId,
-    pub(crate) inserted: bool,
+    pub(crate) outcome: Insertion,
 }
 
 impl InsertDecision {
@@ -202,12 +222,18 @@ impl InsertDecision {
 
     /// It is stored.
     pub fn inserted(self) -> DecisionInsertion {
-        DecisionInsertion { id: self.id, inserted: true }
+        DecisionInsertion { id: self.id, outcome: Insertion::Done }
     }
 
     /// The pushed request was consumed before; nothing was changed.
     pub fn pushed_is_gone(self) -> DecisionInsertion {
-        DecisionInsertion { id: self.id, inserted: false }
+        DecisionInsertion { id: self.id, outcome: Insertion::Refused }
+    }
+
+    /// As many decisions wait as may, all of other people, or there is no room for the client (I-P7); nothing was
+    /// changed.
+    pub fn full(self) -> DecisionInsertion {
+        DecisionInsertion { id: self.id, outcome: Insertion::Full }
     }
 }
 
