@@ -39,7 +39,7 @@ pub(crate) fn texts() -> impl Strategy<Value = Vec<String>> {
 }
 
 pub(crate) fn maybe_texts() -> impl Strategy<Value = Option<Vec<String>>> {
-    option::of(texts())
+    option::of(vec(text(), 0..4))
 }
 
 pub(crate) fn scopes() -> impl Strategy<Value = ScopeSet> {

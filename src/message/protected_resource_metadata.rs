@@ -22,7 +22,7 @@ pub struct ProtectedResourceMetadata {
     pub authorization_servers: Vec<Issuer>,
     /// The scopes it knows.
     pub scopes_supported: Option<ScopeSet>,
-    /// Where a token may stand in a request; for MCP `header` only.
+    /// Where a token may stand in a request; for MCP `header` only. An empty list says that no token is taken at all.
     pub bearer_methods_supported: Option<Vec<String>>,
     /// The resource's own keys.
     pub jwks_uri: Option<Endpoint>,
@@ -93,7 +93,8 @@ impl ProtectedResourceMetadata {
         })
     }
 
-    /// The document as JSON; members without a value are left out, the order is fixed.
+    /// The document as JSON; members without a value are left out, the order is fixed. A list that is there and empty is
+    /// written as it is: it says more than its absence.
     pub fn render(&self) -> Vec<u8> {
         // RFC9728-2-1, RFC9728-3.2-3
         Document::new()
@@ -242,12 +243,20 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_elements_are_left_out() {
+    fn lists_without_elements_are_left_out_where_absence_says_the_same() {
         // RFC9728-3.2-3
         let mut document = ProtectedResourceMetadata::parse(MINIMAL.as_bytes()).unwrap();
         document.authorization_servers.clear();
-        document.bearer_methods_supported = Some(Vec::new());
+        document.scopes_supported = Some(ScopeSet::new());
         assert_eq!(utf8(&document.render()), r#"{"resource":"https://mcp.example.com/mcp"}"#);
+    }
+
+    #[test]
+    fn a_resource_that_takes_no_token_says_so_after_it_is_written() {
+        // I-G8
+        let document = with(r#""bearer_methods_supported":[]"#).unwrap();
+        assert_eq!(document.bearer_methods_supported, Some(Vec::new()));
+        assert_eq!(ProtectedResourceMetadata::parse(&document.render()), Ok(document));
     }
 
     proptest! {

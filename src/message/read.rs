@@ -130,11 +130,12 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// Scope as an array of at most that many tokens.
+    /// Scope as an array of at most that many tokens. An array of none names no scope, as an absent one does, and is read
+    /// as absent; of other lists that would make "nothing" out of it, which absence often is not.
     pub(super) fn scope_list(&self, name: &'static str, most: usize) -> Result<Option<ScopeSet>, Malformed> {
         // D36: bounded in count and length
         let scopes = self.typed_list(name, most, Scope::new)?;
-        Ok(scopes.map(ScopeSet::from_iter))
+        Ok(scopes.filter(|scopes| !scopes.is_empty()).map(ScopeSet::from_iter))
     }
 
     /// An object, kept as it is.
@@ -156,7 +157,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Writes a document member by member; what is absent or empty is left out.
+/// Writes a document member by member, so that it reads as it was: what is absent is left out, and so is an empty list
+/// of a member of which absence says the same.
 pub(super) struct Document(ObjectWriter);
 
 impl Document {
@@ -179,13 +181,20 @@ impl Document {
         self.text(name, value.map(PageUri::as_str))
     }
 
+    /// A list whose absence means that it has no element.
     pub(super) fn texts<'a>(self, name: &'static str, values: impl IntoIterator<Item = &'a str>) -> Self {
-        // RFC8414-3.2-1, RFC9728-3.2-3: the writer leaves an empty list out
-        Self(self.0.strings(name, values))
+        // RFC8414-3.2-1, RFC9728-3.2-3
+        let mut values = values.into_iter().peekable();
+        if values.peek().is_none() { self } else { Self(self.0.strings(name, values)) }
     }
 
+    /// A list whose absence means something else than an empty one, commonly that a default holds.
     pub(super) fn list(self, name: &'static str, values: Option<&[String]>) -> Self {
-        self.texts(name, values.unwrap_or_default().iter().map(String::as_str))
+        // I-G8
+        match values {
+            Some(values) => Self(self.0.strings(name, values)),
+            None => self,
+        }
     }
 
     pub(super) fn scope_list(self, name: &'static str, scopes: Option<&ScopeSet>) -> Self {
@@ -201,7 +210,7 @@ impl Document {
     pub(super) fn audience(self, name: &'static str, values: &[String]) -> Self {
         match values {
             [one] => self.text(name, Some(one)),
-            values => self.list(name, Some(values)),
+            values => self.texts(name, values.iter().map(String::as_str)),
         }
     }
 

@@ -181,6 +181,11 @@ impl ServerMetadata {
     }
 
     /// The document as JSON; members without a value are left out, the order is fixed.
+    ///
+    /// A list that is there and empty is written as it is, because a reader takes its absence for a default. A document
+    /// to publish has none (RFC 8414 section 3.2): it says `None` there, as [`AuthorizationServer::metadata`] does.
+    ///
+    /// [`AuthorizationServer::metadata`]: crate::authorization_server::AuthorizationServer::metadata
     pub fn render(&self) -> Vec<u8> {
         // RFC8414-3.2-1, OIDCD-4.2-1
         Document::new()
@@ -196,7 +201,7 @@ impl ServerMetadata {
             )
             .flag("require_pushed_authorization_requests", self.require_pushed_authorization_requests)
             .endpoint("jwks_uri", self.jwks_uri.as_ref())
-            .texts("response_types_supported", self.response_types_supported.iter().map(String::as_str))
+            .list("response_types_supported", Some(&self.response_types_supported))
             .list("response_modes_supported", self.response_modes_supported.as_deref())
             .list("grant_types_supported", self.grant_types_supported.as_deref())
             .scope_list("scopes_supported", self.scopes_supported.as_ref())
@@ -407,12 +412,26 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_elements_are_left_out() {
+    fn a_list_of_scopes_without_elements_is_left_out() {
         // RFC8414-3.2-1, OIDCD-4.2-1
         let mut document = ServerMetadata::parse(MINIMAL.as_bytes()).unwrap();
-        document.grant_types_supported = Some(Vec::new());
         document.scopes_supported = Some(ScopeSet::default());
         assert_eq!(utf8(&document.render()), MINIMAL);
+        assert_eq!(with(r#""scopes_supported":[]"#).unwrap().scopes_supported, None);
+    }
+
+    #[test]
+    fn a_document_that_offers_nothing_offers_nothing_after_it_is_written() {
+        // I-G8
+        let empty = with(
+            r#""grant_types_supported":[],"token_endpoint_auth_methods_supported":[],"protected_resources":[]"#,
+        )
+        .unwrap();
+        let again = ServerMetadata::parse(&empty.render()).unwrap();
+        assert!(!again.supports_grant_type("authorization_code"));
+        assert!(!again.supports_token_endpoint_auth_method("client_secret_basic"));
+        assert_eq!(again.protected_resources, Some(Vec::new()));
+        assert_eq!(again, empty);
     }
 
     proptest! {

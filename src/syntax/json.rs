@@ -216,7 +216,7 @@ impl serde::Serialize for JsonValue {
     }
 }
 
-/// Builds an object for output. Absent and empty values leave the member out (RFC 8414 section 3.2).
+/// Builds an object for output. It writes what it is given: an empty list is a list, not an absent member.
 #[derive(Debug, Default)]
 pub struct ObjectWriter {
     object: JsonObject,
@@ -250,12 +250,11 @@ impl ObjectWriter {
         }
     }
 
-    /// Adds an array of strings unless it is empty.
+    /// Adds an array of strings, empty or not.
     #[must_use]
     pub fn strings(self, name: &str, texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let elements: Vec<_> = texts.into_iter().map(|text| JsonValue::String(text.into())).collect();
-        // RFC8414-3.2-1: a member without elements is left out.
-        if elements.is_empty() { self } else { self.value(name, JsonValue::Array(elements)) }
+        self.value(name, JsonValue::Array(elements))
     }
 
     /// Adds an integer.
@@ -462,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_it_was_given_and_leaves_empty_lists_out() {
+    fn writes_what_it_was_given_an_empty_list_included() {
         let none: [&str; 0] = [];
         let text = ObjectWriter::new()
             .string("b", "x\"\n")
@@ -472,7 +471,10 @@ mod tests {
             .boolean("t", true)
             .optional_string("absent", None::<&str>)
             .finish();
-        assert_eq!(String::from_utf8(text).unwrap(), r#"{"a":5,"b":"x\"\n","l":["p","q"],"t":true}"#);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            r#"{"a":5,"b":"x\"\n","l":["p","q"],"none":[],"t":true}"#
+        );
     }
 
     proptest! {

@@ -36,9 +36,18 @@ pub fn documents(data: &[u8]) {
             "a document with a secret was taken"
         );
         assert!(document.metadata().client_name.is_some());
+        let kept = ClientMetadata { other_redirect_uris: Vec::new(), ..document.metadata().clone() };
+        if let Ok(kept) = ClientMetadataDocument::new(document.client_id().clone(), kept) {
+            let again = ClientMetadataDocument::parse(&kept.render());
+            assert_eq!(
+                again.as_ref(),
+                Ok(&kept),
+                "a client's document reads differently after it is written"
+            );
+        }
     }
     for status in [200, 201, 400] {
-        let _ = RegistrationReply::parse(status, data);
+        registration_reply(status, data);
         if let Ok(TokenReply::Tokens(tokens)) = TokenReply::parse(status, data) {
             assert_eq!(status, 200, "tokens of another status");
             let text = tokens.access_token.expose();
@@ -49,6 +58,19 @@ pub fn documents(data: &[u8]) {
         }
     }
     let _ = IntrospectionResponse::parse(data);
+}
+
+/// What a server registered reads the same after it is written, its secrets and all.
+fn registration_reply(status: u16, data: &[u8]) {
+    let Ok(RegistrationReply::Registered(mut reply)) = RegistrationReply::parse(status, data) else { return };
+    assert_ne!(status, 400, "a registration under an error's status");
+    reply.metadata.other_redirect_uris.clear();
+    let written = reply.render();
+    let Ok(RegistrationReply::Registered(again)) = RegistrationReply::parse(status, &written) else {
+        panic!("a registration that cannot be read after it is written")
+    };
+    assert_eq!(again.metadata, reply.metadata, "registered metadata reads differently after it is written");
+    assert_eq!(again.render(), written, "a registration reads differently after it is written");
 }
 
 fn assert_web(endpoint: &Endpoint) {
