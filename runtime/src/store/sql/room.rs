@@ -5,7 +5,7 @@
 use mcp_authz::time::OffsetDateTime;
 use sqlx::Row as _;
 
-use super::Connection;
+use super::{Connection, take_turns};
 use crate::store::{Bounds, StoreError};
 
 /// That nothing rests on a client: no page that waits, no code that was not redeemed, no grant. What had ended by `$1` is
@@ -19,9 +19,6 @@ macro_rules! idle {
     };
 }
 pub(super) use idle;
-
-/// How often room is looked for while other transactions take what was found.
-const TRIES: u8 = 5;
 
 /// The statements on one table of what waits.
 pub(super) struct Waiting {
@@ -70,12 +67,11 @@ impl Waiting {
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
         let (most_of_all, most_of_owner) = (limit(most_of_all), limit(most_of_owner));
-        let all = sqlx::query(self.count).bind(most_of_all);
-        let mut full = number(&all.fetch_one(&mut *connection).await?)? >= most_of_all;
+        let mut full = self.is_full(connection, most_of_all).await?;
         if full {
+            take_turns(connection).await?;
             sqlx::query(self.sweep).bind(now.unix_timestamp()).execute(&mut *connection).await?;
-            let all = sqlx::query(self.count).bind(most_of_all);
-            full = number(&all.fetch_one(&mut *connection).await?)? >= most_of_all;
+            full = self.is_full(connection, most_of_all).await?;
         }
         let own = sqlx::query(self.own).bind(most_of_owner).bind(owner.to_owned());
         if !full && number(&own.fetch_one(&mut *connection).await?)? < most_of_owner {
@@ -84,6 +80,10 @@ impl Waiting {
         // I-P7: the owner's oldest, and nobody else's.
         let gone = sqlx::query(self.oldest).bind(owner.to_owned()).execute(&mut *connection).await?;
         Ok(gone.rows_affected() == 1)
+    }
+
+    async fn is_full(&self, connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
+        Ok(number(&sqlx::query(self.count).bind(most).fetch_one(connection).await?)? >= most)
     }
 }
 
@@ -94,31 +94,30 @@ pub(super) async fn make_room_for_client(
     now: OffsetDateTime,
 ) -> Result<bool, StoreError> {
     let most = limit(bounds.unused_clients);
-    for _ in 0..TRIES {
-        let unused = sqlx::query(
-            "SELECT count(*) FROM (SELECT 1 FROM clients WHERE used IS NULL AND origin <> 0 LIMIT $1) AS few",
-        )
-        .bind(most)
-        .fetch_one(&mut *connection)
-        .await?;
-        if number(&unused)? < most {
-            return Ok(true);
-        }
-        // I-P7: the oldest of those that lose nothing by it.
-        let evicted = sqlx::query(concat!(
-            "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-             WHERE used IS NULL AND origin <> 0 AND ",
-            idle!(),
-            " ORDER BY created, client_id LIMIT 1)"
-        ))
-        .bind(now.unix_timestamp())
-        .execute(&mut *connection)
-        .await?;
-        if evicted.rows_affected() == 1 {
-            return Ok(true);
-        }
+    if !is_full_of_clients(connection, most).await? {
+        return Ok(true);
     }
-    Ok(false)
+    take_turns(connection).await?;
+    if !is_full_of_clients(connection, most).await? {
+        return Ok(true);
+    }
+    // I-P7: the oldest of those that lose nothing by it.
+    let evicted = sqlx::query(concat!(
+        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+         WHERE used IS NULL AND origin <> 0 AND ",
+        idle!(),
+        " ORDER BY created, client_id LIMIT 1)"
+    ))
+    .bind(now.unix_timestamp())
+    .execute(connection)
+    .await?;
+    Ok(evicted.rows_affected() == 1)
+}
+
+async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT count(*) FROM (SELECT 1 FROM clients WHERE used IS NULL AND origin <> 0 LIMIT $1) AS few";
+    Ok(number(&sqlx::query(sql).bind(most).fetch_one(connection).await?)? >= most)
 }
 
 fn limit(most: usize) -> i64 {

@@ -34,7 +34,7 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
-use locks::Locks;
+use locks::{Locks, take_turns};
 
 type This = SqliteStore;
 type Connection = SqliteConnection;
