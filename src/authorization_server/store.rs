@@ -661,3 +661,44 @@ impl RotateRefresh {
         RefreshRotation { id: self.id, outcome: Outcome::Absent }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FindClient, ReadGrant};
+    use crate::authorization_server::record::{
+        ClientCredential, ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord,
+    };
+    use crate::identifier::{ClientId, ResourceId, ScopeSet};
+    use crate::message::client_metadata::ClientMetadata;
+    use crate::time::OffsetDateTime;
+
+    // I-G8: a store that answers with another row than the one asked for has found nothing.
+    #[test]
+    fn a_row_of_another_key_is_not_found() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let id = |text: &str| ClientId::new(text).unwrap();
+        let client = ClientRecord {
+            client_id: id("c1"),
+            origin: ClientOrigin::Registered,
+            credential: ClientCredential::None,
+            metadata: ClientMetadata::default(),
+            created: now,
+            management: None,
+        };
+        assert!(FindClient::new(id("c1")).found(client.clone(), now).record.is_some());
+        assert!(FindClient::new(id("C1")).found(client, now).record.is_none());
+        let family = FamilyId::from_bytes([1; 16]);
+        let grant = GrantRecord {
+            family,
+            client_id: id("c1"),
+            subject: "ada".into(),
+            resource: ResourceId::new("https://h.example").unwrap(),
+            scope: ScopeSet::new(),
+            epochs: Epochs::default(),
+            authenticated: now,
+            not_after: now,
+        };
+        assert!(ReadGrant::new(family).found(grant.clone(), now).record.is_some());
+        assert!(ReadGrant::new(FamilyId::from_bytes([2; 16])).found(grant, now).record.is_none());
+    }
+}
