@@ -89,6 +89,8 @@ pub(crate) enum TokenReason {
     TargetOutsideGrant,
     /// A token type the endpoint cannot revoke.
     UnsupportedTokenType,
+    /// The store holds as many as it may.
+    Full,
     /// The store could not be read or written.
     StoreFailed,
     /// The key holder did not sign.
@@ -160,6 +162,7 @@ impl TokenReason {
             Self::TargetOutsideGrant => wire(400, TokenErrorCode::InvalidTarget),
             // RFC7009-2.2.1-1
             Self::UnsupportedTokenType => wire(400, TokenErrorCode::UnsupportedTokenType),
+            Self::Full => wire(503, TokenErrorCode::TemporarilyUnavailable),
             // I-G9: a failure outside is never a success, and the client may try again.
             Self::StoreFailed
             | Self::SignerFailed
@@ -211,6 +214,7 @@ impl TokenReason {
             Self::ScopeExceeded => "scope outside the grant",
             Self::TargetOutsideGrant => "resource outside the grant",
             Self::UnsupportedTokenType => "unsupported token type",
+            Self::Full => "the store has no room",
             Self::StoreFailed => "the store failed",
             Self::SignerFailed => "the signer failed",
             Self::NoEntropy => "the source of randomness failed",

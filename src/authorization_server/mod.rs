@@ -316,6 +316,30 @@ mod tests {
         assert!(matches!(error, InvalidConfiguration::SameResource(_)));
     }
 
+    // I-A4: a token says which key signed it.
+    #[test]
+    fn a_key_without_a_name_signs_nothing() {
+        let nameless = || SigningKeyId::new("", Algorithm::EdDsa);
+        let resources = || [resource("https://h.example")].into();
+        let configured = Configuration { signing_key: nameless(), ..configuration(resources()) };
+        assert_eq!(AuthorizationServer::new(configured).unwrap_err(), InvalidConfiguration::NoKeyId);
+        let server = AuthorizationServer::new(configuration(resources())).unwrap();
+        assert!(server.signing_with(nameless()).is_none());
+        let next = server.signing_with(SigningKeyId::new("k2", Algorithm::EdDsa)).unwrap();
+        assert_eq!((server.signing_key().kid(), next.signing_key().kid()), ("k1", "k2"));
+    }
+
+    // I-G8
+    #[test]
+    fn a_default_resource_is_one_of_the_resources() {
+        let with = |id| {
+            let configured = configuration([resource("https://h.example")].into());
+            AuthorizationServer::new(configured.default_resource(ResourceId::new(id).unwrap()))
+        };
+        assert!(with("https://h.example").is_ok());
+        assert_eq!(with("https://i.example").unwrap_err(), InvalidConfiguration::DefaultResource);
+    }
+
     // OAUTH21-4.1.2-1
     #[test]
     fn lifetimes_are_bounded() {
@@ -333,5 +357,12 @@ mod tests {
         assert!(!with(Lifetimes { decision: Duration::hours(2), ..normal }));
         assert!(!with(Lifetimes { refresh_idle: Duration::days(91), ..normal }));
         assert!(!with(Lifetimes { family: Duration::days(-1), ..normal }));
+        // What nothing renews ends within a year or so.
+        assert!(with(Lifetimes { family: Duration::days(400), ..normal }));
+        assert!(!with(Lifetimes { family: Duration::days(401), ..normal }));
+        assert!(with(Lifetimes { consent: Duration::days(400), ..normal }));
+        assert!(!with(Lifetimes { consent: Duration::days(401), ..normal }));
+        assert!(!with(Lifetimes { consent: Duration::ZERO, ..normal }));
+        assert!(!with(Lifetimes { pushed: Duration::minutes(11), ..normal }));
     }
 }

@@ -26,7 +26,7 @@ use crate::authorization_server::error::{TokenFailure, TokenReason};
 use crate::authorization_server::record::{ClientRecord, PushedRecord};
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::store::{
-    ActionId, FindClient, InsertPushed, PushedFound, PushedInsertion, ReadPushed,
+    ActionId, FindClient, InsertPushed, Insertion, PushedFound, PushedInsertion, ReadPushed,
 };
 use crate::authorization_server::token::{malformed, read_form};
 use crate::authorization_server::{AuthorizationServer, PushedRequests};
@@ -155,13 +155,17 @@ impl fmt::Debug for AwaitingPushed {
 }
 
 impl AwaitingPushed {
-    /// The store holds it: the answer with the request URI.
+    /// The store holds it: the answer with the request URI. Or there is no room: 503.
     ///
     /// # Errors
     /// [`Failed`] with this state when the receipt is of another action.
     pub fn stored(self, receipt: PushedInsertion) -> Result<Respond, Failed<Self, ForeignReceipt>> {
         if receipt.id != self.0.id {
             return Err(Failed::new(ForeignReceipt, self));
+        }
+        // I-P7
+        if receipt.outcome != Insertion::Done {
+            return Ok(TokenFailure::new(TokenReason::Full).respond());
         }
         // RFC9126-2.2-1
         let body = ObjectWriter::new()

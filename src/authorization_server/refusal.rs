@@ -35,6 +35,9 @@ pub enum RefusalReason {
     /// The answer names scopes that were not shown.
     #[error("the answer asks for more than what was shown; start again from the application")]
     Scopes,
+    /// As many pages wait for an answer as may.
+    #[error("too many requests wait for an answer; try again in a few minutes")]
+    Full,
     /// Store, network or source of randomness failed.
     #[error("the server cannot answer now; try again")]
     Unavailable,
@@ -68,7 +71,7 @@ impl Refusal {
             | RefusalReason::PushedRequest
             | RefusalReason::Scopes => 400,
             RefusalReason::Decision => 403,
-            RefusalReason::Unavailable => 503,
+            RefusalReason::Full | RefusalReason::Unavailable => 503,
         }
     }
 

@@ -12,7 +12,7 @@ use core::fmt;
 use super::authorization::ForeignReceipt;
 use super::metadata::GRANT_TYPES;
 use super::record::{ClientCredential, ClientOrigin, ClientRecord, SecretMethod};
-use super::store::{ActionId, ClientInsertion, InsertClient};
+use super::store::{ActionId, ClientInsertion, InsertClient, Insertion};
 use super::{AuthorizationServer, RegistrationPolicy};
 use crate::entropy::{Entropy, draw_text};
 use crate::identifier::ClientId;
@@ -67,6 +67,9 @@ pub enum RegistrationReason {
     /// A fresh identifier was taken: the source of randomness is broken.
     #[error("the identifier was taken; try again")]
     Taken,
+    /// There are as many clients as there may be, and none that nothing rests on.
+    #[error("the server has as many clients as it takes; try again later")]
+    Full,
     /// The store or the source of randomness failed.
     #[error("the server cannot register now; try again")]
     Unavailable,
@@ -94,6 +97,14 @@ impl RegistrationReason {
             | Self::GrantTypes
             | Self::ResponseTypes => (400, RegistrationErrorCode::InvalidClientMetadata),
             Self::RedirectUris => (400, RegistrationErrorCode::InvalidRedirectUri),
+            // RFC 9110 section 15.6.4: for a person who reads it, as no code of RFC 7591 says so.
+            Self::Full => {
+                return Respond::new(503)
+                    .with_header("retry-after", "60")
+                    .with_header("content-type", "text/plain; charset=utf-8")
+                    .with_header("cache-control", "no-store")
+                    .with_body(alloc::format!("{self}").into_bytes());
+            }
             Self::Taken | Self::Unavailable => {
                 return Respond::new(503)
                     .with_header("retry-after", "1")
@@ -251,7 +262,7 @@ impl fmt::Debug for AwaitingClientStored {
 }
 
 impl AwaitingClientStored {
-    /// The store has carried it out: the answer is 201, or 503 when the identifier was taken.
+    /// The store has carried it out: the answer is 201, or 503 when the identifier was taken or there is no room.
     ///
     /// # Errors
     /// [`Failed`] with this state when the receipt is of another action.
@@ -259,8 +270,11 @@ impl AwaitingClientStored {
         if receipt.id != self.0.0 {
             return Err(Failed::new(ForeignReceipt, self));
         }
-        if !receipt.inserted {
-            return Ok(RegistrationReason::Taken.respond());
+        match receipt.outcome {
+            Insertion::Done => {}
+            Insertion::Refused => return Ok(RegistrationReason::Taken.respond()),
+            // I-P7
+            Insertion::Full => return Ok(RegistrationReason::Full.respond()),
         }
         // RFC7591-3.2.1-1, OAUTH21-3.2.3-8
         Ok(Respond::json(201, self.0.1.render()).with_header("cache-control", "no-store"))

@@ -8,16 +8,19 @@
 //! | action | the transaction |
 //! |---|---|
 //! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`], [`ReadAccess`], [`ReadGrant`], [`ReadConsent`], [`ReadPushed`] | a read of the primary copy; changes nothing |
-//! | [`InsertClient`] | inserts if the id is free; never overwrites |
+//! | [`InsertClient`] | inserts if the id is free and there is room; never overwrites |
 //! | [`UpdateClient`], [`DeleteClient`] | a compare-and-swap on the whole record; a deletion moves the client's epoch as well |
-//! | [`InsertPushed`] | inserts under a fresh key |
-//! | [`InsertDecision`] | inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
+//! | [`InsertPushed`] | inserts under a fresh key if there is room |
+//! | [`InsertDecision`] | if there is room, inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
 //! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`) and what the person wants remembered, or changes nothing |
 //! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant, refresh token and opaque access token |
 //! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor and the opaque access token; the repetition of a rotation has conditions of its own |
 //! | [`RevokeFamily`] | upserts a tombstone; every insert into a family is conditional on its absence |
 //! | [`RevokeAll`] | adds one to an epoch, which the conditional writes compare |
 //! | [`ReserveOnce`] | sets if absent, on the injective key of all its parts |
+//!
+//! What strangers cause to be stored is bounded (I-P7). Room is made by deleting what has ended, then the oldest of the
+//! same person or client, never what somebody else waits for or uses; where that leaves none, the newcomer is refused.
 //!
 //! Commits are durable before the receipt is made. A store that fails makes no receipt: the states answer 503.
 
@@ -120,7 +123,18 @@ pub struct InsertClient {
 #[derive(Debug)]
 pub struct ClientInsertion {
     pub(crate) id: ActionId,
-    pub(crate) inserted: bool,
+    pub(crate) outcome: Insertion,
+}
+
+/// The result of an insertion that has conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Insertion {
+    /// It is stored.
+    Done,
+    /// What it needs is gone, or its key is taken; nothing was changed.
+    Refused,
+    /// There is no room, and nothing that may make some; nothing was changed.
+    Full,
 }
 
 impl InsertClient {
@@ -139,12 +153,18 @@ impl InsertClient {
 
     /// The identifier was free and the client is stored.
     pub fn inserted(self) -> ClientInsertion {
-        ClientInsertion { id: self.id, inserted: true }
+        ClientInsertion { id: self.id, outcome: Insertion::Done }
     }
 
     /// The identifier was taken; nothing was changed.
     pub fn taken(self) -> ClientInsertion {
-        ClientInsertion { id: self.id, inserted: false }
+        ClientInsertion { id: self.id, outcome: Insertion::Refused }
+    }
+
+    /// There are as many clients as there may be, and each of them has something that rests on it (I-P7); nothing was
+    /// changed.
+    pub fn full(self) -> ClientInsertion {
+        ClientInsertion { id: self.id, outcome: Insertion::Full }
     }
 }
 
@@ -164,7 +184,7 @@ pub struct InsertDecision {
 #[derive(Debug)]
 pub struct DecisionInsertion {
     pub(crate) id: ActionId,
-    pub(crate) inserted: bool,
+    pub(crate) outcome: Insertion,
 }
 
 impl InsertDecision {
@@ -202,12 +222,18 @@ impl InsertDecision {
 
     /// It is stored.
     pub fn inserted(self) -> DecisionInsertion {
-        DecisionInsertion { id: self.id, inserted: true }
+        DecisionInsertion { id: self.id, outcome: Insertion::Done }
     }
 
     /// The pushed request was consumed before; nothing was changed.
     pub fn pushed_is_gone(self) -> DecisionInsertion {
-        DecisionInsertion { id: self.id, inserted: false }
+        DecisionInsertion { id: self.id, outcome: Insertion::Refused }
+    }
+
+    /// As many decisions wait as may, all of other people, or there is no room for the client (I-P7); nothing was
+    /// changed.
+    pub fn full(self) -> DecisionInsertion {
+        DecisionInsertion { id: self.id, outcome: Insertion::Full }
     }
 }
 
@@ -633,5 +659,46 @@ impl RotateRefresh {
     /// There is no such token.
     pub fn absent(self) -> RefreshRotation {
         RefreshRotation { id: self.id, outcome: Outcome::Absent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FindClient, ReadGrant};
+    use crate::authorization_server::record::{
+        ClientCredential, ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord,
+    };
+    use crate::identifier::{ClientId, ResourceId, ScopeSet};
+    use crate::message::client_metadata::ClientMetadata;
+    use crate::time::OffsetDateTime;
+
+    // I-G8: a store that answers with another row than the one asked for has found nothing.
+    #[test]
+    fn a_row_of_another_key_is_not_found() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let id = |text: &str| ClientId::new(text).unwrap();
+        let client = ClientRecord {
+            client_id: id("c1"),
+            origin: ClientOrigin::Registered,
+            credential: ClientCredential::None,
+            metadata: ClientMetadata::default(),
+            created: now,
+            management: None,
+        };
+        assert!(FindClient::new(id("c1")).found(client.clone(), now).record.is_some());
+        assert!(FindClient::new(id("C1")).found(client, now).record.is_none());
+        let family = FamilyId::from_bytes([1; 16]);
+        let grant = GrantRecord {
+            family,
+            client_id: id("c1"),
+            subject: "ada".into(),
+            resource: ResourceId::new("https://h.example").unwrap(),
+            scope: ScopeSet::new(),
+            epochs: Epochs::default(),
+            authenticated: now,
+            not_after: now,
+        };
+        assert!(ReadGrant::new(family).found(grant.clone(), now).record.is_some());
+        assert!(ReadGrant::new(FamilyId::from_bytes([2; 16])).found(grant, now).record.is_none());
     }
 }

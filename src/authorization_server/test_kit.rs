@@ -16,9 +16,9 @@ use super::store::{
     AccessFound, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionOutcome,
     DecisionTaken, DeleteClient, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed,
-    PushedFound, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
-    RedeemCode, RefreshFound, RefreshRotation, ReservationKind, ReserveOnce, RevocationReason, RevokeFamily,
-    RotateRefresh, Rotation, UpdateClient, UpdateOutcome,
+    Insertion, PushedFound, PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant,
+    ReadPushed, ReadRefresh, RedeemCode, RefreshFound, RefreshRotation, ReservationKind, ReserveOnce,
+    RevocationReason, RevokeFamily, RotateRefresh, Rotation, UpdateClient, UpdateOutcome,
 };
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::identifier::{ClientId, InvalidIdentifier, Issuer, RedirectUri, ResourceId, ScopeSet};
@@ -100,7 +100,22 @@ pub fn insert_pushed_decision(
 
 /// Whether the decision was inserted.
 pub fn decision_inserted(receipt: &DecisionInsertion) -> bool {
-    receipt.inserted
+    receipt.outcome == Insertion::Done
+}
+
+/// Whether there was no room for the decision.
+pub fn decision_full(receipt: &DecisionInsertion) -> bool {
+    receipt.outcome == Insertion::Full
+}
+
+/// Whether there was no room for the pushed request.
+pub fn pushed_full(receipt: &PushedInsertion) -> bool {
+    receipt.outcome == Insertion::Full
+}
+
+/// Whether there was no room for the client.
+pub fn client_full(receipt: &ClientInsertion) -> bool {
+    receipt.outcome == Insertion::Full
 }
 
 /// [`InsertPushed`] of a request of that client.
@@ -308,7 +323,7 @@ pub fn client_found(found: ClientFound) -> (Option<ClientRecord>, OffsetDateTime
 
 /// Whether the client was inserted.
 pub fn client_inserted(receipt: &ClientInsertion) -> bool {
-    receipt.inserted
+    receipt.outcome == Insertion::Done
 }
 
 /// What was found, and the store's clock.

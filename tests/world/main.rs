@@ -20,6 +20,7 @@ mod records;
 mod redaction;
 mod registration;
 mod remembered;
+mod room;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;

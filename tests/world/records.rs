@@ -3,7 +3,7 @@
 use mcp_authz::authorization_server::record::{
     ClientCredential, ClientRecord, CodeRecord, DecisionRecord, GrantRecord, InvalidRecord, RefreshRecord,
 };
-use mcp_authz::identifier::{ClientId, RedirectUri};
+use mcp_authz::identifier::{ClientId, RedirectUri, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::message::client_metadata::ClientMetadata;
 use mcp_authz::secret::SecretDigest;
@@ -101,6 +101,48 @@ fn every_member_is_needed_and_of_its_type() {
             }
         }
     }
+}
+
+// I-G8: a list with nothing in it allows nothing, and does not come back as one that is not there.
+#[test]
+fn an_empty_list_stays_empty() {
+    let reread = |metadata: ClientMetadata| {
+        let mut record = operators("c", &[CALLBACK]);
+        record.metadata = metadata;
+        let again = ClientRecord::from_bytes(&record.to_bytes()).unwrap();
+        assert_eq!(again.metadata, record.metadata);
+        again.metadata
+    };
+    let said = operators("c", &[CALLBACK]).metadata;
+    let absent =
+        reread(ClientMetadata { grant_types: None, response_types: None, scope: None, ..said.clone() });
+    assert!(absent.uses_grant_type("authorization_code") && absent.uses_response_type("code"));
+    assert_eq!(absent.scope, None);
+    let empty = reread(ClientMetadata {
+        grant_types: Some(Vec::new()),
+        response_types: Some(Vec::new()),
+        scope: Some(ScopeSet::new()),
+        ..said.clone()
+    });
+    assert!(!empty.uses_grant_type("authorization_code") && !empty.uses_response_type("code"));
+    assert_eq!(empty.scope, Some(ScopeSet::new()));
+    let nowhere = reread(ClientMetadata { redirect_uris: Vec::new(), ..said });
+    assert!(nowhere.redirect_uris.is_empty());
+}
+
+// I-G8: nobody is no person.
+#[test]
+fn a_row_without_a_person_is_refused() {
+    let mut seen = 0;
+    for (kind, stored, again) in samples() {
+        let Some(at) = stored.find(r#""subject":""#) else { continue };
+        let at = at + r#""subject":""#.len();
+        let end = at + stored[at..].find('"').unwrap();
+        let nobody = format!("{}{}", &stored[..at], &stored[end..]);
+        assert!(again(nobody.as_bytes()).is_err(), "{kind}: {nobody}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4, "decision, grant, code, refresh token");
 }
 
 // I-P6, OAUTH21-2.1-1: a row cannot be public with a secret, nor confidential without one.

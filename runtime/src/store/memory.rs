@@ -14,19 +14,18 @@ use mcp_authz::authorization_server::store::{
 };
 use mcp_authz::time::OffsetDateTime;
 
-use super::{
-    AFTER_FAMILY, PUSHED_REQUESTS, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME,
-};
+use super::{AFTER_FAMILY, Bounds, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME};
 use crate::clock::{Clock, SystemClock};
 
 mod administration;
 mod tables;
 
-use tables::{Client, Code, EpochKey, Family, Refresh, Retired, Tables, key};
+use tables::{Client, Code, EpochKey, Family, Refresh, Retired, Room, Tables, key};
 
 /// A [`Store`] in memory.
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
+    bounds: Bounds,
     tables: Mutex<Tables>,
 }
 
@@ -38,7 +37,13 @@ impl MemoryStore {
 
     /// An empty store on another clock.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, tables: Mutex::default() }
+        Self { clock, bounds: Bounds::default(), tables: Mutex::default() }
+    }
+
+    /// Sets how much may wait at one time.
+    #[must_use]
+    pub fn bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Runs one action: all of it under the lock.
@@ -79,12 +84,16 @@ impl Store for MemoryStore {
     }
 
     fn insert_client(&self, action: InsertClient) -> Stored<'_, ClientInsertion> {
-        self.act(|tables, _| {
+        self.act(|tables, now| {
             // I-P5
             if tables.clients.contains_key(&action.record().client_id) {
                 return Ok(action.taken());
             }
-            tables.make_room_for_client();
+            match tables.room_for_client(self.bounds, now) {
+                Room::Free => {}
+                Room::InsteadOf(oldest) => drop(tables.clients.remove(&oldest)),
+                Room::None => return Ok(action.full()),
+            }
             let record = action.record().clone();
             tables.clients.insert(record.client_id.clone(), Client { record, used: None });
             Ok(action.inserted())
@@ -125,14 +134,10 @@ impl Store for MemoryStore {
 
     fn insert_pushed(&self, action: InsertPushed) -> Stored<'_, PushedInsertion> {
         self.act(|tables, now| {
-            if tables.pushed.len() >= PUSHED_REQUESTS {
-                tables.pushed.retain(|_, pushed| pushed.not_after > now);
-            }
-            if tables.pushed.len() >= PUSHED_REQUESTS {
-                let oldest = tables.pushed.iter().min_by_key(|(_, pushed)| pushed.not_after);
-                if let Some(key) = oldest.map(|(key, _)| *key) {
-                    tables.pushed.remove(&key);
-                }
+            match tables.room_for_pushed(&action.record().client_id, self.bounds, now) {
+                Room::Free => {}
+                Room::InsteadOf(oldest) => drop(tables.pushed.remove(&oldest)),
+                Room::None => return Ok(action.full()),
             }
             if tables.pushed.insert(key(action.key()), action.record().clone()).is_some() {
                 return Err(StoreError::Inconsistent);
@@ -188,7 +193,18 @@ impl Store for MemoryStore {
             if tables.decisions.contains_key(&key(action.key())) {
                 return Err(StoreError::Inconsistent);
             }
-            tables.make_room_for_decision(now);
+            let room = tables.room_for_decision(&action.record().subject, self.bounds, now);
+            let known = action.client().is_none_or(|client| tables.clients.contains_key(&client.client_id));
+            let client_room = if known { Room::Free } else { tables.room_for_client(self.bounds, now) };
+            if matches!(room, Room::None) || matches!(client_room, Room::None) {
+                return Ok(action.full());
+            }
+            if let Some(oldest) = room.instead_of() {
+                tables.decisions.remove(&oldest);
+            }
+            if let Some(oldest) = client_room.instead_of() {
+                tables.clients.remove(&oldest);
+            }
             tables.decisions.insert(key(action.key()), action.record().clone());
             if let Some(pushed) = action.pushed() {
                 tables.pushed.remove(&key(pushed));
@@ -200,9 +216,6 @@ impl Store for MemoryStore {
                 let gives_way = known.is_none_or(|Client { record: known, .. }| {
                     known.origin == ClientOrigin::MetadataDocument && known.created <= record.created
                 });
-                if known.is_none() {
-                    tables.make_room_for_client();
-                }
                 if gives_way {
                     let client = Client { record: record.clone(), used };
                     tables.clients.insert(record.client_id.clone(), client);
@@ -430,6 +443,7 @@ impl Store for MemoryStore {
 
     fn sweep(&self) -> Stored<'_, ()> {
         self.act(|tables, now| {
+            let busy = tables.busy_clients(now.saturating_sub(UNUSED_CLIENT_LIFETIME));
             let Tables { families, tombstones, grants, codes, refresh_tokens, clients, .. } = tables;
             tables.access_tokens.retain(|_, token| token.expires.saturating_add(AFTER_FAMILY) > now);
             tables.consents.retain(|_, consent| consent.not_after > now);
@@ -444,13 +458,11 @@ impl Store for MemoryStore {
             refresh_tokens.retain(|_, refresh| kept(refresh.record.grant.not_after));
             clients.retain(|id, client| {
                 client.record.origin == ClientOrigin::PreRegistered
+                    // I-P7: never one that something rests on.
+                    || busy.contains(id)
                     || match client.used {
                         None => client.record.created.saturating_add(UNUSED_CLIENT_LIFETIME) > now,
-                        // I-P7: never one with a grant that lives.
-                        Some(used) => {
-                            used.saturating_add(USED_CLIENT_LIFETIME) > now
-                                || grants.values().any(|grant| grant.client_id == *id)
-                        }
+                        Some(used) => used.saturating_add(USED_CLIENT_LIFETIME) > now,
                     }
             });
             Ok(())
@@ -466,5 +478,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_store_in_memory_keeps_the_contract() {
         kit::run_administered(|| async { MemoryStore::new() }).await.unwrap();
+    }
+
+    // I-P7
+    #[tokio::test]
+    async fn the_store_in_memory_keeps_its_bounds() {
+        kit::run_bounded(|bounds| async move { MemoryStore::new().bounds(bounds) }).await.unwrap();
     }
 }

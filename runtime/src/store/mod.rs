@@ -26,6 +26,7 @@ use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::BoxFuture;
 
+mod bounds;
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
 pub mod memory;
@@ -35,17 +36,10 @@ pub mod postgres;
 pub mod sqlite;
 pub mod witness;
 
-/// Consent pages that may wait for an answer at one time; the oldest goes when one more comes (I-P7).
-pub const PENDING_DECISIONS: usize = 10_000;
-
-/// Pushed requests that may wait for their browser at one time; the oldest goes when one more comes (I-P7).
-pub const PUSHED_REQUESTS: usize = 10_000;
+pub use bounds::Bounds;
 
 /// How many rows one call of an [`AdministeredStore`] lists.
 pub const LISTED: usize = 100;
-
-/// Clients the operator did not write that never had an authorization; the oldest goes when one more comes (I-P7).
-pub const UNUSED_CLIENTS: usize = 10_000;
 
 /// How long a client the operator did not write is kept without any authorization (D40).
 pub const UNUSED_CLIENT_LIFETIME: Duration = Duration::days(30);

@@ -10,7 +10,7 @@ use crate::authorization_server::client::ClientShown;
 use crate::authorization_server::record::{ClientOrigin, ClientRecord, DecisionRecord};
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::sign_in::RequestShown;
-use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision};
+use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision, Insertion};
 use crate::entropy::{Entropy, draw_text};
 use crate::evidence::{Authentication, RedirectMatched};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, ScopeSet};
@@ -148,7 +148,8 @@ impl PageOutcome {
 }
 
 impl AwaitingDecisionStored {
-    /// The store holds it: the page may be shown. Or the pushed request it came of was used before: the refusal is.
+    /// The store holds it: the page may be shown. Or the pushed request it came of was used before, or
+    /// there is no room: the refusal is.
     ///
     /// # Errors
     /// [`Failed`] with this state when the receipt is of another action.
@@ -157,10 +158,12 @@ impl AwaitingDecisionStored {
             return Err(Failed::new(ForeignReceipt, self));
         }
         // RFC9126-4-2: single use.
-        Ok(if receipt.inserted {
-            PageOutcome::Consent(Box::new(self.0.1))
-        } else {
-            PageOutcome::Refused(Refusal::new(RefusalReason::PushedRequest))
+        let refused = |reason| PageOutcome::Refused(Refusal::new(reason));
+        Ok(match receipt.outcome {
+            Insertion::Done => PageOutcome::Consent(Box::new(self.0.1)),
+            Insertion::Refused => refused(RefusalReason::PushedRequest),
+            // I-P7: nobody's page makes way for a stranger's.
+            Insertion::Full => refused(RefusalReason::Full),
         })
     }
 

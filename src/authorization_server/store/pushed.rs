@@ -1,6 +1,6 @@
 //! Pushed authorization requests (RFC 9126): stored before the browser comes.
 
-use super::{ActionId, SecretDigest};
+use super::{ActionId, Insertion, SecretDigest};
 use crate::authorization_server::record::PushedRecord;
 use crate::entropy::{Entropy, EntropyUnavailable};
 use crate::time::OffsetDateTime;
@@ -19,6 +19,7 @@ pub struct InsertPushed {
 #[derive(Debug)]
 pub struct PushedInsertion {
     pub(crate) id: ActionId,
+    pub(crate) outcome: Insertion,
 }
 
 impl InsertPushed {
@@ -43,7 +44,12 @@ impl InsertPushed {
 
     /// It is stored.
     pub fn inserted(self) -> PushedInsertion {
-        PushedInsertion { id: self.id }
+        PushedInsertion { id: self.id, outcome: Insertion::Done }
+    }
+
+    /// As many requests wait as may, all of other clients (I-P7); nothing was changed.
+    pub fn full(self) -> PushedInsertion {
+        PushedInsertion { id: self.id, outcome: Insertion::Full }
     }
 }
 

@@ -20,11 +20,14 @@ use super::{AdministeredStore, Store, StoreError};
 use crate::entropy::OsEntropy;
 
 mod administration;
+mod bounds;
 mod clients;
 mod credentials;
 mod housekeeping;
 mod later;
 mod revocation;
+
+pub use bounds::run_bounded;
 
 /// How many tasks try the same thing at once.
 const RACERS: usize = 20;

@@ -1,6 +1,6 @@
 //! The rows, and what several actions ask of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
@@ -10,7 +10,7 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
-use crate::store::{KeyRow, PENDING_DECISIONS, StoreError, UNUSED_CLIENTS};
+use crate::store::{Bounds, KeyRow, StoreError};
 
 /// The bytes of a digest. Looking one up may leak its bytes by time, and they are no secret.
 pub(super) type Key = [u8; 32];
@@ -65,6 +65,26 @@ pub(super) struct Retired {
     pub(super) repeats: u32,
 }
 
+/// Where one more row goes.
+pub(super) enum Room<K> {
+    /// Beside the others.
+    Free,
+    /// In the place of that one.
+    InsteadOf(K),
+    /// Nowhere.
+    None,
+}
+
+impl<K> Room<K> {
+    /// The row that gives way, if one does.
+    pub(super) fn instead_of(self) -> Option<K> {
+        match self {
+            Self::InsteadOf(key) => Some(key),
+            Self::Free | Self::None => None,
+        }
+    }
+}
+
 #[derive(PartialEq, Eq, Hash)]
 pub(super) enum EpochKey {
     Client(ClientId),
@@ -102,29 +122,69 @@ impl Tables {
         self.clients.get(client).map(|client| SecretDigest::of(&client.record.to_bytes()))
     }
 
-    /// Makes room for one more client that the operator did not write.
-    pub(super) fn make_room_for_client(&mut self) {
-        let unused =
-            |client: &&Client| client.record.origin != ClientOrigin::PreRegistered && client.used.is_none();
-        if self.clients.values().filter(unused).count() >= UNUSED_CLIENTS {
-            // I-P7: the oldest of those that lose nothing by it.
-            let oldest = self.clients.values().filter(unused).min_by_key(|client| client.record.created);
-            if let Some(id) = oldest.map(|client| client.record.client_id.clone()) {
-                self.clients.remove(&id);
-            }
-        }
+    /// Clients that something rests on: a page that waits, a code that was not redeemed, a grant. What had ended by then
+    /// is nothing.
+    pub(super) fn busy_clients(&self, then: OffsetDateTime) -> HashSet<ClientId> {
+        let asked = self.decisions.values().filter(|decision| decision.not_after > then);
+        let approved = self.codes.values().filter(|code| !code.spent && code.record.expires > then);
+        let asked = asked.map(|decision| &decision.client_id);
+        let approved = approved.map(|code| &code.record.grant.client_id);
+        let granted = self.grants.values().map(|grant| &grant.client_id);
+        asked.chain(approved).chain(granted).cloned().collect()
     }
 
-    /// Makes room for one more pending decision.
-    pub(super) fn make_room_for_decision(&mut self, now: OffsetDateTime) {
-        if self.decisions.len() >= PENDING_DECISIONS {
+    /// Room for one more client that the operator did not write.
+    pub(super) fn room_for_client(&self, bounds: Bounds, now: OffsetDateTime) -> Room<ClientId> {
+        let unused =
+            |client: &&Client| client.record.origin != ClientOrigin::PreRegistered && client.used.is_none();
+        let unused: Vec<&Client> = self.clients.values().filter(unused).collect();
+        if unused.len() < bounds.unused_clients {
+            return Room::Free;
+        }
+        // I-P7: the oldest of those that lose nothing by it.
+        let busy = self.busy_clients(now);
+        let idle = unused.into_iter().filter(|client| !busy.contains(&client.record.client_id));
+        let oldest = idle.min_by_key(|client| client.record.created);
+        oldest.map_or(Room::None, |client| Room::InsteadOf(client.record.client_id.clone()))
+    }
+
+    /// Room for one more pending decision of that person.
+    pub(super) fn room_for_decision(
+        &mut self,
+        subject: &str,
+        bounds: Bounds,
+        now: OffsetDateTime,
+    ) -> Room<Key> {
+        if self.decisions.len() >= bounds.decisions {
             self.decisions.retain(|_, decision| decision.not_after > now);
         }
-        if self.decisions.len() >= PENDING_DECISIONS {
-            let oldest = self.decisions.iter().min_by_key(|(_, decision)| decision.not_after);
-            if let Some(key) = oldest.map(|(key, _)| *key) {
-                self.decisions.remove(&key);
-            }
-        }
+        let own = self.decisions.iter().filter(|(_, decision)| decision.subject == subject);
+        let own: Vec<(Key, OffsetDateTime)> = own.map(|(key, decision)| (*key, decision.not_after)).collect();
+        let full = self.decisions.len() >= bounds.decisions;
+        room(own, full, bounds.decisions_of_a_person)
     }
+
+    /// Room for one more pushed request of that client.
+    pub(super) fn room_for_pushed(
+        &mut self,
+        client: &ClientId,
+        bounds: Bounds,
+        now: OffsetDateTime,
+    ) -> Room<Key> {
+        if self.pushed.len() >= bounds.pushed {
+            self.pushed.retain(|_, pushed| pushed.not_after > now);
+        }
+        let own = self.pushed.iter().filter(|(_, pushed)| pushed.client_id == *client);
+        let own: Vec<(Key, OffsetDateTime)> = own.map(|(key, pushed)| (*key, pushed.not_after)).collect();
+        room(own, self.pushed.len() >= bounds.pushed, bounds.pushed_of_a_client)
+    }
+}
+
+/// I-P7: the owner's oldest gives way, and nobody else's.
+fn room(own: Vec<(Key, OffsetDateTime)>, full: bool, most: usize) -> Room<Key> {
+    if !full && own.len() < most {
+        return Room::Free;
+    }
+    let oldest = own.into_iter().min_by_key(|(_, end)| *end);
+    oldest.map_or(Room::None, |(key, _)| Room::InsteadOf(key))
 }

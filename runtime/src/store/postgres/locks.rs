@@ -6,6 +6,8 @@
 use mcp_authz::authorization_server::record::{FamilyId, GrantRecord};
 use mcp_authz::secret::SecretDigest;
 
+use super::{Connection, StoreError};
+
 /// The locks of one transaction: epochs that must not move, and one thing that nobody else may touch.
 #[derive(Debug, Clone)]
 pub(super) struct Locks {
@@ -48,6 +50,13 @@ impl Locks {
     pub(super) fn exclusive(&self) -> Option<i64> {
         self.exclusive
     }
+}
+
+/// Waits for others that look for room, until they have ended: two that found the same oldest row would both go away
+/// with less than they counted on.
+pub(super) async fn take_turns(connection: &mut Connection) -> Result<(), StoreError> {
+    sqlx::query("SELECT pg_advisory_xact_lock(2)").execute(connection).await?;
+    Ok(())
 }
 
 fn name(kind: u8, subject: &str, client: &str) -> i64 {

@@ -14,7 +14,7 @@ use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
 
-use super::StoreError;
+use super::{Bounds, StoreError};
 use crate::clock::Clock;
 
 mod administration {
@@ -24,6 +24,9 @@ mod forward {
     include!("../sql/forward.rs");
 }
 mod locks;
+mod room {
+    include!("../sql/room.rs");
+}
 mod rows {
     include!("../sql/rows.rs");
 }
@@ -31,7 +34,7 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
-use locks::Locks;
+use locks::{Locks, take_turns};
 
 type This = PostgresStore;
 type Connection = PgConnection;
@@ -78,6 +81,7 @@ pub struct PostgresStore {
     pool: PgPool,
     /// In place of the database's clock, for tests.
     clock: Option<Arc<dyn Clock>>,
+    bounds: Bounds,
 }
 
 impl PostgresStore {
@@ -116,7 +120,13 @@ impl PostgresStore {
             return Err(OpenError::Replica);
         }
         migrate(&pool).await?;
-        Ok(Self { pool, clock })
+        Ok(Self { pool, clock, bounds: Bounds::default() })
+    }
+
+    /// Sets how much may wait at one time.
+    #[must_use]
+    pub fn bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Closes the connections; what was committed stays.

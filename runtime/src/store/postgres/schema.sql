@@ -14,16 +14,22 @@ CREATE INDEX clients_used ON clients (used) WHERE used IS NOT NULL AND origin <>
 
 CREATE TABLE decisions (
     key       BYTEA PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
     not_after BIGINT NOT NULL,
     record    BYTEA NOT NULL
 );
+CREATE INDEX decisions_by_subject ON decisions (subject, not_after);
+CREATE INDEX decisions_by_client ON decisions (client_id, not_after);
 CREATE INDEX decisions_by_end ON decisions (not_after);
 
 CREATE TABLE pushed_requests (
     key       BYTEA PRIMARY KEY NOT NULL,
+    client_id TEXT NOT NULL,
     not_after BIGINT NOT NULL,
     record    BYTEA NOT NULL
 );
+CREATE INDEX pushed_requests_by_client ON pushed_requests (client_id, not_after);
 CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
@@ -37,9 +43,12 @@ CREATE TABLE codes (
     digest    BYTEA PRIMARY KEY NOT NULL,
     family    BYTEA NOT NULL,
     spent     BOOLEAN NOT NULL,
+    client_id TEXT NOT NULL,
+    expires   BIGINT NOT NULL,             -- of the code
     not_after BIGINT NOT NULL,             -- of the family
     record    BYTEA NOT NULL
 );
+CREATE INDEX codes_unspent ON codes (client_id, expires) WHERE NOT spent;
 CREATE INDEX codes_by_end ON codes (not_after);
 
 CREATE TABLE families (

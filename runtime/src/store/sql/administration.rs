@@ -5,6 +5,7 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use sqlx::Row as _;
 
+use super::room::idle;
 use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
 use super::{Connection, Locks, Row, This};
 use crate::store::{
@@ -64,15 +65,22 @@ const SWEEPS: [(&str, Duration); 12] = [
         AFTER_FAMILY,
     ),
     (
-        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-         WHERE origin <> 0 AND used IS NULL AND created <= $1 LIMIT $2)",
+        // I-P7: never one that something rests on.
+        concat!(
+            "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+             WHERE origin <> 0 AND used IS NULL AND created <= $1 AND ",
+            idle!(),
+            " LIMIT $2)"
+        ),
         UNUSED_CLIENT_LIFETIME,
     ),
     (
-        // I-P7: never one with a grant that lives.
-        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-         WHERE origin <> 0 AND used <= $1 \
-         AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id) LIMIT $2)",
+        concat!(
+            "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+             WHERE origin <> 0 AND used <= $1 AND ",
+            idle!(),
+            " LIMIT $2)"
+        ),
         USED_CLIENT_LIFETIME,
     ),
 ];

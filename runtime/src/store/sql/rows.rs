@@ -11,7 +11,7 @@ use mcp_authz::time::OffsetDateTime;
 use sqlx::Row as _;
 
 use super::{Connection, Row};
-use crate::store::{StoreError, UNUSED_CLIENTS};
+use crate::store::StoreError;
 
 pub(super) fn bytes(digest: SecretDigest) -> Vec<u8> {
     digest.as_bytes().to_vec()
@@ -166,18 +166,6 @@ pub(super) async fn is_known(connection: &mut Connection, id: &ClientId) -> Resu
     Ok(row.is_some())
 }
 
-/// Makes room for one more client that the operator did not write (I-P7).
-pub(super) async fn make_room_for_client(connection: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query(
-        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients WHERE used IS NULL AND origin <> 0 \
-         ORDER BY created DESC, client_id LIMIT 1000000 OFFSET $1)",
-    )
-    .bind(i64::try_from(UNUSED_CLIENTS.saturating_sub(1)).unwrap_or(i64::MAX))
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 pub(super) async fn client_used(
     connection: &mut Connection,
     id: &ClientId,
@@ -236,10 +224,13 @@ pub(super) async fn insert_code(
         .execute(&mut *connection)
         .await?;
     sqlx::query(
-        "INSERT INTO codes (digest, family, spent, not_after, record) VALUES ($1, $2, FALSE, $3, $4)",
+        "INSERT INTO codes (digest, family, spent, client_id, expires, not_after, record) \
+         VALUES ($1, $2, FALSE, $3, $4, $5, $6)",
     )
     .bind(bytes(digest))
     .bind(family)
+    .bind(code.grant.client_id.as_str())
+    .bind(code.expires.unix_timestamp())
     .bind(not_after)
     .bind(code.to_bytes())
     .execute(connection)

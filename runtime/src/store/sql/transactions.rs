@@ -17,13 +17,14 @@ use mcp_authz::authorization_server::store::{
 };
 use sqlx::Row as _;
 
+use super::room::{DECISIONS, PUSHED, make_room_for_client};
 use super::rows::{
     Replace, blob, bytes, client_used, digest, epochs, family_bytes, insert_access, insert_code,
-    insert_refresh, instant, is_active, is_known, make_room_for_client, micros, move_epoch, reservation_key,
-    signed, standing, write_client,
+    insert_refresh, instant, is_active, is_known, micros, move_epoch, reservation_key, signed, standing,
+    write_client,
 };
 use super::{Connection, Locks, This};
-use crate::store::{PENDING_DECISIONS, PUSHED_REQUESTS, StoreError};
+use crate::store::StoreError;
 
 impl This {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
@@ -39,12 +40,14 @@ impl This {
     }
 
     pub(super) async fn insert_client_row(self, action: InsertClient) -> Result<ClientInsertion, StoreError> {
-        let (mut transaction, _) = self.write(Locks::NONE).await?;
+        let (mut transaction, now) = self.write(Locks::NONE).await?;
         // I-P5
         if is_known(&mut transaction, &action.record().client_id).await? {
             return Ok(action.taken());
         }
-        make_room_for_client(&mut transaction).await?;
+        if !make_room_for_client(&mut transaction, self.bounds, now).await? {
+            return Ok(action.full());
+        }
         if !write_client(&mut transaction, action.record(), Replace::Nothing).await? {
             return Ok(action.taken());
         }
@@ -94,21 +97,21 @@ impl This {
     }
 
     pub(super) async fn insert_pushed_row(self, action: InsertPushed) -> Result<PushedInsertion, StoreError> {
-        let (mut transaction, _) = self.write(Locks::NONE).await?;
-        // I-P7
+        let (mut transaction, now) = self.write(Locks::NONE).await?;
+        let client = action.record().client_id.as_str();
+        let bounds = (self.bounds.pushed, self.bounds.pushed_of_a_client);
+        if !PUSHED.make_room(&mut transaction, client, bounds, now).await? {
+            return Ok(action.full());
+        }
         sqlx::query(
-            "DELETE FROM pushed_requests WHERE key IN \
-             (SELECT key FROM pushed_requests ORDER BY not_after DESC LIMIT 1000000 OFFSET $1)",
+            "INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)",
         )
-        .bind(room(PUSHED_REQUESTS))
+        .bind(bytes(action.key()))
+        .bind(client)
+        .bind(action.record().not_after.unix_timestamp())
+        .bind(action.record().to_bytes())
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("INSERT INTO pushed_requests (key, not_after, record) VALUES ($1, $2, $3)")
-            .bind(bytes(action.key()))
-            .bind(action.record().not_after.unix_timestamp())
-            .bind(action.record().to_bytes())
-            .execute(&mut *transaction)
-            .await?;
         transaction.commit().await?;
         Ok(action.inserted())
     }
@@ -129,7 +132,7 @@ impl This {
         self,
         action: InsertDecision,
     ) -> Result<DecisionInsertion, StoreError> {
-        let (mut transaction, _) = self.write(Locks::NONE).await?;
+        let (mut transaction, now) = self.write(Locks::NONE).await?;
         if let Some(pushed) = action.pushed() {
             let consumed = sqlx::query("DELETE FROM pushed_requests WHERE key = $1")
                 .bind(bytes(pushed))
@@ -139,23 +142,25 @@ impl This {
                 return Ok(action.pushed_is_gone());
             }
         }
-        // I-P7
+        let record = action.record();
+        let bounds = (self.bounds.decisions, self.bounds.decisions_of_a_person);
+        if !DECISIONS.make_room(&mut transaction, &record.subject, bounds, now).await? {
+            return Ok(action.full());
+        }
         sqlx::query(
-            "DELETE FROM decisions WHERE key IN \
-             (SELECT key FROM decisions ORDER BY not_after DESC LIMIT 1000000 OFFSET $1)",
+            "INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)",
         )
-        .bind(room(PENDING_DECISIONS))
+        .bind(bytes(action.key()))
+        .bind(record.subject.as_str())
+        .bind(record.client_id.as_str())
+        .bind(action.record().not_after.unix_timestamp())
+        .bind(action.record().to_bytes())
         .execute(&mut *transaction)
         .await?;
-        sqlx::query("INSERT INTO decisions (key, not_after, record) VALUES ($1, $2, $3)")
-            .bind(bytes(action.key()))
-            .bind(action.record().not_after.unix_timestamp())
-            .bind(action.record().to_bytes())
-            .execute(&mut *transaction)
-            .await?;
         if let Some(client) = action.client() {
-            if !is_known(&mut transaction, &client.client_id).await? {
-                make_room_for_client(&mut transaction).await?;
+            let known = is_known(&mut transaction, &client.client_id).await?;
+            if !known && !make_room_for_client(&mut transaction, self.bounds, now).await? {
+                return Ok(action.full());
             }
             // Only a client of that origin is replaced (I-P5), and not by what was fetched before it.
             write_client(&mut transaction, client, Replace::OlderDocument).await?;
@@ -448,11 +453,6 @@ impl This {
         transaction.commit().await?;
         Ok(if changed.rows_affected() == 1 { action.reserved() } else { action.already_seen() })
     }
-}
-
-/// How many rows may stay so that one more fits.
-fn room(most: usize) -> i64 {
-    i64::try_from(most.saturating_sub(1)).unwrap_or(i64::MAX)
 }
 
 /// Whether the successor that a repetition hands out again is the one that is stored, and live.

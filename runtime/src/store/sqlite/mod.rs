@@ -14,7 +14,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
-use super::StoreError;
+use super::{Bounds, StoreError};
 use crate::clock::{Clock, SystemClock};
 
 mod administration {
@@ -24,6 +24,9 @@ mod forward {
     include!("../sql/forward.rs");
 }
 mod locks;
+mod room {
+    include!("../sql/room.rs");
+}
 mod rows {
     include!("../sql/rows.rs");
 }
@@ -31,7 +34,7 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
-use locks::Locks;
+use locks::{Locks, take_turns};
 
 type This = SqliteStore;
 type Connection = SqliteConnection;
@@ -74,6 +77,7 @@ pub enum OpenError {
 pub struct SqliteStore {
     path: Arc<Path>,
     clock: Arc<dyn Clock>,
+    bounds: Bounds,
     writer: SqlitePool,
     reader: SqlitePool,
 }
@@ -105,7 +109,13 @@ impl SqliteStore {
         let writer = patiently_connect(1, &options).await?;
         migrate(&writer).await?;
         let reader = patiently_connect(4, &options.pragma("query_only", "ON")).await?;
-        Ok(Self { path, clock, writer, reader })
+        Ok(Self { path, clock, bounds: Bounds::default(), writer, reader })
+    }
+
+    /// Sets how much may wait at one time.
+    #[must_use]
+    pub fn bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// The file.

@@ -14,16 +14,22 @@ CREATE INDEX clients_used ON clients (used) WHERE used IS NOT NULL AND origin <>
 
 CREATE TABLE decisions (
     key       BLOB PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX decisions_by_subject ON decisions (subject, not_after);
+CREATE INDEX decisions_by_client ON decisions (client_id, not_after);
 CREATE INDEX decisions_by_end ON decisions (not_after);
 
 CREATE TABLE pushed_requests (
     key       BLOB PRIMARY KEY NOT NULL,
+    client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX pushed_requests_by_client ON pushed_requests (client_id, not_after);
 CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
@@ -37,9 +43,12 @@ CREATE TABLE codes (
     digest    BLOB PRIMARY KEY NOT NULL,
     family    BLOB NOT NULL,
     spent     INTEGER NOT NULL,
+    client_id TEXT NOT NULL,
+    expires   INTEGER NOT NULL,            -- of the code
     not_after INTEGER NOT NULL,             -- of the family
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX codes_unspent ON codes (client_id, expires) WHERE NOT spent;
 CREATE INDEX codes_by_end ON codes (not_after);
 
 CREATE TABLE families (

@@ -7,7 +7,7 @@ use sqlx::{Connection as _, Executor as _, SqliteConnection};
 
 use super::{OpenError, SqliteStore};
 use crate::store::kit::{self, Path};
-use crate::store::{PENDING_DECISIONS, Store as _, StoreError, UNUSED_CLIENTS};
+use crate::store::{Store as _, StoreError};
 
 async fn number(store: &SqliteStore, sql: &str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&store.writer).await.unwrap()
@@ -216,32 +216,34 @@ async fn a_dropped_redemption_happened_wholly_or_not_at_all() {
 
 // I-P7
 #[tokio::test]
-async fn a_flood_pushes_out_the_oldest_and_never_what_is_used() {
+async fn the_store_in_a_file_keeps_its_bounds() {
+    let folder = tempfile::tempdir().unwrap();
+    let count = std::sync::atomic::AtomicU32::new(0);
+    kit::run_bounded(|bounds| {
+        let file = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
+        let path = folder.path().join(file);
+        async move { SqliteStore::open(path).await.unwrap().bounds(bounds) }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_after_its_first_batch() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
     let now = kit::clock(&store).await.unwrap();
-    let numbers = |count: usize| {
-        format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})")
-    };
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700) ";
     let full = [
-        numbers(PENDING_DECISIONS),
-        " INSERT INTO decisions SELECT CAST('k' || i AS BLOB), i, x'' FROM n;".to_owned(),
-        numbers(UNUSED_CLIENTS),
-        " INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'', x'' FROM n;".to_owned(),
-        "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x'', x''), ('used', 1, 0, 1, x'', x'')"
-            .to_owned(),
+        numbers,
+        "INSERT INTO decisions SELECT CAST('k' || i AS BLOB), 'ada', 'c', i, x'' FROM n;",
+        numbers,
+        "INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'', x'' FROM n;",
+        "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x'', x''), ('used', 1, 0, 1, x'', x'')",
     ];
     sqlx::raw_sql(&full.concat()).execute(&store.writer).await.unwrap();
-    let path = Path::fresh("c1", now).unwrap();
-    path.ask(&store).await.unwrap();
+    Path::fresh("c1", now).unwrap().ask(&store).await.unwrap();
     kit::register(&store, "c1", now).await.unwrap();
-    let most = i64::try_from(PENDING_DECISIONS).unwrap();
-    assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, most);
-    assert_eq!(number(&store, "SELECT min(not_after) FROM decisions").await, 2);
-    let most = i64::try_from(UNUSED_CLIENTS).unwrap();
-    assert_eq!(number(&store, "SELECT count(*) FROM clients").await, most + 2);
-    assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE client_id = 'u1'").await, 0);
-    // More than one batch is over.
     store.sweep().await.unwrap();
     assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 1);
     assert_eq!(number(&store, "SELECT count(*) FROM clients WHERE origin <> 0").await, 1);

@@ -1,0 +1,34 @@
+//! How much may wait at one time.
+
+/// How much strangers may cause to be stored at one time (I-P7).
+///
+/// Room for one more is made by deleting what has ended, then the oldest of the same person or client: never what somebody
+/// else waits for, so that a flood locks nobody out. Where that leaves no room, the newcomer is refused. Processes that
+/// insert together over one PostgreSQL database may pass a bound by as many as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// Consent pages that wait for an answer: 10 000.
+    pub decisions: usize,
+    /// Of these, one person's: 20; their oldest gives way.
+    pub decisions_of_a_person: usize,
+    /// Pushed requests that wait for their browser: 10 000.
+    pub pushed: usize,
+    /// Of these, one client's: 200; its oldest gives way.
+    pub pushed_of_a_client: usize,
+    /// Clients the operator did not write and no person has ever authorized: 10 000. The oldest gives way, but for those
+    /// with a page that waits, a code that was not redeemed, or a grant.
+    pub unused_clients: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            decisions: 10_000,
+            decisions_of_a_person: 20,
+            pushed: 10_000,
+            pushed_of_a_client: 200,
+            unused_clients: 10_000,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+// Room for one more row that a stranger causes, the same for every SQL database: compiled once for each, like `rows.rs`.
+//
+// See [`Bounds`] for what gives way. A transaction that finds no room is dropped, and changes nothing.
+
+use mcp_authz::time::OffsetDateTime;
+use sqlx::Row as _;
+
+use super::{Connection, take_turns};
+use crate::store::{Bounds, StoreError};
+
+/// That nothing rests on a client: no page that waits, no code that was not redeemed, no grant. What had ended by `$1` is
+/// nothing.
+macro_rules! idle {
+    () => {
+        "NOT EXISTS (SELECT 1 FROM decisions WHERE decisions.client_id = clients.client_id AND decisions.not_after > $1) \
+         AND NOT EXISTS (SELECT 1 FROM codes WHERE codes.client_id = clients.client_id AND NOT codes.spent \
+         AND codes.expires > $1) \
+         AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id)"
+    };
+}
+pub(super) use idle;
+
+/// The statements on one table of what waits.
+pub(super) struct Waiting {
+    count: &'static str,
+    sweep: &'static str,
+    own: &'static str,
+    oldest: &'static str,
+}
+
+/// Declares the statements on a table whose rows belong to what a column names.
+macro_rules! waiting {
+    ($table:literal, $owner:literal) => {
+        Waiting {
+            count: concat!("SELECT count(*) FROM (SELECT 1 FROM ", $table, " LIMIT $1) AS few"),
+            sweep: concat!("DELETE FROM ", $table, " WHERE not_after <= $1"),
+            own: concat!(
+                "SELECT count(*) FROM (SELECT 1 FROM ",
+                $table,
+                " WHERE ",
+                $owner,
+                " = $2 LIMIT $1) AS few"
+            ),
+            oldest: concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE key IN (SELECT key FROM ",
+                $table,
+                " WHERE ",
+                $owner,
+                " = $1 ORDER BY not_after, key LIMIT 1)"
+            ),
+        }
+    };
+}
+
+pub(super) const DECISIONS: Waiting = waiting!("decisions", "subject");
+pub(super) const PUSHED: Waiting = waiting!("pushed_requests", "client_id");
+
+impl Waiting {
+    /// Makes room for one more row of that owner; says whether there is some.
+    pub(super) async fn make_room(
+        &self,
+        connection: &mut Connection,
+        owner: &str,
+        (most_of_all, most_of_owner): (usize, usize),
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let (most_of_all, most_of_owner) = (limit(most_of_all), limit(most_of_owner));
+        let mut full = self.is_full(connection, most_of_all).await?;
+        if full {
+            take_turns(connection).await?;
+            sqlx::query(self.sweep).bind(now.unix_timestamp()).execute(&mut *connection).await?;
+            full = self.is_full(connection, most_of_all).await?;
+        }
+        let own = sqlx::query(self.own).bind(most_of_owner).bind(owner.to_owned());
+        if !full && number(&own.fetch_one(&mut *connection).await?)? < most_of_owner {
+            return Ok(true);
+        }
+        // I-P7: the owner's oldest, and nobody else's.
+        let gone = sqlx::query(self.oldest).bind(owner.to_owned()).execute(&mut *connection).await?;
+        Ok(gone.rows_affected() == 1)
+    }
+
+    async fn is_full(&self, connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
+        Ok(number(&sqlx::query(self.count).bind(most).fetch_one(connection).await?)? >= most)
+    }
+}
+
+/// Makes room for one more client that the operator did not write; says whether there is some.
+pub(super) async fn make_room_for_client(
+    connection: &mut Connection,
+    bounds: Bounds,
+    now: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let most = limit(bounds.unused_clients);
+    if !is_full_of_clients(connection, most).await? {
+        return Ok(true);
+    }
+    take_turns(connection).await?;
+    if !is_full_of_clients(connection, most).await? {
+        return Ok(true);
+    }
+    // I-P7: the oldest of those that lose nothing by it.
+    let evicted = sqlx::query(concat!(
+        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
+         WHERE used IS NULL AND origin <> 0 AND ",
+        idle!(),
+        " ORDER BY created, client_id LIMIT 1)"
+    ))
+    .bind(now.unix_timestamp())
+    .execute(connection)
+    .await?;
+    Ok(evicted.rows_affected() == 1)
+}
+
+async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT count(*) FROM (SELECT 1 FROM clients WHERE used IS NULL AND origin <> 0 LIMIT $1) AS few";
+    Ok(number(&sqlx::query(sql).bind(most).fetch_one(connection).await?)? >= most)
+}
+
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+fn number(row: &super::Row) -> Result<i64, StoreError> {
+    Ok(row.try_get(0)?)
+}
