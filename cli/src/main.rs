@@ -21,6 +21,7 @@ mod demo;
 mod guard;
 mod policy;
 mod probe;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,28 @@ enum Command {
     Probe(probe::Options),
     /// Stand before an MCP server, in whichever language, and let only authorized requests through.
     Guard(Box<guard::Options>),
+    /// Run an authorization server for MCP servers.
+    Serve {
+        /// Print a configuration file with every option and what it means, and stop.
+        #[arg(long)]
+        example_configuration: bool,
+        #[command(flatten)]
+        options: Box<serve::Options>,
+    },
+    /// List or end what people have granted.
+    #[command(subcommand)]
+    Grants(Box<serve::Grants>),
+    /// List or remove clients.
+    #[command(subcommand)]
+    Clients(Box<serve::Clients>),
+    /// Rotate the signing keys.
+    #[command(subcommand)]
+    Keys(Box<serve::Keys>),
+    /// Say that an older copy of the store was restored.
+    #[command(subcommand)]
+    Store(Box<serve::Stores>),
+    /// Read a password from standard input and print the hash for the configuration.
+    HashPassword,
 }
 
 fn main() -> ExitCode {
@@ -64,5 +87,12 @@ fn main() -> ExitCode {
         Command::ClientMetadata(options) => client_metadata::run(&options),
         Command::Probe(options) => probe::run(&options),
         Command::Guard(options) => guard::run(&options),
+        Command::Serve { example_configuration: true, .. } => serve::run(serve::Command::Example),
+        Command::Serve { options, .. } => serve::run(serve::Command::Serve(options)),
+        Command::Grants(command) => serve::run(serve::Command::Grants(command)),
+        Command::Clients(command) => serve::run(serve::Command::Clients(command)),
+        Command::Keys(command) => serve::run(serve::Command::Keys(command)),
+        Command::Store(command) => serve::run(serve::Command::Store(command)),
+        Command::HashPassword => serve::run(serve::Command::HashPassword),
     }
 }

@@ -46,6 +46,19 @@ impl AeadSealer {
     }
 }
 
+/// A key for one purpose from a master key: who has it knows neither the master key nor a key for another purpose.
+pub fn derived_key(master: &[u8; 32], purpose: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    let derived = Salt::new(HKDF_SHA256, b"mcp-authz derived key 1").extract(master);
+    // 32 bytes are one block, which never fails; were it to, all purposes would share a key of zeros: take the digest then.
+    let filled = derived.expand(&[purpose], HKDF_SHA256).and_then(|okm| okm.fill(key.as_mut_slice()));
+    if filled.is_err() {
+        let digest = mcp_authz::secret::SecretDigest::of(&[master.as_slice(), purpose].concat());
+        key.copy_from_slice(digest.as_bytes());
+    }
+    key
+}
+
 impl Sealer for AeadSealer {
     fn seal(&self, associated: &[u8], plaintext: &[u8]) -> Result<Vec<u8>, SealerFailed> {
         let mut salt = [0_u8; SALT_BYTES];

@@ -1,0 +1,215 @@
+//! What an operator does to a store: list and end grants, list and remove clients, rotate keys, own up to a restored copy.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
+use mcp_authz::identifier::{ClientId, Issuer};
+use mcp_authz::time::Duration;
+use mcp_authz_tokio::authorization_server::key_ring::KeyRing;
+use mcp_authz_tokio::sealer::AeadSealer;
+use mcp_authz_tokio::store::witness::Witness;
+use mcp_authz_tokio::store::{AdministeredStore, GrantsOf};
+use mcp_authz_tokio::text::TerminalText;
+
+use super::configuration::{Misconfigured, Options, Settings};
+use super::parts;
+
+/// Lists or ends grants.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Grants {
+    /// Lists the grants that stand.
+    List {
+        /// Only this person's.
+        #[arg(long)]
+        subject: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Ends everything that a person granted, or that a client was granted, or what one granted the other.
+    Revoke {
+        /// The person.
+        #[arg(long)]
+        subject: Option<String>,
+        /// The client.
+        #[arg(long)]
+        client_id: Option<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// Lists or removes clients.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Clients {
+    /// Lists the clients.
+    List {
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Removes a client and ends its grants.
+    Remove {
+        /// The client.
+        client_id: String,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// Rotates the signing keys.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Keys {
+    /// Publishes a new key, which signs as soon as every cached key set has it.
+    Rotate {
+        /// Let it sign at once, after a leak: tokens are refused until resource servers fetch the key set again.
+        #[arg(long)]
+        at_once: bool,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+/// Speaks of the store itself.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Stores {
+    /// Says that an older copy of the store was restored: ends everything that was granted, so that it can be served.
+    Restored {
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+async fn opened(options: Options) -> Result<(Settings, Arc<dyn AdministeredStore>), Misconfigured> {
+    let settings = options.settings()?;
+    let store = parts::store(&settings.store).await?;
+    Ok((settings, store))
+}
+
+pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
+    match command {
+        Grants::List { subject, options } => {
+            let (_, store) = opened(options).await?;
+            let mut after = None;
+            loop {
+                let of = subject.as_deref().map_or(GrantsOf::All, GrantsOf::Subject);
+                let page = store.list_grants(of, after).await?;
+                let Some(last) = page.last() else { return Ok(()) };
+                after = Some(last.family);
+                for grant in page {
+                    say(format_args!(
+                        "{}  {}  {}  {}  until {}",
+                        TerminalText(&grant.subject),
+                        TerminalText(grant.client_id.as_str()),
+                        TerminalText(grant.resource.as_str()),
+                        TerminalText(&grant.scope.to_string()),
+                        grant.not_after.date()
+                    ))?;
+                }
+            }
+        }
+        Grants::Revoke { subject, client_id, options } => {
+            let client_id = client_id.map(ClientId::new).transpose()?;
+            let target = match (subject, client_id) {
+                (Some(subject), Some(client_id)) => RevocationTarget::Consent { subject, client_id },
+                (Some(subject), None) => RevocationTarget::Subject(subject),
+                (None, Some(client_id)) => RevocationTarget::Client(client_id),
+                // Nothing named never means everything (I-G8).
+                (None, None) => {
+                    return Err(Misconfigured("name --subject, --client-id or both".to_owned()).into());
+                }
+            };
+            let (_, store) = opened(options).await?;
+            let _revoked = store.revoke_all(RevokeAll::of(target)).await?;
+            say(format_args!("Ended. Signed access tokens live on for a few minutes, until they expire."))
+        }
+    }
+}
+
+pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
+    match command {
+        Clients::List { options } => {
+            let (_, store) = opened(options).await?;
+            let mut after: Option<ClientId> = None;
+            loop {
+                let page = store.list_clients(after.as_ref()).await?;
+                let Some(last) = page.last() else { return Ok(()) };
+                after = Some(last.client_id.clone());
+                for client in page {
+                    say(format_args!(
+                        "{}  {}  {}  since {}",
+                        TerminalText(client.client_id.as_str()),
+                        client.credential.method(),
+                        TerminalText(client.metadata.client_name.as_deref().unwrap_or("(no name)")),
+                        client.created.date()
+                    ))?;
+                }
+            }
+        }
+        Clients::Remove { client_id, options } => {
+            let (_, store) = opened(options).await?;
+            if store.remove_client(&ClientId::new(client_id)?).await? {
+                say(format_args!("Removed, and its grants ended."))
+            } else {
+                Err(Misconfigured("there is no such client".to_owned()).into())
+            }
+        }
+    }
+}
+
+/// The signing keys of a store.
+pub(super) fn key_ring(
+    settings: &Settings,
+    master: &[u8; 32],
+    store: Arc<dyn AdministeredStore>,
+) -> Result<KeyRing, Misconfigured> {
+    let issuer = Issuer::new(settings.issuer.as_str())
+        .map_err(|error| Misconfigured(format!("issuer {:?}: {error}", settings.issuer)))?;
+    let lifetime = Duration::days(settings.signing_key_days);
+    let sealer = Arc::new(AeadSealer::new(*master));
+    Ok(KeyRing::new(store, sealer, issuer, parts::algorithm(settings)?, lifetime))
+}
+
+pub(super) async fn keys(command: Keys) -> Result<(), Failure> {
+    let Keys::Rotate { at_once, options } = command;
+    let (settings, store) = opened(options).await?;
+    let ring = key_ring(&settings, &*parts::master_key(&settings)?, store)?;
+    let published = ring.publish().await?;
+    if at_once {
+        ring.promote_at_once().await?;
+        return say(format_args!(
+            "A new key signs. Remove nothing: the old one is published until its tokens end."
+        ));
+    }
+    if published {
+        say(format_args!("A new key is published, and signs in a few minutes."))
+    } else {
+        say(format_args!("A new key was published before, and signs in a few minutes."))
+    }
+}
+
+pub(super) async fn stores(command: Stores) -> Result<(), Failure> {
+    let Stores::Restored { options } = command;
+    let (settings, store) = opened(options).await?;
+    let Some(file) = parts::witness(&settings) else {
+        return Err(Misconfigured("a store in memory is never restored".to_owned()).into());
+    };
+    let witness = match Witness::open(&file) {
+        Ok(witness) => witness,
+        // The operator has just said what the file would have told.
+        Err(mcp_authz_tokio::store::witness::WitnessError::Malformed(_)) => {
+            std::fs::remove_file(&file)?;
+            Witness::open(&file)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    witness.restored(store.as_ref()).await?;
+    say(format_args!(
+        "Everything that was granted has ended; clients and keys are as in the copy. People sign in again."
+    ))
+}

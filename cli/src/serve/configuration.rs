@@ -1,0 +1,265 @@
+//! What the server is told: options of the command line over a file.
+//!
+//! The file is TOML; `mcp-authz serve --example-configuration` prints one with every option and its meaning.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// A file with every option, as documentation: the tests read it.
+pub(super) const EXAMPLE: &str = include_str!("example.toml");
+
+/// What can be said on the command line; each of it wins over the file.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Read the configuration from this file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The issuer: the URL under which clients and browsers reach this server.
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
+    /// Where to listen.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where to keep everything: memory, sqlite:FILE or postgres://USER@HOST/DATABASE.
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// An MCP server to issue tokens for, with the one scope "mcp"; a file says more. Repeatable.
+    #[arg(long, value_name = "URL")]
+    resource: Vec<String>,
+    /// A client's registration as JSON, with its client_id and, if it has one, its client_secret. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    client: Vec<PathBuf>,
+    /// A person who may sign in, with the hash that `hash-password` printed. Repeatable.
+    #[arg(long, value_name = "NAME:HASH")]
+    user: Vec<String>,
+    /// A file of 32 random bytes, readable by its owner only, that seals the signing keys. Made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    master_key: Option<PathBuf>,
+    /// Who may register clients: open, closed or token.
+    #[arg(long, value_name = "WHO")]
+    registration: Option<Registration>,
+    /// Log one JSON object a line.
+    #[arg(long)]
+    json_log: bool,
+    /// FOR TESTS ONLY: everybody is this person, and every request is approved without a question.
+    #[arg(long, value_name = "USER")]
+    dangerously_auto_approve: Option<String>,
+}
+
+/// Who may register a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Registration {
+    /// Everybody, within the rate limit.
+    Open,
+    /// Nobody.
+    Closed,
+    /// Who has one of the configured tokens.
+    Token,
+}
+
+/// A resource of the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Resource {
+    pub(crate) id: String,
+    pub(crate) scopes: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) default_scopes: Vec<String>,
+    #[serde(default)]
+    pub(crate) risky_scopes: Vec<String>,
+    #[serde(default)]
+    pub(crate) opaque_tokens: bool,
+    pub(crate) introspection_client: Option<String>,
+    /// The SHA-256 of the introspection client's secret, in base64url.
+    pub(crate) introspection_secret_digest: Option<String>,
+}
+
+/// A person of the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) password_hash: String,
+}
+
+/// The grace for lost answers to a refresh.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Grace {
+    pub(crate) seconds: i64,
+    pub(crate) repeats: u32,
+}
+
+/// Requests a minute.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    pub(crate) registrations: u32,
+    pub(crate) authorizations: u32,
+    pub(crate) token_requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { registrations: 10, authorizations: 60, token_requests: 600 }
+    }
+}
+
+/// Everything, from file and command line.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    pub(crate) issuer: String,
+    pub(crate) listen: SocketAddr,
+    pub(crate) store: String,
+    pub(crate) state_directory: PathBuf,
+    pub(crate) master_key: Option<PathBuf>,
+    pub(crate) signing_algorithm: String,
+    pub(crate) signing_key_days: i64,
+    pub(crate) registration: Registration,
+    pub(crate) initial_access_token_digests: Vec<String>,
+    pub(crate) managed_registrations: bool,
+    pub(crate) public_clients: bool,
+    pub(crate) metadata_documents: bool,
+    pub(crate) pushed_requests: bool,
+    pub(crate) require_pushed_requests: bool,
+    pub(crate) default_resource: Option<String>,
+    pub(crate) refresh_grace: Option<Grace>,
+    pub(crate) access_token_seconds: i64,
+    pub(crate) refresh_idle_days: i64,
+    pub(crate) grant_days: i64,
+    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) limits: Limits,
+    pub(crate) json_log: bool,
+    pub(crate) client: Vec<PathBuf>,
+    pub(crate) resource: Vec<Resource>,
+    pub(crate) user: Vec<User>,
+    #[serde(skip)]
+    pub(crate) auto_approve: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            issuer: String::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            store: "sqlite:mcp-authz.db".to_owned(),
+            state_directory: PathBuf::from("."),
+            master_key: None,
+            signing_algorithm: "EdDSA".to_owned(),
+            signing_key_days: 30,
+            registration: Registration::Closed,
+            initial_access_token_digests: Vec::new(),
+            managed_registrations: true,
+            public_clients: true,
+            metadata_documents: true,
+            pushed_requests: true,
+            require_pushed_requests: false,
+            default_resource: None,
+            refresh_grace: None,
+            access_token_seconds: 300,
+            refresh_idle_days: 14,
+            grant_days: 90,
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+            json_log: false,
+            client: Vec::new(),
+            resource: Vec::new(),
+            user: Vec::new(),
+            auto_approve: None,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub(crate) struct Misconfigured(pub(crate) String);
+
+impl std::fmt::Display for Misconfigured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misconfigured {}
+
+impl Options {
+    /// The file with the command line over it.
+    pub(crate) fn settings(self) -> Result<Settings, Misconfigured> {
+        let mut settings = match &self.config {
+            None => Settings::default(),
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| Misconfigured(format!("{} cannot be read: {error}", file.display())))?;
+                parse(&text).map_err(|error| Misconfigured(format!("{}: {error}", file.display())))?
+            }
+        };
+        if let Some(issuer) = self.issuer {
+            settings.issuer = issuer;
+        }
+        settings.listen = self.listen.unwrap_or(settings.listen);
+        if let Some(store) = self.store {
+            settings.store = store;
+        }
+        settings.master_key = self.master_key.or(settings.master_key);
+        settings.registration = self.registration.unwrap_or(settings.registration);
+        settings.json_log |= self.json_log;
+        settings.client.extend(self.client);
+        for id in self.resource {
+            let words = format!("Use {id} for you");
+            settings.resource.push(Resource {
+                id,
+                scopes: [("mcp".to_owned(), words)].into(),
+                default_scopes: vec!["mcp".to_owned()],
+                risky_scopes: Vec::new(),
+                opaque_tokens: false,
+                introspection_client: None,
+                introspection_secret_digest: None,
+            });
+        }
+        for user in self.user {
+            let (name, password_hash) =
+                user.split_once(':').ok_or_else(|| Misconfigured("--user must be NAME:HASH".to_owned()))?;
+            settings.user.push(User { name: name.to_owned(), password_hash: password_hash.to_owned() });
+        }
+        settings.auto_approve = self.dangerously_auto_approve;
+        if settings.issuer.is_empty() {
+            return Err(Misconfigured("name the issuer, in the file or with --issuer".to_owned()));
+        }
+        Ok(settings)
+    }
+}
+
+/// Reads the file.
+fn parse(text: &str) -> Result<Settings, String> {
+    toml::from_str(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EXAMPLE, Settings, parse};
+
+    #[test]
+    fn the_example_is_a_configuration_and_names_every_option() {
+        let settings = parse(EXAMPLE).unwrap();
+        assert_eq!(settings.issuer, "https://auth.example.com");
+        // Every name of the settings stands in the example, so that each option is documented.
+        let shown = format!("{:#?}", Settings::default());
+        for line in shown.lines().filter(|line| line.starts_with("    ") && !line.starts_with("     ")) {
+            let Some((name, _)) = line.trim().split_once(':') else { continue };
+            assert!(name == "auto_approve" || EXAMPLE.contains(name), "the example has no {name}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_nobody_knows_is_refused() {
+        assert!(parse("isuer = \"https://x\"").is_err());
+        assert!(parse("[[resource]]\nid = \"https://x\"\nscopes = {}\nscope = 1").is_err());
+        assert!(parse("registration = \"everyone\"").is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! `mcp-authz serve`: the authorization server for a team's MCP servers, and what its operator does to the store.
+
+use std::io::{BufRead as _, Write as _};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use mcp_authz_tokio::authorization_server::key_ring::{self, KeyRing};
+use mcp_authz_tokio::authorization_server::passwords::{Passwords, hash_password};
+use mcp_authz_tokio::authorization_server::people::{LocalUser, PersonAuthentication};
+use mcp_authz_tokio::authorization_server::{AuthorizationEvent, AuthorizationServerHost};
+use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::clock::{Clock as _, SystemClock};
+use mcp_authz_tokio::sealer::{AeadSealer, derived_key};
+use mcp_authz_tokio::store::AdministeredStore;
+use mcp_authz_tokio::store::witness::{Witness, WitnessError};
+use tokio::net::TcpListener;
+
+use configuration::{Misconfigured, Settings};
+use guard::{Guard, guard};
+use health::Counters;
+
+mod administration;
+mod configuration;
+mod guard;
+mod health;
+mod parts;
+
+pub(crate) use administration::{Clients, Grants, Keys, Stores};
+pub(crate) use configuration::Options;
+
+/// How often the server looks after keys, store and limits.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// How long requests may take to end once the server was told to stop.
+const GRACE: Duration = Duration::from_secs(20);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What the tool's subcommands of this kind are.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Serve(Box<Options>),
+    Example,
+    Grants(Box<Grants>),
+    Clients(Box<Clients>),
+    Keys(Box<Keys>),
+    Store(Box<Stores>),
+    HashPassword,
+}
+
+/// Runs one; the exit code says whether it did what it should.
+pub(crate) fn run(command: Command) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let done = runtime.block_on(async {
+        match command {
+            Command::Serve(options) => serve(options.settings()?).await,
+            Command::Example => Ok(write!(std::io::stdout(), "{}", configuration::EXAMPLE)?),
+            Command::Grants(command) => administration::grants(*command).await,
+            Command::Clients(command) => administration::clients(*command).await,
+            Command::Keys(command) => administration::keys(*command).await,
+            Command::Store(command) => administration::stores(*command).await,
+            Command::HashPassword => hash(),
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    let text = error.to_string();
+    let _ = writeln!(std::io::stderr(), "mcp-authz: {}", mcp_authz_tokio::text::TerminalText(&text));
+    ExitCode::FAILURE
+}
+
+/// Reads a password from standard input and prints its hash.
+fn hash() -> Result<(), Failure> {
+    let mut line = zeroize::Zeroizing::new(String::new());
+    std::io::stdin().lock().read_line(&mut line)?;
+    let hash = hash_password(line.trim_end_matches(['\r', '\n']))?;
+    Ok(writeln!(std::io::stdout(), "{hash}")?)
+}
+
+fn log(json: bool) {
+    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(true);
+    // A second start in one process, as in tests, keeps the first log.
+    let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
+}
+
+async fn serve(settings: Settings) -> Result<(), Failure> {
+    log(settings.json_log);
+    let listener = TcpListener::bind(settings.listen).await?;
+    let address = listener.local_addr()?;
+    let secure = settings.issuer.starts_with("https://");
+    if !address.ip().is_loopback() && settings.trusted_proxies.is_empty() {
+        return Err(Misconfigured(
+            "this server speaks plain HTTP: listen on loopback, or name the proxy with TLS before it in trusted_proxies"
+                .to_owned(),
+        )
+        .into());
+    }
+    let master = parts::master_key(&settings)?;
+    let store = parts::store(&settings.store).await?;
+    let now = SystemClock.now();
+    let (server, introspectors) = parts::server(&settings, &master, now)?;
+    let witness = parts::witness(&settings).map(Witness::open).transpose()?;
+    if let Some(witness) = &witness {
+        // I-G14
+        witness.advance(store.as_ref()).await?;
+    }
+    for record in introspectors {
+        store.put_client(record).await?;
+    }
+    for file in &settings.client {
+        store.put_client(parts::client(file, now)?).await?;
+    }
+    let ring = Arc::new(administration::key_ring(&settings, &master, Arc::clone(&store))?);
+    ring.tend().await?;
+
+    let counters = Arc::new(Counters::default());
+    let observer = Arc::clone(&counters);
+    let people = people(&settings, &master, secure)?;
+    let origins = settings.allowed_origins.iter().map(|origin| {
+        origin.parse().map_err(|_| Misconfigured(format!("allowed_origins: {origin:?} is no origin")))
+    });
+    let fetcher = Fetcher::new()?;
+    let administered: Arc<dyn AdministeredStore> = Arc::clone(&store);
+    let host =
+        AuthorizationServerHost::new(server, Arc::new(Arc::clone(&store)), ring.clone(), people, fetcher)
+            .grants_page(administered)
+            .form_key(*derived_key(&master, b"mcp-authz forms 1"))
+            .allowed_origins(origins.collect::<Result<_, _>>()?)
+            .observer(move |event: AuthorizationEvent<'_>| observer.observe(&event));
+    let host = match &settings.auto_approve {
+        None => host,
+        Some(user) => {
+            warn_of_auto_approval(user);
+            host.dangerously_approve_everything()
+        }
+    };
+    let guards = Arc::new(Guard::new(&settings, Arc::clone(&counters)));
+    let router: Router = host
+        .router()
+        .layer(from_fn_with_state(Arc::clone(&guards), guard))
+        .merge(health::router(Arc::clone(&counters)));
+    counters.set_ready(true);
+    tracing::info!(issuer = %settings.issuer, %address, "serving");
+    let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(async move {
+        told_to_stop().await;
+        counters.set_ready(false);
+        tracing::info!("stopping");
+        let _ = stop.send(());
+    });
+    let served = tokio::select! {
+        served = serving.into_future() => served,
+        () = async {
+            let _ = stopped.await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    };
+    keeping.abort();
+    Ok(served?)
+}
+
+fn people(
+    settings: &Settings,
+    master: &[u8; 32],
+    secure: bool,
+) -> Result<Arc<dyn PersonAuthentication>, Failure> {
+    if let Some(user) = &settings.auto_approve {
+        let user = LocalUser::automatic(user.as_str());
+        return Ok(Arc::new(user.ok_or_else(|| Misconfigured("the person has no name".to_owned()))?));
+    }
+    let people = settings.user.iter().map(|user| (user.name.clone(), user.password_hash.clone()));
+    let sealer = Arc::new(AeadSealer::new(*derived_key(master, b"mcp-authz sessions 1")));
+    Ok(Arc::new(Passwords::new(people, sealer, secure)?))
+}
+
+fn warn_of_auto_approval(user: &str) {
+    let user = mcp_authz_tokio::text::TerminalText(user);
+    let _ = writeln!(
+        std::io::stderr(),
+        "WARNING: everybody who reaches this server is {user}, and every request is approved without a question. \
+         This is for tests only."
+    );
+}
+
+/// Keys, store, incarnation and limits, again and again.
+async fn housekeeping(
+    ring: Arc<KeyRing>,
+    store: Arc<dyn AdministeredStore>,
+    witness: Option<Witness>,
+    guards: Arc<Guard>,
+    counters: Arc<Counters>,
+) {
+    debug_assert!(HOUSEKEEPING.as_secs() <= key_ring::INTERVAL.whole_seconds().unsigned_abs());
+    loop {
+        tokio::time::sleep(HOUSEKEEPING).await;
+        guards.tidy();
+        let mut ready = true;
+        if let Err(error) = ring.tend().await {
+            tracing::error!(%error, "the signing keys could not be looked after");
+            ready = false;
+        }
+        if let Err(error) = store.sweep().await {
+            tracing::error!(%error, "the store could not be cleaned up");
+        }
+        if let Some(witness) = &witness {
+            match witness.advance(store.as_ref()).await {
+                Ok(()) => {}
+                Err(error @ WitnessError::Restored { .. }) => {
+                    // Nothing that this store says can be trusted: not one more token.
+                    tracing::error!(%error, "the store was replaced by an older copy");
+                    std::process::exit(1);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the store's incarnation could not be counted");
+                    ready = false;
+                }
+            }
+        }
+        counters.set_ready(ready);
+    }
+}
+
+/// Waits for the signal to stop.
+async fn told_to_stop() {
+    let interrupt = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupt.await };
+        tokio::select! {
+            () = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await;
+}

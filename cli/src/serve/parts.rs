@@ -1,0 +1,260 @@
+//! The parts a server is made of, from what it was told.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mcp_authz::authorization_server::grace::{GraceKey, RefreshGrace};
+use mcp_authz::authorization_server::record::{ClientCredential, ClientRecord, SecretMethod};
+use mcp_authz::authorization_server::{
+    AuthorizationServer, Configuration, KnownResource, Lifetimes, PushedRequests, RegistrationPolicy,
+};
+use mcp_authz::entropy::Entropy as _;
+use mcp_authz::identifier::{ClientId, Issuer, ResourceId, Scope, ScopeSet};
+use mcp_authz::jose::{Algorithm, SigningKeyId};
+use mcp_authz::message::client_metadata::ClientMetadata;
+use mcp_authz::secret::{ClientSecret, SecretDigest};
+use mcp_authz::syntax::base64url;
+use mcp_authz::syntax::json::JsonObject;
+use mcp_authz::time::{Duration, OffsetDateTime};
+use mcp_authz_tokio::entropy::OsEntropy;
+use mcp_authz_tokio::sealer::derived_key;
+use mcp_authz_tokio::store::AdministeredStore;
+use mcp_authz_tokio::store::memory::MemoryStore;
+use mcp_authz_tokio::store::postgres::PostgresStore;
+use mcp_authz_tokio::store::sqlite::SqliteStore;
+use zeroize::Zeroizing;
+
+use super::configuration::{Misconfigured, Registration, Settings};
+
+/// The environment variable with the master key.
+const MASTER_KEY: &str = "MCP_AUTHZ_MASTER_KEY";
+
+fn wrong(
+    what: impl std::fmt::Display,
+) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Misconfigured {
+    move |error| Misconfigured(format!("{what}: {error}"))
+}
+
+/// The store, opened.
+pub(super) async fn store(url: &str) -> Result<Arc<dyn AdministeredStore>, Misconfigured> {
+    if url == "memory" {
+        return Ok(Arc::new(MemoryStore::new()));
+    }
+    if let Some(file) = url.strip_prefix("sqlite:") {
+        let opened = SqliteStore::open(file).await;
+        return Ok(Arc::new(opened.map_err(|error| wrong(url)(error.into()))?));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        // The URL may hold a password: it is not repeated.
+        let opened = PostgresStore::open(url).await;
+        return Ok(Arc::new(opened.map_err(|error| wrong("the store")(error.into()))?));
+    }
+    Err(Misconfigured("the store must be memory, sqlite:FILE or postgres://USER@HOST/DATABASE".to_owned()))
+}
+
+/// The file in which a server notes how far that store has counted.
+pub(super) fn witness(settings: &Settings) -> Option<PathBuf> {
+    if settings.store == "memory" {
+        return None;
+    }
+    let name = SecretDigest::of(settings.store.as_bytes());
+    let name = base64url::encode(name.as_bytes().get(..9).unwrap_or_default());
+    Some(settings.state_directory.join(format!("mcp-authz-{name}.incarnation")))
+}
+
+/// The master key: of the file, of the environment, or for a store in memory one that ends with the process.
+pub(super) fn master_key(settings: &Settings) -> Result<Zeroizing<[u8; 32]>, Misconfigured> {
+    if let Some(file) = &settings.master_key {
+        return key_file(file);
+    }
+    if let Ok(text) = std::env::var(MASTER_KEY) {
+        let bytes = Zeroizing::new(base64url::decode(text.trim()).unwrap_or_default());
+        return bytes
+            .as_slice()
+            .try_into()
+            .map(Zeroizing::new)
+            .map_err(|_| Misconfigured(format!("{MASTER_KEY} must be 32 bytes in base64url")));
+    }
+    if settings.store == "memory" {
+        return fresh_key();
+    }
+    Err(Misconfigured(format!("name a file for the master key with --master-key, or set {MASTER_KEY}")))
+}
+
+fn fresh_key() -> Result<Zeroizing<[u8; 32]>, Misconfigured> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    OsEntropy
+        .fill(key.as_mut_slice())
+        .map_err(|_| Misconfigured("the operating system gives no randomness".to_owned()))?;
+    Ok(key)
+}
+
+fn key_file(file: &Path) -> Result<Zeroizing<[u8; 32]>, Misconfigured> {
+    let named = || format!("the master key file {}", file.display());
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(file) {
+        Ok(mut new) => {
+            let key = fresh_key()?;
+            new.write_all(key.as_slice())
+                .and_then(|()| new.sync_all())
+                .map_err(|error| wrong(named())(error.into()))?;
+            return Ok(key);
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(wrong(named())(error.into())),
+    }
+    let metadata = fs::metadata(file).map_err(|error| wrong(named())(error.into()))?;
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        return Err(Misconfigured(format!("{} is readable by others: chmod 600 it", named())));
+    }
+    let bytes = Zeroizing::new(fs::read(file).map_err(|error| wrong(named())(error.into()))?);
+    let key = bytes.as_slice().try_into().map(Zeroizing::new);
+    key.map_err(|_| Misconfigured(format!("{} must hold exactly 32 bytes", named())))
+}
+
+/// The signing algorithm.
+pub(super) fn algorithm(settings: &Settings) -> Result<Algorithm, Misconfigured> {
+    // RFC9068-2.1-2
+    match settings.signing_algorithm.as_str() {
+        "EdDSA" => Ok(Algorithm::EdDsa),
+        "ES256" => Ok(Algorithm::Es256),
+        "RS256" => Ok(Algorithm::Rs256),
+        other => {
+            Err(Misconfigured(format!("signing_algorithm must be EdDSA, ES256 or RS256, not {other:?}")))
+        }
+    }
+}
+
+fn digest(text: &str, what: &str) -> Result<SecretDigest, Misconfigured> {
+    let bytes = base64url::decode(text).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    bytes
+        .map(SecretDigest::from_bytes)
+        .ok_or_else(|| Misconfigured(format!("{what} must be a SHA-256 in base64url")))
+}
+
+fn scopes(names: &[String]) -> Result<ScopeSet, Misconfigured> {
+    names.iter().map(|name| scope(name)).collect()
+}
+
+fn scope(name: &str) -> Result<Scope, Misconfigured> {
+    Scope::new(name).map_err(|error| Misconfigured(format!("scope {name:?}: {error}")))
+}
+
+/// The server's configuration, and the resource servers that introspect.
+pub(super) fn server(
+    settings: &Settings,
+    master: &[u8; 32],
+    now: OffsetDateTime,
+) -> Result<(AuthorizationServer, Vec<ClientRecord>), Misconfigured> {
+    let issuer = Issuer::new(settings.issuer.as_str())
+        .map_err(|error| Misconfigured(format!("issuer {:?}: {error}", settings.issuer)))?;
+    let (mut resources, mut introspectors) = (Vec::new(), Vec::new());
+    for resource in &settings.resource {
+        let named =
+            |error: &dyn std::fmt::Display| Misconfigured(format!("resource {:?}: {error}", resource.id));
+        let id = ResourceId::new(resource.id.as_str()).map_err(|error| named(&error))?;
+        let words = resource.scopes.iter().map(|(name, words)| Ok((scope(name)?, words.clone())));
+        let mut known = KnownResource::new(id, words.collect::<Result<Vec<_>, Misconfigured>>()?)
+            .default_scopes(scopes(&resource.default_scopes)?)
+            .risky_scopes(scopes(&resource.risky_scopes)?);
+        match (&resource.introspection_client, &resource.introspection_secret_digest) {
+            (Some(client), Some(secret)) => {
+                let client = ClientId::new(client.as_str()).map_err(|error| named(&error))?;
+                let digest = digest(secret, "introspection_secret_digest")?;
+                let credential =
+                    ClientCredential::Secret { method: SecretMethod::Basic, digest, expires: None };
+                let record = ClientRecord::resource_server(client.clone(), credential, now)
+                    .ok_or_else(|| named(&"introspection_client must not be a URL"))?;
+                introspectors.push(record);
+                known = if resource.opaque_tokens {
+                    known.opaque_tokens(client)
+                } else {
+                    known.introspected_by(client)
+                };
+            }
+            (None, None) if !resource.opaque_tokens => {}
+            _ => {
+                return Err(named(
+                    &"opaque tokens need introspection_client, and that needs introspection_secret_digest",
+                ));
+            }
+        }
+        resources.push(known);
+    }
+    let registration = match settings.registration {
+        Registration::Open => RegistrationPolicy::Open,
+        Registration::Closed => RegistrationPolicy::Closed,
+        Registration::Token => {
+            let digests = settings.initial_access_token_digests.iter();
+            let digests = digests.map(|text| digest(text, "initial_access_token_digests"));
+            RegistrationPolicy::InitialAccessToken(digests.collect::<Result<_, _>>()?)
+        }
+    };
+    let pushed = match (settings.pushed_requests, settings.require_pushed_requests) {
+        (_, true) => PushedRequests::Required,
+        (true, false) => PushedRequests::Offered,
+        (false, false) => PushedRequests::Off,
+    };
+    // The key ring names the key of each token; this one only says that there is one.
+    let key = SigningKeyId::new("the key ring's", algorithm(settings)?);
+    let lifetimes = Lifetimes {
+        access_token: Duration::seconds(settings.access_token_seconds),
+        refresh_idle: Duration::days(settings.refresh_idle_days),
+        family: Duration::days(settings.grant_days),
+        ..Lifetimes::default()
+    };
+    let mut configuration = Configuration::new(issuer, resources, key)
+        .lifetimes(lifetimes)
+        .registration(registration)
+        .managed_registrations(settings.managed_registrations)
+        .public_clients(settings.public_clients)
+        .metadata_documents(settings.metadata_documents)
+        .pushed_requests(pushed);
+    if let Some(resource) = &settings.default_resource {
+        let id = ResourceId::new(resource.as_str())
+            .map_err(|error| Misconfigured(format!("default_resource: {error}")))?;
+        configuration = configuration.default_resource(id);
+    }
+    if let Some(grace) = &settings.refresh_grace {
+        let key = GraceKey::new(*derived_key(master, b"mcp-authz refresh grace 1"));
+        let grace = RefreshGrace::new(Duration::seconds(grace.seconds), grace.repeats, key);
+        configuration = configuration
+            .refresh_grace(grace.map_err(|error| Misconfigured(format!("refresh_grace: {error}")))?);
+    }
+    let server = AuthorizationServer::new(configuration).map_err(|error| Misconfigured(error.to_string()))?;
+    Ok((server, introspectors))
+}
+
+/// A client of the operator's, from its file.
+pub(super) fn client(file: &Path, now: OffsetDateTime) -> Result<ClientRecord, Misconfigured> {
+    let named = |error: &dyn std::fmt::Display| Misconfigured(format!("client {}: {error}", file.display()));
+    let json = fs::read(file).map_err(|error| named(&error))?;
+    let object = JsonObject::parse(&json, 65_536).map_err(|error| named(&error))?;
+    let metadata = ClientMetadata::parse(&json).map_err(|error| named(&error))?;
+    let id = object.required_string("client_id").map_err(|error| named(&error))?;
+    let id = ClientId::new(id).map_err(|error| named(&error))?;
+    let secret = object.string("client_secret").map_err(|error| named(&error))?;
+    let secret = secret.map(ClientSecret::new).transpose().map_err(|error| named(&error))?;
+    let with = |method, secret: Option<ClientSecret>| {
+        let digest = secret.ok_or_else(|| named(&"the method needs a client_secret"))?.digest();
+        Ok(ClientCredential::Secret { method, digest, expires: None })
+    };
+    let credential = match metadata.token_endpoint_auth_method.as_deref() {
+        Some("none") if secret.is_none() => ClientCredential::None,
+        Some("private_key_jwt") if secret.is_none() => ClientCredential::PrivateKey,
+        None | Some("client_secret_basic") => with(SecretMethod::Basic, secret)?,
+        Some("client_secret_post") => with(SecretMethod::Post, secret)?,
+        // I-P6
+        Some("none" | "private_key_jwt") => return Err(named(&"the method has no client_secret")),
+        Some(_) => return Err(named(&"token_endpoint_auth_method is none of this server's")),
+    };
+    ClientRecord::pre_registered(id, metadata, credential, now).ok_or_else(|| {
+        named(&"it needs acceptable redirect_uris, keys for private_key_jwt, and an id that is no URL")
+    })
+}
