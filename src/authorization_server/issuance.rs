@@ -3,6 +3,7 @@
 //! OAuth 2.1 section 3.2.3, RFC 9068 section 2. Both grants share it. Nothing here decides whether a request is
 //! granted: that is `token` and `refresh`, and what they found is the argument.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::fmt;
@@ -83,7 +84,7 @@ pub(crate) enum Planned {
     /// The access token is signed.
     Sign(Sign, Issuance),
     /// Nothing: the access token is opaque, and stored with everything else.
-    Opaque(Issued, (SecretDigest, AccessRecord)),
+    Opaque(Box<(Issued, (SecretDigest, AccessRecord))>),
 }
 
 /// The tokens of one answer before the access token is signed.
@@ -120,7 +121,7 @@ impl Issuance {
             let record =
                 AccessRecord { grant: grant.clone(), scope: scope.clone(), issued: now, expires: end };
             let row = (token.digest(), record);
-            return Ok(Planned::Opaque(Issued::new(token, expires_in, refresh, scope), row));
+            return Ok(Planned::Opaque(Box::new((Issued::new(token, expires_in, refresh, scope), row))));
         }
         // The family stands in the identifier, so that introspection finds what may have been revoked since.
         let jti = jti_of(grant.family, entropy).map_err(|_| TokenReason::NoEntropy)?;

@@ -163,7 +163,7 @@ impl Inner {
         let presented = self.token.digest();
         let registered = record.origin == ClientOrigin::Registered;
         // I-G6: digests of equal length, compared in constant time.
-        if !registered || !record.management.is_some_and(|digest| digest == presented) {
+        if !registered || record.management.is_none_or(|digest| digest != presented) {
             return Err(not_authorized());
         }
         let unavailable = |_| RegistrationReason::Unavailable.respond();

@@ -142,7 +142,8 @@ impl RefreshInner {
                 let inner = SignatureInner { rotate, id, issuance, again: self };
                 Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
             }
-            Planned::Opaque(issued, row) => {
+            Planned::Opaque(opaque) => {
+                let (issued, row) = *opaque;
                 let (rotate, id) = RotateRefresh::new(rotation, Some(row), entropy).map_err(no_entropy)?;
                 let inner = RotationInner { id, grant, repeated: repeats.is_some(), issued, again: self };
                 Ok(RefreshOutcome::Rotate(Step::new(rotate, AwaitingRotation(Box::new(inner)))))

@@ -127,7 +127,7 @@ impl AuthorizationServer {
             RegistrationPolicy::InitialAccessToken(accepted) => {
                 let presented = bearer(head).map(|token| token.digest());
                 // I-G6: digests of equal length, each compared in constant time.
-                if !presented.is_some_and(|presented| accepted.iter().any(|known| *known == presented)) {
+                if !presented.is_some_and(|presented| accepted.contains(&presented)) {
                     return Err(RegistrationReason::NoInitialAccess);
                 }
             }

@@ -21,6 +21,7 @@
 //!
 //! Commits are durable before the receipt is made. A store that fails makes no receipt: the states answer 503.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -252,9 +253,9 @@ impl ReadDecision {
 #[derive(Debug)]
 pub struct DecideOnce {
     id: ActionId,
-    basis: Basis,
-    code: Option<(SecretDigest, CodeRecord)>,
-    remember: Option<(SecretDigest, ConsentRecord)>,
+    basis: Box<Basis>,
+    code: Option<Box<(SecretDigest, CodeRecord)>>,
+    remember: Option<Box<(SecretDigest, ConsentRecord)>>,
 }
 
 /// What a code rests on.
@@ -297,6 +298,7 @@ impl DecideOnce {
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
+        let (basis, code, remember) = (Box::new(basis), code.map(Box::new), remember.map(Box::new));
         Ok((Self { id, basis, code, remember }, twin))
     }
 
@@ -307,12 +309,12 @@ impl DecideOnce {
 
     /// On approval: the code's digest and its row. Its family starts as `pending`.
     pub fn code(&self) -> Option<(SecretDigest, &CodeRecord)> {
-        self.code.as_ref().map(|(digest, record)| (*digest, record))
+        self.code.as_deref().map(|(digest, record)| (*digest, record))
     }
 
     /// What the person wants remembered, to insert or replace under its key.
     pub fn remember(&self) -> Option<(SecretDigest, &ConsentRecord)> {
-        self.remember.as_ref().map(|(key, record)| (*key, record))
+        self.remember.as_deref().map(|(key, record)| (*key, record))
     }
 
     /// The decision is consumed and, on approval, code and family are stored.
@@ -387,9 +389,9 @@ impl ReadCode {
 pub struct RedeemCode {
     id: ActionId,
     digest: SecretDigest,
-    grant: GrantRecord,
-    refresh: Option<(SecretDigest, RefreshRecord)>,
-    access: Option<(SecretDigest, AccessRecord)>,
+    grant: Box<GrantRecord>,
+    refresh: Option<Box<(SecretDigest, RefreshRecord)>>,
+    access: Option<Box<(SecretDigest, AccessRecord)>>,
 }
 
 /// That [`RedeemCode`] was carried out.
@@ -422,6 +424,7 @@ impl RedeemCode {
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
+        let (grant, refresh, access) = (Box::new(grant), refresh.map(Box::new), access.map(Box::new));
         Ok((Self { id, digest, grant, refresh, access }, twin))
     }
 
@@ -438,12 +441,12 @@ impl RedeemCode {
 
     /// The first refresh token to insert, if one goes out.
     pub fn refresh(&self) -> Option<(SecretDigest, &RefreshRecord)> {
-        self.refresh.as_ref().map(|(digest, record)| (*digest, record))
+        self.refresh.as_deref().map(|(digest, record)| (*digest, record))
     }
 
     /// The opaque access token to insert, if one goes out.
     pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
-        self.access.as_ref().map(|(digest, record)| (*digest, record))
+        self.access.as_deref().map(|(digest, record)| (*digest, record))
     }
 
     /// The code was live and is spent; family, grant and tokens are stored.
@@ -541,8 +544,8 @@ impl ReadRefresh {
 #[derive(Debug)]
 pub struct RotateRefresh {
     id: ActionId,
-    rotation: Rotation,
-    access: Option<(SecretDigest, AccessRecord)>,
+    rotation: Box<Rotation>,
+    access: Option<Box<(SecretDigest, AccessRecord)>>,
 }
 
 /// Everything of a rotation but the access token that goes out with it.
@@ -571,7 +574,7 @@ impl RotateRefresh {
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, rotation, access }, twin))
+        Ok((Self { id, rotation: Box::new(rotation), access: access.map(Box::new) }, twin))
     }
 
     /// The token to retire.
@@ -599,7 +602,7 @@ impl RotateRefresh {
 
     /// The opaque access token to insert, if one goes out.
     pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
-        self.access.as_ref().map(|(digest, record)| (*digest, record))
+        self.access.as_deref().map(|(digest, record)| (*digest, record))
     }
 
     /// The successor's key.

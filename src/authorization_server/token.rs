@@ -223,7 +223,8 @@ impl CodeInner {
                 let inner = SignatureInner { redeem, id, issuance, verifier };
                 Ok(CodeOutcome::Sign(Step::new(sign, AwaitingSignature(Box::new(inner)))))
             }
-            Planned::Opaque(issued, access) => {
+            Planned::Opaque(opaque) => {
+                let (issued, access) = *opaque;
                 let (redeem, id) =
                     RedeemCode::new(digest, grant.clone(), row, Some(access), entropy).map_err(no_entropy)?;
                 let inner = RedemptionInner { id, grant, issued };

@@ -421,10 +421,7 @@ impl ServerFlow {
                 state.stored(receipt).map(respond).map_err(|failed| back(failed, Self::AwaitingClientStored))
             }
             (flow, ServerInput::Failed) => flow.failed(),
-            (flow, input) => match flow.advance_registration(input, entropy) {
-                Ok(advanced) => advanced,
-                Err((flow, input)) => flow.advance_caller(input, entropy),
-            },
+            (flow, input) => flow.advance_registration(input, entropy),
         }
     }
 
@@ -461,13 +458,9 @@ impl ServerFlow {
         }
     }
 
-    /// The management of registrations; gives back what is none of it.
-    fn advance_registration(
-        self,
-        input: ServerInput,
-        entropy: &mut dyn Entropy,
-    ) -> Result<Advanced, (Self, ServerInput)> {
-        Ok(match (self, input) {
+    /// The management of registrations.
+    fn advance_registration(self, input: ServerInput, entropy: &mut dyn Entropy) -> Advanced {
+        match (self, input) {
             (Self::AwaitingManaged(state), ServerInput::ClientFound(found)) => {
                 Ok(match state.found(found, entropy) {
                     ManagementOutcome::Update(step) => act(
@@ -489,8 +482,8 @@ impl ServerFlow {
                 .deleted(receipt)
                 .map(respond)
                 .map_err(|failed| back(failed, Self::AwaitingClientDeleted)),
-            (flow, input) => return Err((flow, input)),
-        })
+            (flow, input) => flow.advance_caller(input, entropy),
+        }
     }
 
     fn caller(outcome: CallerOutcome) -> ServerTurn {

@@ -27,6 +27,9 @@ use crate::store::{AFTER_FAMILY, AdministeredStore, KeyRow, KeyState, StoreError
 /// How long a key set may be cached: what the router says in its answers.
 const MAX_AGE: Duration = Duration::minutes(5);
 
+/// How old the schedule may be while a process signs.
+const HALF_AGE: Duration = Duration::seconds(150);
+
 /// How often [`KeyRing::tend`] has to be called.
 pub const INTERVAL: Duration = Duration::minutes(1);
 
@@ -213,7 +216,7 @@ impl KeyRing {
     /// The key that signs, unless the schedule is too old to know (D43).
     fn current(&self) -> Option<Arc<SigningKey>> {
         let known = self.known();
-        let limit = known.read?.saturating_add(MAX_AGE / 2);
+        let limit = known.read?.saturating_add(HALF_AGE);
         if self.clock.now() >= limit {
             return None;
         }

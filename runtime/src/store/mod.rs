@@ -28,8 +28,6 @@ use crate::BoxFuture;
 
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
-mod locks;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

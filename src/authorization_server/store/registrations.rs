@@ -1,5 +1,7 @@
 //! Registrations that their clients manage (RFC 7592).
 
+use alloc::boxed::Box;
+
 use super::{ActionId, SecretDigest};
 use crate::authorization_server::record::ClientRecord;
 use crate::entropy::{Entropy, EntropyUnavailable};
@@ -11,7 +13,7 @@ use crate::identifier::ClientId;
 pub struct UpdateClient {
     id: ActionId,
     expected: SecretDigest,
-    record: ClientRecord,
+    record: Box<ClientRecord>,
 }
 
 /// That [`UpdateClient`] was carried out.
@@ -36,7 +38,7 @@ impl UpdateClient {
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, expected, record }, twin))
+        Ok((Self { id, expected, record: Box::new(record) }, twin))
     }
 
     /// The SHA-256 of the stored form that is replaced; another one there is [`UpdateClient::changed`].

@@ -114,8 +114,9 @@ async fn one_key_waits_and_one_signs<S: AdministeredStore>(store: S) -> Checked 
         "with its parts",
         found.sealed == [1, 2, 3] && found.public_jwk == b"{}" && found.algorithm == "EdDSA",
     )?;
-    let age = now - found.since;
-    holds("and the store's time", !age.is_negative() && age < mcp_authz::time::Duration::MINUTE)?;
+    let since = found.since;
+    let recent = since <= now && now < since.saturating_add(mcp_authz::time::Duration::MINUTE);
+    holds("and the store's time", recent)?;
     holds("only one key waits", !store.publish_key(key("b")).await?)?;
     holds("a key that waits is not forgotten", !store.forget_key("a").await?)?;
     let won = race(&store, |store| async move { Ok(store.promote_key("a").await?) }).await?;

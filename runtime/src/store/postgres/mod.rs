@@ -15,17 +15,23 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
 
 use super::StoreError;
-use super::locks::Locks;
 use crate::clock::Clock;
 
-#[path = "../sql/administration.rs"]
-mod administration;
-#[path = "../sql/forward.rs"]
-mod forward;
-#[path = "../sql/rows.rs"]
-mod rows;
-#[path = "../sql/transactions.rs"]
-mod transactions;
+mod administration {
+    include!("../sql/administration.rs");
+}
+mod forward {
+    include!("../sql/forward.rs");
+}
+mod locks;
+mod rows {
+    include!("../sql/rows.rs");
+}
+mod transactions {
+    include!("../sql/transactions.rs");
+}
+
+use locks::Locks;
 
 type This = PostgresStore;
 type Connection = PgConnection;

@@ -1,4 +1,4 @@
-//! Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
+// Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
 
 use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
 use mcp_authz::identifier::ClientId;

@@ -1,4 +1,4 @@
-//! [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
+// [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
 
 use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{

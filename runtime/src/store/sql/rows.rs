@@ -1,5 +1,5 @@
-//! Statements that several transactions share, the same for every SQL database: the module is compiled once for each,
-//! below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
+// Statements that several transactions share, the same for every SQL database: the text is included once for each,
+// below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,

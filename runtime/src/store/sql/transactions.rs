@@ -1,7 +1,7 @@
-//! One transaction per action, the same for every SQL database: compiled once for each, like `rows.rs`.
-//!
-//! `write` begins a transaction that holds what [`Locks`] names until it ends, and reads the store's clock; `snapshot`
-//! begins one whose reads all see one moment.
+// One transaction per action, the same for every SQL database: compiled once for each, like `rows.rs`.
+//
+// `write` begins a transaction that holds what [`Locks`] names until it ends, and reads the store's clock; `snapshot`
+// begins one whose reads all see one moment.
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, GrantRecord, PushedRecord,

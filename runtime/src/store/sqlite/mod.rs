@@ -15,17 +15,23 @@ use sqlx::sqlite::{
 use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, SqlitePool, Transaction};
 
 use super::StoreError;
-use super::locks::Locks;
 use crate::clock::{Clock, SystemClock};
 
-#[path = "../sql/administration.rs"]
-mod administration;
-#[path = "../sql/forward.rs"]
-mod forward;
-#[path = "../sql/rows.rs"]
-mod rows;
-#[path = "../sql/transactions.rs"]
-mod transactions;
+mod administration {
+    include!("../sql/administration.rs");
+}
+mod forward {
+    include!("../sql/forward.rs");
+}
+mod locks;
+mod rows {
+    include!("../sql/rows.rs");
+}
+mod transactions {
+    include!("../sql/transactions.rs");
+}
+
+use locks::Locks;
 
 type This = SqliteStore;
 type Connection = SqliteConnection;
