@@ -17,6 +17,7 @@ use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 use mcp_authz_tokio::sealer::{AeadSealer, derived_key};
 use mcp_authz_tokio::store::AdministeredStore;
 use mcp_authz_tokio::store::witness::{Witness, WitnessError};
+use mcp_authz_tokio::text::TerminalText;
 use tokio::net::TcpListener;
 
 use configuration::{Misconfigured, Settings};
@@ -76,8 +77,10 @@ pub(crate) fn run(command: Command) -> ExitCode {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+    // Word by word: what is in it may be a database's or a file's, and an operator needs the whole of it.
     let text = error.to_string();
-    let _ = writeln!(std::io::stderr(), "mcp-authz: {}", mcp_authz_tokio::text::TerminalText(&text));
+    let words: Vec<String> = text.split(' ').map(|word| TerminalText(word).to_string()).collect();
+    let _ = writeln!(std::io::stderr(), "mcp-authz: {}", words.join(" "));
     ExitCode::FAILURE
 }
 
@@ -188,7 +191,7 @@ fn people(
 }
 
 fn warn_of_auto_approval(user: &str) {
-    let user = mcp_authz_tokio::text::TerminalText(user);
+    let user = TerminalText(user);
     let _ = writeln!(
         std::io::stderr(),
         "WARNING: everybody who reaches this server is {user}, and every request is approved without a question. \
