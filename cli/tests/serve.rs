@@ -209,14 +209,20 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let client = server.register();
     let refresh = member(server.redeem(&client, &server.code(&client), VERIFIER), "refresh_token");
     server.stop();
-    std::fs::copy(folder.join("store.db"), folder.join("backup.db")).unwrap();
+    let backup = folder.join("backup");
+    std::fs::create_dir(&backup).unwrap();
+    let files = ["store.db", "store.db-wal"];
+    for file in files {
+        let _absent = std::fs::copy(folder.join(file), backup.join(file));
+    }
     let mut server = Server::start_at(port, folder, &arguments);
     member(server.refresh(&client, &refresh), "refresh_token");
     server.stop();
-    for name in ["store.db-wal", "store.db-shm"] {
-        let _ = std::fs::remove_file(folder.join(name));
+    let _absent = std::fs::remove_file(folder.join("store.db-shm"));
+    for file in files {
+        let _absent = std::fs::remove_file(folder.join(file));
+        let _absent = std::fs::copy(backup.join(file), folder.join(file));
     }
-    std::fs::copy(folder.join("backup.db"), folder.join("store.db")).unwrap();
     let issuer = ["--issuer", "http://127.0.0.1:7", "--listen", "127.0.0.1:0"];
     let resource = ["--resource", "http://127.0.0.1:8/mcp"];
     let refused = tool(folder, &[&["serve"], &arguments[..], &issuer, &resource].concat());
