@@ -17,6 +17,9 @@ pub const REGISTRATION_BYTES: usize = 16 * 1024;
 /// Largest client metadata document, in bytes (client ID metadata document draft, section 6.6: 5 KB).
 pub const CLIENT_METADATA_DOCUMENT_BYTES: usize = 5 * 1024;
 
+/// How long nothing has to be at the URL of a client's metadata document before its grants end, in days (D41).
+pub const DOCUMENT_GONE_DAYS: i64 = 7;
+
 /// Largest token, registration or introspection reply, in bytes. Tokens with many claims reach tens of KiB.
 pub const REPLY_BYTES: usize = 64 * 1024;
 

@@ -3,8 +3,8 @@
 use std::mem::size_of;
 
 use mcp_authz::authorization_server::{
-    AuthorizationServer, authorization, caller, decision, introspection, management, pushed, refresh,
-    registration, revocation, sign_in, token,
+    AuthorizationServer, authorization, caller, decision, document, introspection, management, pushed,
+    refresh, registration, revocation, sign_in, token,
 };
 use mcp_authz::client::{
     AwaitingAssertion, AwaitingCallback, AwaitingClaim, AwaitingCommit, AwaitingDiscard, AwaitingIdToken,
@@ -60,6 +60,11 @@ fn states_are_one_pointer_and_move_between_threads() {
         AwaitingKeyPlace,
         Authorized,
         Denial,
+        document::AwaitingKnownDocument,
+        document::KnownDocument,
+        document::AwaitingGrantsEnded,
+        document::AwaitingDocumentStored,
+        document::AwaitingDocumentForgotten,
         authorization::AwaitingClient,
         authorization::AwaitingMetadataDocument,
         authorization::RequestValidated,

@@ -19,6 +19,10 @@ impl AuthorizationServer {
         if !self.reads_metadata_documents() {
             return Err(RefusalReason::UnknownClient);
         }
+        // MCP-SEC-025
+        if self.document_hosts().is_some_and(|hosts| !hosts.contains(url.host())) {
+            return Err(RefusalReason::UntrustedDocument);
+        }
         let addresses =
             address_policy(self, url.host(), url.is_loopback()).ok_or(RefusalReason::MetadataDocument)?;
         // MCP-SEC-021, CIMD-4-3, CIMD-6.6-1: purpose and policy say that a stranger chose the URL; the policy of a fetch follows no redirect and reads 5 KB.
@@ -77,6 +81,7 @@ pub(crate) fn client_of_document(
         metadata,
         created: now,
         management: None,
+        gone_since: None,
     })
 }
 
@@ -131,6 +136,7 @@ impl ClientRecord {
             metadata,
             created: now,
             management: None,
+            gone_since: None,
         })
     }
 
@@ -156,6 +162,7 @@ impl ClientRecord {
             metadata,
             created: now,
             management: None,
+            gone_since: None,
         })
     }
 

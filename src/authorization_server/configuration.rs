@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::document_hosts::DocumentHosts;
 use super::grace::RefreshGrace;
 use crate::identifier::{ClientId, InvalidIdentifier, Issuer, ResourceId, Scope, ScopeSet};
 use crate::jose::SigningKeyId;
@@ -132,6 +133,9 @@ pub struct Lifetimes {
     pub consent: Duration,
     /// A pushed authorization request until the browser brings it: 1 minute by default, 10 at most.
     pub pushed: Duration,
+    /// A client metadata document after it was last fetched, where it cannot be fetched again: 7 days by default, 30 at
+    /// most.
+    pub stale_document: Duration,
 }
 
 impl Default for Lifetimes {
@@ -144,6 +148,7 @@ impl Default for Lifetimes {
             family: Duration::days(90),
             consent: Duration::days(90),
             pushed: Duration::minutes(1),
+            stale_document: Duration::days(7),
         }
     }
 }
@@ -190,6 +195,7 @@ pub struct Configuration {
     pub(super) managed: bool,
     pub(super) public_clients: bool,
     pub(super) metadata_documents: bool,
+    pub(super) document_hosts: Option<DocumentHosts>,
     pub(super) pushed: PushedRequests,
     pub(super) grace: Option<RefreshGrace>,
 }
@@ -208,6 +214,7 @@ impl Configuration {
             managed: false,
             public_clients: true,
             metadata_documents: true,
+            document_hosts: None,
             pushed: PushedRequests::Off,
             grace: None,
         }
@@ -229,6 +236,12 @@ impl Configuration {
     #[must_use]
     pub fn metadata_documents(self, metadata_documents: bool) -> Self {
         Self { metadata_documents, ..self }
+    }
+
+    /// Reads metadata documents of these hosts only. Without it they are read wherever they may be fetched.
+    #[must_use]
+    pub fn document_hosts(self, hosts: DocumentHosts) -> Self {
+        Self { document_hosts: Some(hosts), ..self }
     }
 
     /// Names the resource of a request that names none (`DefaultResource`, D30). Without it such a request is refused.

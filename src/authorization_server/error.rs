@@ -43,6 +43,8 @@ pub(crate) enum TokenReason {
     AssertionReplayed,
     /// The client's keys could not be had.
     KeysUnavailable,
+    /// The client's metadata document has not been had for longer than it serves.
+    DocumentUnavailable,
     /// The caller names itself and proves nothing, where proof is needed.
     CallerNotProved,
     /// No such client, or its registration has expired.
@@ -159,9 +161,11 @@ impl TokenReason {
             // RFC7009-2.2.1-1
             Self::UnsupportedTokenType => wire(400, TokenErrorCode::UnsupportedTokenType),
             // I-G9: a failure outside is never a success, and the client may try again.
-            Self::StoreFailed | Self::SignerFailed | Self::KeysUnavailable | Self::NoEntropy => {
-                Wire { status: 503, code: None }
-            }
+            Self::StoreFailed
+            | Self::SignerFailed
+            | Self::KeysUnavailable
+            | Self::DocumentUnavailable
+            | Self::NoEntropy => Wire { status: 503, code: None },
             Self::HostMisuse => Wire { status: 500, code: None },
         }
     }
@@ -184,6 +188,7 @@ impl TokenReason {
             Self::AssertionInvalid => "the client assertion is not acceptable",
             Self::AssertionReplayed => "the client assertion was used before",
             Self::KeysUnavailable => "the client's keys could not be fetched",
+            Self::DocumentUnavailable => "the client's metadata document could not be fetched for too long",
             Self::CallerNotProved => "the caller has to prove who it is",
             Self::UnknownClient => "unknown client",
             Self::SecretMissing => "the client did not present its secret",

@@ -36,6 +36,8 @@ pub mod caller;
 pub mod client;
 mod configuration;
 pub mod decision;
+pub mod document;
+mod document_hosts;
 pub mod error;
 pub mod grace;
 pub mod introspection;
@@ -58,6 +60,7 @@ pub mod token;
 pub use configuration::{
     Configuration, InvalidConfiguration, KnownResource, Lifetimes, PushedRequests, RegistrationPolicy,
 };
+pub use document_hosts::{DocumentHosts, InvalidDocumentHost};
 
 /// An authorization server: configuration, checked. Cheap to clone; holds no state and no secret.
 ///
@@ -218,6 +221,11 @@ impl AuthorizationServer {
         self.shared.inner.configuration.metadata_documents
     }
 
+    /// The hosts whose documents are read, if the operator named them.
+    pub fn document_hosts(&self) -> Option<&DocumentHosts> {
+        self.shared.inner.configuration.document_hosts.as_ref()
+    }
+
     /// Looks a requested resource up; scheme and host case and a lone slash are folded (D30).
     pub(crate) fn resource(&self, requested: &ResourceId) -> Option<&KnownResource> {
         let key = requested.lookup_key();
@@ -258,7 +266,8 @@ fn check_lifetimes(lifetimes: &Lifetimes) -> Result<(), InvalidConfiguration> {
     within("unused refresh tokens", lifetimes.refresh_idle, lifetimes.family)?;
     within("approvals", lifetimes.family, Duration::days(400))?;
     within("remembered consents", lifetimes.consent, Duration::days(400))?;
-    within("pushed requests", lifetimes.pushed, Duration::minutes(10))
+    within("pushed requests", lifetimes.pushed, Duration::minutes(10))?;
+    within("documents that cannot be fetched", lifetimes.stale_document, Duration::days(30))
 }
 
 #[cfg(test)]

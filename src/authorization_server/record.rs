@@ -172,6 +172,8 @@ pub struct ClientRecord {
     pub created: OffsetDateTime,
     /// The digest of the token with which it manages its registration (RFC 7592); `None` where it cannot.
     pub management: Option<SecretDigest>,
+    /// Since when nothing is at the URL of its metadata document (404 or 410).
+    pub gone_since: Option<OffsetDateTime>,
 }
 
 impl ClientRecord {
@@ -197,6 +199,10 @@ impl ClientRecord {
                 "management",
                 self.management.map(|digest| base64url::encode(digest.as_bytes())),
             );
+        let writer = match self.gone_since {
+            Some(at) => writer.integer("gone_since", at.unix_timestamp()),
+            None => writer,
+        };
         match &self.credential {
             ClientCredential::None | ClientCredential::PrivateKey => writer,
             ClientCredential::Secret { digest, expires, .. } => {
@@ -250,6 +256,7 @@ impl ClientRecord {
                 None => None,
                 Some(_) => Some(SecretDigest::from_bytes(bytes_of(&object, "management")?)),
             },
+            gone_since: optional_time(&object, "gone_since")?,
         })
     }
 }

@@ -18,6 +18,11 @@ pub enum RefusalReason {
     /// The client's metadata document could not be fetched or is not acceptable.
     #[error("the application's metadata document could not be used")]
     MetadataDocument,
+    /// The operator reads no metadata documents of that host.
+    #[error(
+        "this server reads metadata documents of certain hosts only, and the application's is none of them; ask its operator"
+    )]
+    UntrustedDocument,
     /// `redirect_uri` is missing, malformed, or not registered for this client.
     #[error("the application asked to be answered at an address that it has not registered")]
     RedirectUri,
@@ -58,6 +63,7 @@ impl Refusal {
             RefusalReason::MalformedRequest
             | RefusalReason::UnknownClient
             | RefusalReason::MetadataDocument
+            | RefusalReason::UntrustedDocument
             | RefusalReason::RedirectUri
             | RefusalReason::PushedRequest
             | RefusalReason::Scopes => 400,

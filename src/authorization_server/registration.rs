@@ -151,6 +151,7 @@ impl AuthorizationServer {
             metadata: metadata.clone(),
             created: now,
             management: management.as_ref().map(|management| management.token.digest()),
+            gone_since: None,
         };
         let response = RegistrationResponse {
             client_id,

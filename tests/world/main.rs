@@ -23,5 +23,6 @@ mod remembered;
 mod scenarios;
 #[path = "../../fuzz/oracles/src/store.rs"]
 pub mod store;
+mod tended;
 mod token_endpoint;
 mod token_host;

@@ -62,11 +62,12 @@ impl This {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         let stored = action.record().to_bytes();
         let updated =
-            sqlx::query("UPDATE clients SET digest = $1, record = $2 WHERE client_id = $3 AND digest = $4")
+            sqlx::query("UPDATE clients SET digest = $1, record = $2, created = $5 WHERE client_id = $3 AND digest = $4")
                 .bind(bytes(mcp_authz::secret::SecretDigest::of(&stored)))
                 .bind(stored)
                 .bind(action.record().client_id.as_str())
                 .bind(bytes(action.expected()))
+                .bind(action.record().created.unix_timestamp())
                 .execute(&mut *transaction)
                 .await?;
         if updated.rows_affected() != 1 {
