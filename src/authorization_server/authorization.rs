@@ -153,6 +153,11 @@ impl AwaitingMetadataDocument {
             Err(reason) => RequestOutcome::Refused(Refusal::new(reason)),
         }
     }
+
+    /// The store could not be read: what was granted under an older document is not known.
+    pub fn store_failed(self) -> Refusal {
+        Refusal::new(RefusalReason::Unavailable)
+    }
 }
 
 impl Pending {

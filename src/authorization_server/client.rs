@@ -52,7 +52,10 @@ pub(crate) fn client_of_document(
     now: OffsetDateTime,
 ) -> Result<ClientRecord, RefusalReason> {
     const UNUSABLE: RefusalReason = RefusalReason::MetadataDocument;
-    let reply = fetched.map_err(|_| UNUSABLE)?;
+    let reply = fetched.map_err(|failure| match failure {
+        FetchFailure::NotSent => RefusalReason::Unavailable,
+        _ => UNUSABLE,
+    })?;
     // CIMD-4-2, CIMD-4.1-5: 200 and nothing else, JSON of any name.
     if reply.status() != 200 || !reply.is_json() {
         return Err(UNUSABLE);

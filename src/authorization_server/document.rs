@@ -87,6 +87,16 @@ impl AuthorizationServer {
     }
 }
 
+impl AuthorizationServer {
+    /// Whether what a fetch brought is the document of this client: only that may be kept for as long as its header fields
+    /// say.
+    pub fn is_document_of(&self, client_id: &ClientId, fetched: &Result<Reply, FetchFailure>) -> bool {
+        // CIMD-4.4-3
+        let url = ClientMetadataUrl::new(client_id.as_str());
+        url.is_ok_and(|url| client_of_document(&url, fetched.clone(), OffsetDateTime::UNIX_EPOCH).is_ok())
+    }
+}
+
 /// Waits for what the store knows of the client.
 #[must_use = "the client waits for an answer"]
 #[derive(Debug)]

@@ -57,6 +57,9 @@ impl AuthorizationServerHost {
         let step = self.core.measure(|| endpoint(&server, &head, body)).map_err(|f| self.refused(&f))?;
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::FindClient(&action));
+        if action.client_id().looks_like_url() {
+            self.tend(action.client_id()).await?;
+        }
         let found = self.store.find_client(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingCaller::store_failed)?;
         let mut outcome = self.core.measure(|| waiting.found(found, &mut OsEntropy));
@@ -93,7 +96,7 @@ impl AuthorizationServerHost {
     }
 
     /// What the store gave, beside the state that waits for it; or the state's answer to its failure.
-    fn held<R, W>(
+    pub(super) fn held<R, W>(
         &self,
         result: Result<R, StoreError>,
         waiting: W,
@@ -204,7 +207,7 @@ impl AuthorizationServerHost {
         }
     }
 
-    fn refused(&self, failure: &TokenFailure) -> Respond {
+    pub(super) fn refused(&self, failure: &TokenFailure) -> Respond {
         tracing::debug!(reason = %failure, "request of a client refused");
         self.observe(AuthorizationEvent::TokenFailure(failure));
         failure.respond()

@@ -57,7 +57,9 @@ use crate::store::{AdministeredStore, Store, StoreError};
 
 pub mod browser;
 mod clients;
+mod documents;
 mod forms;
+mod freshness;
 #[cfg(feature = "aws-lc-rs")]
 pub mod key_ring;
 mod pages;
@@ -69,7 +71,10 @@ mod router;
 mod sessions;
 pub mod upstream;
 
+pub use freshness::DocumentCaching;
+
 use browser::Browsers;
+use documents::Documents;
 use forms::Forms;
 use people::PersonAuthentication;
 
@@ -149,6 +154,7 @@ pub struct AuthorizationServerHost {
     fetcher: Fetcher,
     importer: Arc<dyn KeyImporter>,
     administered: Option<Arc<dyn AdministeredStore>>,
+    documents: Arc<Documents>,
     forms: Arc<Forms>,
     origins: Vec<HeaderValue>,
     approves_everything: bool,
@@ -172,6 +178,7 @@ impl AuthorizationServerHost {
         let importer = default_importer();
         let (administered, forms, observer) = (None, Arc::new(Forms::new()), None);
         let (origins, approves_everything) = (Vec::new(), false);
+        let documents = Arc::new(Documents::new(DocumentCaching::default()));
         Self {
             server,
             store,
@@ -180,6 +187,7 @@ impl AuthorizationServerHost {
             fetcher,
             importer,
             administered,
+            documents,
             forms,
             origins,
             approves_everything,
@@ -194,6 +202,13 @@ impl AuthorizationServerHost {
     #[must_use]
     pub fn grants_page(mut self, store: Arc<dyn AdministeredStore>) -> Self {
         self.administered = Some(store);
+        self
+    }
+
+    /// Sets for how long the metadata documents of clients are used before they are fetched again.
+    #[must_use]
+    pub fn document_caching(mut self, caching: DocumentCaching) -> Self {
+        self.documents = Arc::new(Documents::new(caching));
         self
     }
 

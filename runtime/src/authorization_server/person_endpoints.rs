@@ -79,10 +79,11 @@ impl AuthorizationServerHost {
             }
             Authorizing::Fetch(step) => {
                 let (fetch, waiting) = step.into_parts();
-                self.observe(AuthorizationEvent::FetchDocument(&fetch));
-                let fetched = self.fetcher.fetch(&fetch).await;
-                let now = self.clock.now();
-                Ok(self.core.measure(|| waiting.receive(fetched, now)))
+                match self.document(&fetch).await {
+                    Ok(looked) => Ok(self.core.measure(|| waiting.receive(looked.fetched, looked.at))),
+                    // The store failed: nothing is known of what was granted under an older document.
+                    Err(_) => Err(waiting.store_failed()),
+                }
             }
         }
     }

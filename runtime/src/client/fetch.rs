@@ -75,6 +75,15 @@ impl Fetcher {
     /// # Errors
     /// The [`FetchFailure`] to hand to the state that waits.
     pub async fn fetch(&self, fetch: &Fetch) -> Result<Reply, FetchFailure> {
+        let incoming = self.fetch_whole(fetch).await?;
+        Ok(reply_of(incoming.status, &incoming.headers, incoming.body))
+    }
+
+    /// Sends the request and reads the reply with every header field, for a host that reads more of them than the core.
+    ///
+    /// # Errors
+    /// As [`Fetcher::fetch`].
+    pub async fn fetch_whole(&self, fetch: &Fetch) -> Result<Incoming, FetchFailure> {
         let policy = fetch.policy();
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(fetch.accept()));
@@ -100,8 +109,7 @@ impl Fetcher {
             body: fetch.body(),
             addresses: policy.addresses(),
         };
-        let exchange = self.send_by(private, outgoing, policy.max_bytes(), policy.timeout()).await?;
-        Ok(reply_of(exchange.status, &exchange.headers, exchange.body))
+        self.send_by(private, outgoing, policy.max_bytes(), policy.timeout()).await
     }
 
     /// Sends one request of the host's own under a policy, and reads the whole reply within the time.

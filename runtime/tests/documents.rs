@@ -1,0 +1,357 @@
+//! Clients that are URLs, over sockets: how often their documents are fetched, what a failed fetch does to whom, and what
+//! becomes of a grant when a document changes.
+#![cfg(feature = "aws-lc-rs")]
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use mcp_authz::authorization_server::{AuthorizationServer, Configuration, KnownResource};
+use mcp_authz::identifier::{Issuer, ResourceId, Scope};
+use mcp_authz::jose::Algorithm;
+use mcp_authz::pkce::CodeChallenge;
+use mcp_authz::secret::CodeVerifier;
+use mcp_authz::syntax::form;
+use mcp_authz::time::{self, OffsetDateTime};
+use mcp_authz_tokio::authorization_server::people::LocalUser;
+use mcp_authz_tokio::authorization_server::{AuthorizationServerHost, DocumentCaching};
+use mcp_authz_tokio::client::fetch::Fetcher;
+use mcp_authz_tokio::clock::Clock;
+use mcp_authz_tokio::keys::SigningKey;
+use mcp_authz_tokio::store::memory::MemoryStore;
+use tower::ServiceExt as _;
+
+const ISSUER: &str = "http://127.0.0.1:7";
+const RESOURCE: &str = "http://127.0.0.1:8/mcp";
+const REDIRECT: &str = "http://127.0.0.1:9/callback";
+const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
+const KEYS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+#[derive(Debug, Default)]
+struct Ticks(AtomicI64);
+
+impl Ticks {
+    fn pass(&self, time: time::Duration) {
+        self.0.fetch_add(time.whole_seconds(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for Ticks {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(1_800_000_000 + self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// What the client's host answers.
+#[derive(Debug, Clone)]
+struct Page {
+    status: StatusCode,
+    cache: &'static str,
+    method: &'static str,
+    name: &'static str,
+    delay: Duration,
+}
+
+const GOOD: Page = Page {
+    status: StatusCode::OK,
+    cache: "max-age=600",
+    method: "none",
+    name: "Notes app",
+    delay: Duration::ZERO,
+};
+
+/// The client's host, which counts who comes.
+struct Site {
+    url: String,
+    page: Mutex<Page>,
+    fetches: AtomicUsize,
+}
+
+impl Site {
+    async fn start() -> Arc<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/client.json", listener.local_addr().unwrap());
+        let site = Arc::new(Self { url, page: Mutex::new(GOOD), fetches: AtomicUsize::new(0) });
+        let router = Router::new().route("/client.json", get(Self::serve)).with_state(site.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        site
+    }
+
+    async fn serve(State(site): State<Arc<Self>>) -> Response {
+        site.fetches.fetch_add(1, Ordering::SeqCst);
+        let page = site.page.lock().unwrap().clone();
+        tokio::time::sleep(page.delay).await;
+        let keys = if page.method == "none" { String::new() } else { format!(r#","jwks":{KEYS}"#) };
+        let body = format!(
+            r#"{{"client_id":"{}","client_name":"{}","redirect_uris":["{REDIRECT}"],"token_endpoint_auth_method":"{}",
+            "grant_types":["authorization_code","refresh_token"]{keys}}}"#,
+            site.url, page.name, page.method
+        );
+        let headers = [("content-type", "application/json"), ("cache-control", page.cache)];
+        (page.status, headers, body).into_response()
+    }
+
+    fn now_answers(&self, page: Page) {
+        *self.page.lock().unwrap() = page;
+    }
+
+    fn fetches(&self) -> usize {
+        self.fetches.load(Ordering::SeqCst)
+    }
+}
+
+struct World {
+    router: Router,
+    clock: Arc<Ticks>,
+    site: Arc<Site>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let clock = Arc::new(Ticks::default());
+        let scopes = [(Scope::new("read").unwrap(), "Read".to_owned())];
+        let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes);
+        let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id());
+        let server = AuthorizationServer::new(configuration).unwrap();
+        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        let people = Arc::new(LocalUser::automatic("alice").unwrap());
+        let caching = DocumentCaching::within(Duration::from_secs(1), Duration::from_secs(3600)).unwrap();
+        let host =
+            AuthorizationServerHost::new(server, store, Arc::new(key), people, Fetcher::new().unwrap())
+                .clock(clock.clone())
+                .document_caching(caching)
+                .dangerously_approve_everything();
+        Self { router: host.router(), clock, site: Site::start().await }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Option<String>, String) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let location = answer.headers().get("location").map(|to| to.to_str().unwrap().to_owned());
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, location, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn authorize(&self) -> (StatusCode, Option<String>) {
+        let challenge = CodeChallenge::of(&CodeVerifier::new(VERIFIER).unwrap()).to_text();
+        let query = form::encode([
+            ("response_type", "code"),
+            ("client_id", self.site.url.as_str()),
+            ("redirect_uri", REDIRECT),
+            ("scope", "read"),
+            ("resource", RESOURCE),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ]);
+        let request = Request::get(format!("/authorize?{query}")).body(Body::empty()).unwrap();
+        let (status, location, _) = self.send(request).await;
+        let code = location.map(|location| {
+            let query = location.split_once('?').unwrap().1.to_owned();
+            form::Form::parse(query.as_bytes()).unwrap().get("code").unwrap().to_owned()
+        });
+        (status, code)
+    }
+
+    async fn code(&self) -> String {
+        let (status, code) = self.authorize().await;
+        assert_eq!(status, StatusCode::SEE_OTHER);
+        code.unwrap()
+    }
+
+    async fn token(&self, client: &str, pairs: &[(&str, &str)]) -> (StatusCode, String) {
+        let pairs = [&[("client_id", client)], pairs].concat();
+        let request = Request::post("/token").header("content-type", "application/x-www-form-urlencoded");
+        let (status, _, body) = self.send(request.body(form::encode(pairs).into()).unwrap()).await;
+        (status, body)
+    }
+
+    async fn redeem(&self, code: &str) -> (StatusCode, String) {
+        let pairs = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("code_verifier", VERIFIER),
+            ("redirect_uri", REDIRECT),
+        ];
+        self.token(&self.site.url, &pairs).await
+    }
+
+    /// Uses the refresh token; on success there is the next one.
+    async fn refresh(&self, token: &mut String) -> StatusCode {
+        let pairs = [("grant_type", "refresh_token"), ("refresh_token", token.as_str())];
+        let (status, body) = self.token(&self.site.url, &pairs).await;
+        if status == StatusCode::OK {
+            *token = member(&body, "refresh_token");
+        }
+        status
+    }
+
+    async fn granted(&self) -> String {
+        let (status, body) = self.redeem(&self.code().await).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        member(&body, "refresh_token")
+    }
+}
+
+fn member(body: &str, name: &'static str) -> String {
+    let object = mcp_authz::syntax::json::JsonObject::parse(body.as_bytes(), 65_536).unwrap();
+    object.required_string(name).unwrap().to_owned()
+}
+
+// MCP-REG-022
+#[tokio::test]
+async fn one_fetch_serves_all_who_wait_for_it_and_all_who_come_while_it_is_fresh() {
+    let world = World::new().await;
+    world.site.now_answers(Page { delay: Duration::from_millis(200), ..GOOD });
+    let world = Arc::new(world);
+    let asking: Vec<_> = (0..20)
+        .map(|_| {
+            let world = world.clone();
+            tokio::spawn(async move { world.authorize().await.0 })
+        })
+        .collect();
+    for asked in asking {
+        assert_eq!(asked.await.unwrap(), StatusCode::SEE_OTHER);
+    }
+    assert_eq!(world.site.fetches(), 1);
+    world.clock.pass(time::Duration::seconds(599));
+    let mut token = world.granted().await;
+    assert_eq!((world.refresh(&mut token).await, world.site.fetches()), (StatusCode::OK, 1));
+    world.clock.pass(time::Duration::seconds(2));
+    assert_eq!((world.refresh(&mut token).await, world.site.fetches()), (StatusCode::OK, 2));
+    assert_eq!((world.authorize().await.0, world.site.fetches()), (StatusCode::SEE_OTHER, 2));
+}
+
+// MCP-REG-022: no more than the most, and no less than the least.
+#[tokio::test]
+async fn the_clients_host_does_not_say_how_long_without_bounds() {
+    let world = World::new().await;
+    world.site.now_answers(Page { cache: "max-age=999999999", ..GOOD });
+    world.code().await;
+    world.clock.pass(time::Duration::seconds(3601));
+    world.site.now_answers(Page { cache: "no-store", ..GOOD });
+    world.code().await;
+    world.code().await;
+    assert_eq!(world.site.fetches(), 2);
+    world.clock.pass(time::Duration::seconds(1));
+    world.code().await;
+    assert_eq!(world.site.fetches(), 3);
+}
+
+// CIMD-4.4-3: a failure is remembered briefly, whatever its header fields say, and never in place of a document.
+#[tokio::test]
+async fn a_fetch_that_fails_is_not_repeated_at_once_and_not_kept_as_a_document() {
+    let world = World::new().await;
+    let broken = [
+        Page { status: StatusCode::INTERNAL_SERVER_ERROR, ..GOOD },
+        Page { method: "client_secret_basic", ..GOOD },
+        Page { status: StatusCode::FOUND, ..GOOD },
+    ];
+    for (at, page) in broken.into_iter().enumerate() {
+        world.site.now_answers(page);
+        assert_eq!(world.authorize().await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(world.authorize().await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(world.site.fetches(), at + 1);
+        world.clock.pass(time::Duration::seconds(31));
+    }
+    world.site.now_answers(GOOD);
+    world.code().await;
+    world.clock.pass(time::Duration::seconds(601));
+    world.site.now_answers(Page { status: StatusCode::INTERNAL_SERVER_ERROR, ..GOOD });
+    assert_eq!(
+        world.authorize().await.0,
+        StatusCode::BAD_REQUEST,
+        "nobody new is asked under an old document"
+    );
+}
+
+// D41
+#[tokio::test]
+async fn a_client_whose_document_fails_keeps_its_grant_and_then_is_asked_to_wait() {
+    let world = World::new().await;
+    let mut token = world.granted().await;
+    world.site.now_answers(Page { status: StatusCode::INTERNAL_SERVER_ERROR, ..GOOD });
+    world.clock.pass(time::Duration::days(6));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
+    assert_eq!((world.refresh(&mut token).await, world.site.fetches()), (StatusCode::OK, 2));
+    world.clock.pass(time::Duration::days(2));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::SERVICE_UNAVAILABLE);
+    world.site.now_answers(GOOD);
+    world.clock.pass(time::Duration::seconds(31));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
+}
+
+// D41
+#[tokio::test]
+async fn a_client_whose_document_is_gone_for_a_week_ends() {
+    let world = World::new().await;
+    let mut token = world.granted().await;
+    world.site.now_answers(Page { status: StatusCode::NOT_FOUND, ..GOOD });
+    world.clock.pass(time::Duration::days(1));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
+    world.clock.pass(time::Duration::days(5));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
+    world.clock.pass(time::Duration::days(2));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::UNAUTHORIZED);
+    world.site.now_answers(GOOD);
+    world.clock.pass(time::Duration::seconds(31));
+    assert_eq!(world.refresh(&mut token).await, StatusCode::UNAUTHORIZED, "it does not come back by itself");
+    let mut next = world.granted().await;
+    assert_eq!(
+        world.refresh(&mut token).await,
+        StatusCode::BAD_REQUEST,
+        "a new consent revives no old grant"
+    );
+    assert_eq!(world.refresh(&mut next).await, StatusCode::OK);
+}
+
+// D41: what was approved for a client that proves itself is not handed to whoever claims its name.
+#[tokio::test]
+async fn a_document_that_proves_less_ends_what_was_approved_before() {
+    let world = World::new().await;
+    world.site.now_answers(Page { method: "private_key_jwt", cache: "max-age=1", ..GOOD });
+    let code = world.code().await;
+    world.site.now_answers(Page { cache: "max-age=1", ..GOOD });
+    let (status, body) = world.redeem(&code).await;
+    assert_eq!((status, member(&body, "error").as_str()), (StatusCode::UNAUTHORIZED, "invalid_client"));
+    world.clock.pass(time::Duration::seconds(2));
+    let (status, body) = world.redeem(&code).await;
+    assert_eq!((status, member(&body, "error").as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
+    assert_eq!(world.site.fetches(), 2);
+    // The control: nothing is wrong with a code of the client as it is now.
+    world.granted().await;
+    // And a change of its name alone ends nothing.
+    let code = world.code().await;
+    world.site.now_answers(Page { name: "Other", ..GOOD });
+    world.clock.pass(time::Duration::seconds(2));
+    assert_eq!(world.redeem(&code).await.0, StatusCode::OK);
+}
+
+// I-P1: the endpoints for clients fetch nothing for a stranger.
+#[tokio::test]
+async fn a_url_that_nobody_was_asked_about_is_not_fetched_at_the_token_endpoint() {
+    let world = World::new().await;
+    let mut token = "x".repeat(43);
+    assert_eq!(world.refresh(&mut token).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(world.site.fetches(), 0);
+}
+
+// D41: a host that answers slowly makes its own client wait, and not for ever.
+#[tokio::test]
+async fn a_client_does_not_wait_for_its_slow_host() {
+    let world = World::new().await;
+    let mut token = world.granted().await;
+    world.clock.pass(time::Duration::days(1));
+    world.site.now_answers(Page { delay: Duration::from_secs(15), ..GOOD });
+    let began = std::time::Instant::now();
+    assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
+    assert!(began.elapsed() < Duration::from_secs(12));
+}
