@@ -64,7 +64,7 @@ enum Command {
     /// List or end what people have granted.
     #[command(subcommand)]
     Grants(Box<serve::Grants>),
-    /// List or remove clients.
+    /// Add, list or remove clients.
     #[command(subcommand)]
     Clients(Box<serve::Clients>),
     /// Rotate the signing keys.

@@ -3,14 +3,20 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
+use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::{ClientId, Issuer};
+use mcp_authz::syntax::base64url;
 use mcp_authz::time::Duration;
 use mcp_authz_tokio::authorization_server::key_ring::KeyRing;
+use mcp_authz_tokio::clock::{Clock as _, SystemClock};
+use mcp_authz_tokio::entropy::OsEntropy;
 use mcp_authz_tokio::sealer::AeadSealer;
 use mcp_authz_tokio::store::witness::Witness;
 use mcp_authz_tokio::store::{AdministeredStore, GrantsOf};
 use mcp_authz_tokio::text::TerminalText;
+use zeroize::Zeroizing;
 
 use super::configuration::{Misconfigured, Options, Settings};
 use super::parts;
@@ -39,9 +45,63 @@ pub(crate) enum Grants {
     },
 }
 
-/// Lists or removes clients.
+/// How a client that is added authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Method {
+    /// By nothing: an application on a person's device.
+    None,
+    /// By a secret in the Authorization field.
+    ClientSecretBasic,
+    /// By a secret in the form.
+    ClientSecretPost,
+    /// By assertions that it signs.
+    PrivateKeyJwt,
+}
+
+impl Method {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::ClientSecretBasic => "client_secret_basic",
+            Self::ClientSecretPost => "client_secret_post",
+            Self::PrivateKeyJwt => "private_key_jwt",
+        }
+    }
+}
+
+/// A client to add.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NewClient {
+    /// The name that people see on the consent page.
+    #[arg(long)]
+    name: String,
+    /// Where answers go: https, or http on loopback. Repeatable.
+    #[arg(long, value_name = "URL", required = true)]
+    redirect_uri: Vec<String>,
+    /// How it authenticates at the token endpoint.
+    #[arg(long, value_enum, default_value_t = Method::None)]
+    method: Method,
+    /// The scopes it may ask for, separated by spaces; left out, every scope.
+    #[arg(long, value_name = "SCOPES")]
+    scope: Option<String>,
+    /// Where its public keys stand, for private_key_jwt.
+    #[arg(long, value_name = "URL")]
+    jwks_uri: Option<String>,
+    /// Do not let it have refresh tokens.
+    #[arg(long)]
+    no_refresh: bool,
+}
+
+/// Adds, lists or removes clients.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Clients {
+    /// Adds a client of the operator's, and prints its identifier and, once, its secret.
+    Add {
+        #[command(flatten)]
+        client: NewClient,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Lists the clients.
     List {
         #[command(flatten)]
@@ -133,6 +193,20 @@ pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
 
 pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
     match command {
+        Clients::Add { client, options } => {
+            let (record, secret) = added(&client)?;
+            let (_, store) = opened(options).await?;
+            let id = record.client_id.clone();
+            store.put_client(record).await?;
+            say(format_args!("client_id: {id}"))?;
+            match secret {
+                Some(secret) => say(format_args!(
+                    "client_secret: {}\nThe secret is not kept here and not shown again.",
+                    secret.as_str()
+                )),
+                None => Ok(()),
+            }
+        }
         Clients::List { options } => {
             let (_, store) = opened(options).await?;
             let mut after: Option<ClientId> = None;
@@ -160,6 +234,46 @@ pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// 256 random bits as text.
+fn drawn() -> Result<Zeroizing<String>, Failure> {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    OsEntropy.fill(bytes.as_mut_slice())?;
+    Ok(Zeroizing::new(base64url::encode(bytes.as_slice())))
+}
+
+/// The record of a new client, under a fresh identifier, and its secret if it has one.
+fn added(client: &NewClient) -> Result<(ClientRecord, Option<Zeroizing<String>>), Failure> {
+    // I-G10: 256 bits each, so that no identifier is another's and no secret is guessed.
+    let id = drawn()?;
+    let has_secret = matches!(client.method, Method::ClientSecretBasic | Method::ClientSecretPost);
+    let secret = has_secret.then(drawn).transpose()?;
+    let mut grants = vec!["authorization_code"];
+    if !client.no_refresh {
+        grants.push("refresh_token");
+    }
+    let json = serde_json::json!({
+        "client_id": *id,
+        "client_name": client.name,
+        "redirect_uris": client.redirect_uri,
+        "token_endpoint_auth_method": client.method.as_str(),
+        "grant_types": grants,
+    });
+    let serde_json::Value::Object(mut json) = json else {
+        return Err(Misconfigured("the client is no object".to_owned()).into());
+    };
+    for (name, value) in [
+        ("scope", client.scope.as_deref()),
+        ("jwks_uri", client.jwks_uri.as_deref()),
+        ("client_secret", secret.as_ref().map(|secret| secret.as_str())),
+    ] {
+        if let Some(value) = value {
+            json.insert(name.to_owned(), value.into());
+        }
+    }
+    let json = Zeroizing::new(serde_json::to_vec(&json)?);
+    Ok((parts::client_of(&json, "the client", SystemClock.now())?, secret))
 }
 
 /// The signing keys of a store.

@@ -2,7 +2,7 @@
 //!
 //! The file is TOML; `mcp-authz serve --example-configuration` prints one with every option and its meaning.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -22,6 +22,15 @@ pub(crate) struct Options {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// The certificate chain for TLS, as PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, as PEM. Both files are read again at SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// A proxy with TLS before this server, as an address or a network such as 10.0.0.0/8. Repeatable.
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<String>,
     /// Where to keep everything: memory, sqlite:FILE or postgres://USER@HOST/DATABASE.
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
@@ -100,11 +109,27 @@ pub(crate) struct Limits {
     pub(crate) registrations: u32,
     pub(crate) authorizations: u32,
     pub(crate) token_requests: u32,
+    pub(crate) tokens_per_client: u32,
+}
+
+/// For how long clients' metadata documents are used.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DocumentCache {
+    pub(crate) least_seconds: u64,
+    pub(crate) most_seconds: u64,
+    pub(crate) stale_days: i64,
+}
+
+impl Default for DocumentCache {
+    fn default() -> Self {
+        Self { least_seconds: 300, most_seconds: 86_400, stale_days: 7 }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { registrations: 10, authorizations: 60, token_requests: 600 }
+        Self { registrations: 10, authorizations: 60, token_requests: 600, tokens_per_client: 6000 }
     }
 }
 
@@ -114,6 +139,8 @@ impl Default for Limits {
 pub(crate) struct Settings {
     pub(crate) issuer: String,
     pub(crate) listen: SocketAddr,
+    pub(crate) tls_cert: Option<PathBuf>,
+    pub(crate) tls_key: Option<PathBuf>,
     pub(crate) store: String,
     pub(crate) state_directory: PathBuf,
     pub(crate) master_key: Option<PathBuf>,
@@ -124,6 +151,8 @@ pub(crate) struct Settings {
     pub(crate) managed_registrations: bool,
     pub(crate) public_clients: bool,
     pub(crate) metadata_documents: bool,
+    pub(crate) document_hosts: Option<Vec<String>>,
+    pub(crate) document_cache: DocumentCache,
     pub(crate) pushed_requests: bool,
     pub(crate) require_pushed_requests: bool,
     pub(crate) default_resource: Option<String>,
@@ -132,7 +161,7 @@ pub(crate) struct Settings {
     pub(crate) refresh_idle_days: i64,
     pub(crate) grant_days: i64,
     pub(crate) allowed_origins: Vec<String>,
-    pub(crate) trusted_proxies: Vec<IpAddr>,
+    pub(crate) trusted_proxies: Vec<String>,
     pub(crate) limits: Limits,
     pub(crate) json_log: bool,
     pub(crate) client: Vec<PathBuf>,
@@ -147,6 +176,8 @@ impl Default for Settings {
         Self {
             issuer: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            tls_cert: None,
+            tls_key: None,
             store: "sqlite:mcp-authz.db".to_owned(),
             state_directory: PathBuf::from("."),
             master_key: None,
@@ -157,6 +188,8 @@ impl Default for Settings {
             managed_registrations: true,
             public_clients: true,
             metadata_documents: true,
+            document_hosts: None,
+            document_cache: DocumentCache::default(),
             pushed_requests: true,
             require_pushed_requests: false,
             default_resource: None,
@@ -203,6 +236,9 @@ impl Options {
             settings.issuer = issuer;
         }
         settings.listen = self.listen.unwrap_or(settings.listen);
+        settings.tls_cert = self.tls_cert.or(settings.tls_cert);
+        settings.tls_key = self.tls_key.or(settings.tls_key);
+        settings.trusted_proxies.extend(self.trusted_proxy);
         if let Some(store) = self.store {
             settings.store = store;
         }

@@ -1,53 +1,197 @@
-//! What stands before the endpoints: whose request it is, and how many an address may make.
+//! What stands before the endpoints: whose request it is, and how many an address and a client may make.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use ipnet::IpNet;
+use mcp_authz::limits;
+use mcp_authz::syntax::basic;
+use mcp_authz::syntax::form::Form;
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 
-use super::configuration::Settings;
+use super::configuration::{Misconfigured, Settings};
 use super::health::Counters;
+
+/// Addresses that one limiter tells apart; above that it counts their networks (I-P7).
+const ADDRESSES: usize = 100_000;
+
+/// How long a peer may take to send the form of a token request.
+const BODY: Duration = Duration::from_secs(10);
 
 /// The limits of one server.
 pub(super) struct Guard {
-    registrations: DefaultKeyedRateLimiter<IpAddr>,
-    authorizations: DefaultKeyedRateLimiter<IpAddr>,
-    token_requests: DefaultKeyedRateLimiter<IpAddr>,
-    trusted: Vec<IpAddr>,
+    registrations: Addresses,
+    authorizations: Addresses,
+    token_requests: Addresses,
+    clients: Clients,
+    trusted: Vec<IpNet>,
+    proxies_only: bool,
     counters: Arc<Counters>,
 }
 
-impl Guard {
-    pub(super) fn new(settings: &Settings, counters: Arc<Counters>) -> Self {
-        let limiter = |a_minute| {
-            RateLimiter::keyed(Quota::per_minute(NonZeroU32::new(a_minute).unwrap_or(NonZeroU32::MIN)))
-        };
-        Self {
-            registrations: limiter(settings.limits.registrations),
-            authorizations: limiter(settings.limits.authorizations),
-            token_requests: limiter(settings.limits.token_requests),
-            trusted: settings.trusted_proxies.clone(),
-            counters,
+fn a_minute(requests: u32) -> Quota {
+    Quota::per_minute(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN))
+}
+
+/// How often each address comes.
+struct Addresses {
+    near: DefaultKeyedRateLimiter<IpAddr>,
+    far: DefaultKeyedRateLimiter<IpAddr>,
+    most: usize,
+}
+
+impl Addresses {
+    fn new(requests: u32, most: usize) -> Self {
+        let limiter = || RateLimiter::keyed(a_minute(requests));
+        Self { near: limiter(), far: limiter(), most }
+    }
+
+    /// A stranger with more addresses than are told apart is counted by its networks, and one with more of those as one.
+    fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if self.near.len() < self.most {
+            return self.near.check_key(&network(address, 32, 64)).is_ok();
         }
+        self.near.retain_recent();
+        if self.near.len() < self.most {
+            return self.near.check_key(&network(address, 32, 64)).is_ok();
+        }
+        let far = network(address, 16, 32);
+        let far = if self.far.len() < self.most { far } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+        self.far.check_key(&far).is_ok()
+    }
+
+    fn tidy(&self) {
+        for limiter in [&self.near, &self.far] {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+}
+
+/// The network of that many leading bits.
+fn network(address: IpAddr, v4: u32, v6: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(v4)).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(v6)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
+        }
+    }
+}
+
+/// How many answers with tokens each client gets. Only what was answered so counts: whoever merely says a client's name
+/// cannot use its limit up.
+struct Clients {
+    answered: DefaultKeyedRateLimiter<u64>,
+    /// Until when who has had its share waits.
+    waiting: Mutex<HashMap<u64, Instant>>,
+    clock: DefaultClock,
+    names: RandomState,
+}
+
+impl Clients {
+    fn new(tokens: u32) -> Self {
+        Self {
+            answered: RateLimiter::keyed(a_minute(tokens)),
+            waiting: Mutex::default(),
+            clock: DefaultClock::default(),
+            names: RandomState::new(),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client that a request names, as a number of this process's own.
+    fn named(&self, headers: &HeaderMap, body: &[u8]) -> Option<u64> {
+        let basic = headers.get(AUTHORIZATION).and_then(|field| basic::decode(field.as_bytes()).ok());
+        let form = Form::parse(body).ok()?;
+        let name = match &basic {
+            Some((name, _)) => name.as_str(),
+            None => form.get("client_id")?,
+        };
+        Some(self.names.hash_one(name))
+    }
+
+    fn allows(&self, client: u64) -> bool {
+        let mut waiting = self.waiting();
+        match waiting.get(&client) {
+            Some(until) if Instant::now() < *until => false,
+            Some(_) => {
+                waiting.remove(&client);
+                true
+            }
+            None => true,
+        }
+    }
+
+    fn answered(&self, client: u64) {
+        if let Err(not_until) = self.answered.check_key(&client) {
+            let wait = not_until.wait_time_from(self.clock.now());
+            if let Some(until) = Instant::now().checked_add(wait) {
+                self.waiting().insert(client, until);
+            }
+        }
+    }
+
+    fn tidy(&self) {
+        self.answered.retain_recent();
+        let now = Instant::now();
+        self.waiting().retain(|_, until| now < *until);
+    }
+}
+
+impl Guard {
+    /// `proxies_only`: this server listens to everybody without TLS, and answers its proxies alone.
+    pub(super) fn new(
+        settings: &Settings,
+        proxies_only: bool,
+        counters: Arc<Counters>,
+    ) -> Result<Self, Misconfigured> {
+        let limits = settings.limits;
+        Ok(Self {
+            registrations: Addresses::new(limits.registrations, ADDRESSES),
+            authorizations: Addresses::new(limits.authorizations, ADDRESSES),
+            token_requests: Addresses::new(limits.token_requests, ADDRESSES),
+            clients: Clients::new(limits.tokens_per_client),
+            trusted: settings.trusted_proxies.iter().map(|text| proxy(text)).collect::<Result<_, _>>()?,
+            proxies_only,
+            counters,
+        })
     }
 
     /// Forgets addresses that could make all their requests again (I-P7).
     pub(super) fn tidy(&self) {
         for limiter in [&self.registrations, &self.authorizations, &self.token_requests] {
-            limiter.retain_recent();
+            limiter.tidy();
         }
+        self.clients.tidy();
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|network| network.contains(&address))
     }
 
     /// The address a request comes from: the peer's own, or what a trusted proxy says of it.
-    fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
-        let mut address = peer.ip();
-        if !self.trusted.contains(&address) {
+    fn address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut address = peer;
+        if !self.is_trusted(address) {
             return address;
         }
         // From the right: each trusted proxy wrote the one before it. What stands left of the first stranger is the
@@ -55,9 +199,9 @@ impl Guard {
         let fields = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
         let hops: Vec<&str> = fields.flat_map(|field| field.split(',')).map(str::trim).collect();
         for hop in hops.into_iter().rev() {
-            let Ok(next) = hop.parse() else { break };
-            address = next;
-            if !self.trusted.contains(&address) {
+            let Ok(next) = hop.parse::<IpAddr>() else { break };
+            address = next.to_canonical();
+            if !self.is_trusted(address) {
                 break;
             }
         }
@@ -65,14 +209,35 @@ impl Guard {
     }
 
     fn allows(&self, path: &str, address: IpAddr) -> bool {
-        let limiter = match path.rsplit_once('/').map_or(path, |(_, last)| last) {
+        let limiter = match endpoint(path) {
             "register" => &self.registrations,
             "authorize" | "par" | "sign-in" | "decision" => &self.authorizations,
             "token" | "revoke" | "introspect" => &self.token_requests,
             _ if path.contains("/register/") => &self.registrations,
             _ => return true,
         };
-        limiter.check_key(&address).is_ok()
+        limiter.allows(address)
+    }
+
+    fn too_many(&self) -> Response {
+        self.counters.limited();
+        (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")]).into_response()
+    }
+}
+
+fn endpoint(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, last)| last)
+}
+
+/// A proxy's address, or the network of several.
+fn proxy(text: &str) -> Result<IpNet, Misconfigured> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    match network {
+        // Nobody's proxies are everybody (I-G8).
+        Ok(network) if network.prefix_len() > 0 => Ok(network.trunc()),
+        _ => Err(Misconfigured(format!(
+            "trusted_proxies: {text:?} is neither an address nor a network such as 10.0.0.0/8"
+        ))),
     }
 }
 
@@ -83,28 +248,57 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
+    let peer = peer.ip().to_canonical();
+    if guard.proxies_only && !guard.is_trusted(peer) {
+        guard.counters.answered(403);
+        let words = "This server is reached through its proxy.\n";
+        return (StatusCode::FORBIDDEN, words).into_response();
+    }
     let address = guard.address(peer, request.headers());
     if !guard.allows(request.uri().path(), address) {
-        guard.counters.limited();
-        return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")]).into_response();
+        return guard.too_many();
     }
-    let answer = next.run(request).await;
+    let answer = if endpoint(request.uri().path()) == "token" {
+        token_request(&guard, request, next).await
+    } else {
+        next.run(request).await
+    };
     guard.counters.answered(answer.status().as_u16());
+    answer
+}
+
+/// A token request, counted for the client it names if it is answered with tokens.
+async fn token_request(guard: &Guard, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = match tokio::time::timeout(BODY, axum::body::to_bytes(body, limits::FORM_BYTES)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+    };
+    let client = guard.clients.named(&parts.headers, &body);
+    if client.is_some_and(|client| !guard.clients.allows(client)) {
+        return guard.too_many();
+    }
+    let answer = next.run(Request::from_parts(parts, Body::from(body))).await;
+    if let Some(client) = client.filter(|_| answer.status() == StatusCode::OK) {
+        guard.clients.answered(client);
+    }
     answer
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use std::sync::Arc;
 
     use reqwest::header::HeaderMap;
 
-    use super::{Counters, Guard, Settings};
+    use super::{Addresses, Clients, Counters, Guard, Settings};
 
     fn guard(trusted: &[&str]) -> Guard {
-        let trusted_proxies = trusted.iter().map(|text| text.parse().unwrap()).collect();
-        Guard::new(&Settings { trusted_proxies, ..Settings::default() }, Arc::new(Counters::default()))
+        let trusted_proxies = trusted.iter().map(|text| (*text).to_owned()).collect();
+        let settings = Settings { trusted_proxies, ..Settings::default() };
+        Guard::new(&settings, false, Arc::new(Counters::default())).unwrap()
     }
 
     fn from(guard: &Guard, peer: &str, forwarded: &[&str]) -> IpAddr {
@@ -112,7 +306,9 @@ mod tests {
         for value in forwarded {
             headers.append("x-forwarded-for", value.parse().unwrap());
         }
-        guard.address(SocketAddr::new(peer.parse().unwrap(), 1), &headers)
+        headers.append("forwarded", "for=203.0.113.99".parse().unwrap());
+        headers.append("x-real-ip", "203.0.113.99".parse().unwrap());
+        guard.address(peer.parse().unwrap(), &headers)
     }
 
     // I-A9
@@ -120,16 +316,29 @@ mod tests {
     fn only_a_trusted_proxy_says_where_a_request_comes_from() {
         let alone = guard(&[]);
         assert_eq!(from(&alone, "192.0.2.1", &["198.51.100.1"]).to_string(), "192.0.2.1");
-        let behind = guard(&["192.0.2.1", "192.0.2.2"]);
-        assert_eq!(from(&behind, "192.0.2.9", &["198.51.100.1"]).to_string(), "192.0.2.9");
-        assert_eq!(from(&behind, "192.0.2.1", &["198.51.100.1"]).to_string(), "198.51.100.1");
-        assert_eq!(from(&behind, "192.0.2.1", &["203.0.113.5, 198.51.100.1"]).to_string(), "198.51.100.1");
-        assert_eq!(
-            from(&behind, "192.0.2.1", &["203.0.113.5", "198.51.100.1, 192.0.2.2"]).to_string(),
-            "198.51.100.1"
-        );
-        assert_eq!(from(&behind, "192.0.2.1", &["198.51.100.1, x"]).to_string(), "192.0.2.1");
-        assert_eq!(from(&behind, "192.0.2.1", &[]).to_string(), "192.0.2.1");
+        for trusted in [&["192.0.2.1", "192.0.2.2"][..], &["192.0.2.0/29"]] {
+            let behind = guard(trusted);
+            for (peer, forwarded, expected) in [
+                ("192.0.2.9", &["198.51.100.1"][..], "192.0.2.9"),
+                ("192.0.2.1", &["198.51.100.1"], "198.51.100.1"),
+                ("192.0.2.1", &["203.0.113.5, 198.51.100.1"], "198.51.100.1"),
+                ("192.0.2.1", &["203.0.113.5", "198.51.100.1, 192.0.2.2"], "198.51.100.1"),
+                ("192.0.2.1", &["203.0.113.5, ::ffff:198.51.100.1"], "198.51.100.1"),
+                ("192.0.2.1", &["198.51.100.1, x"], "192.0.2.1"),
+                ("192.0.2.1", &[], "192.0.2.1"),
+            ] {
+                assert_eq!(from(&behind, peer, forwarded).to_string(), expected, "{forwarded:?}");
+            }
+        }
+    }
+
+    // I-G8
+    #[test]
+    fn a_network_of_everybody_is_nobodys_proxy() {
+        for text in ["0.0.0.0/0", "::/0", "", "*", "10.0.0.0/33", "proxy.example"] {
+            let settings = Settings { trusted_proxies: vec![text.to_owned()], ..Settings::default() };
+            assert!(Guard::new(&settings, false, Arc::new(Counters::default())).is_err(), "{text}");
+        }
     }
 
     // I-P7
@@ -144,5 +353,56 @@ mod tests {
         assert!(guard.allows("/t/register", two) && guard.allows("/t/token", one));
         assert!(!guard.allows("/t/register/id", one));
         assert!(guard.allows("/.well-known/oauth-authorization-server/t", one));
+    }
+
+    // I-P7: an IPv6 network of one household is one, and an IPv4 address in IPv6 is itself.
+    #[test]
+    fn whoever_has_a_network_of_addresses_is_counted_once() {
+        let limiter = Addresses::new(2, 100);
+        let allows = |text: &str| limiter.allows(text.parse().unwrap());
+        assert!(allows("2001:db8::1") && allows("2001:db8::2") && !allows("2001:db8::3"));
+        assert!(allows("2001:db8:0:1::1"));
+        assert!(allows("192.0.2.1") && allows("::ffff:192.0.2.1") && !allows("192.0.2.1"));
+    }
+
+    // I-P7: the limiter itself does not grow.
+    #[test]
+    fn a_stranger_with_many_addresses_does_not_fill_the_memory() {
+        let limiter = Addresses::new(2, 100);
+        let mut allowed = 0;
+        for high in 0..300_u16 {
+            for low in 0..4_u16 {
+                let address = Ipv6Addr::new(0x2001, high, low, 0, 0, 0, 0, 1);
+                allowed += u32::from(limiter.allows(IpAddr::V6(address)));
+            }
+        }
+        assert!(limiter.near.len() <= 100 && limiter.far.len() <= 101);
+        // A hundred addresses, twice a hundred networks, and twice all others together.
+        assert!(allowed <= 100 + 200 + 2, "{allowed}");
+        // Those it tells apart are not shut out for good.
+        assert!(limiter.far.len() > 50);
+        let other = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+        assert!(!limiter.allows(other), "while it lasts, strangers share what is left");
+    }
+
+    // I-P7
+    #[test]
+    fn a_client_that_had_its_share_of_tokens_waits_and_nobody_can_use_it_up() {
+        let clients = Clients::new(3);
+        let (mut basic, none) = (HeaderMap::new(), HeaderMap::new());
+        basic.insert("authorization", "Basic YTpzZWNyZXQ=".parse().unwrap());
+        let a = clients.named(&none, b"client_id=a&code=x").unwrap();
+        assert_eq!(clients.named(&basic, b"client_id=b"), Some(a), "the field names it, not the body");
+        assert!(clients.named(&none, b"code=x").is_none() && clients.named(&none, b"a&a").is_none());
+        let b = clients.named(&none, b"client_id=b").unwrap();
+        // Requests alone do not count.
+        assert!((0..100).all(|_| clients.allows(a)));
+        for _ in 0..4 {
+            assert!(clients.allows(a));
+            clients.answered(a);
+        }
+        assert!(!clients.allows(a) && clients.allows(b));
+        clients.tidy();
+        assert!(!clients.allows(a));
     }
 }

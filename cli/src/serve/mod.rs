@@ -1,7 +1,6 @@
 //! `mcp-authz serve`: the authorization server for a team's MCP servers, and what its operator does to the store.
 
 use std::io::{BufRead as _, Write as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,21 +22,21 @@ use tokio::net::TcpListener;
 use configuration::{Misconfigured, Settings};
 use guard::{Guard, guard};
 use health::Counters;
+use tls::Tls;
 
 mod administration;
 mod configuration;
 mod guard;
 mod health;
+mod listener;
 mod parts;
+mod tls;
 
 pub(crate) use administration::{Clients, Grants, Keys, Stores};
 pub(crate) use configuration::Options;
 
 /// How often the server looks after keys, store and limits.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
-
-/// How long requests may take to end once the server was told to stop.
-const GRACE: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,9 +102,12 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
     let secure = settings.issuer.starts_with("https://");
-    if !address.ip().is_loopback() && settings.trusted_proxies.is_empty() {
+    let tls = Tls::of(&settings)?;
+    let is_exposed = tls.is_none() && !address.ip().is_loopback();
+    if is_exposed && settings.trusted_proxies.is_empty() {
         return Err(Misconfigured(
-            "this server speaks plain HTTP: listen on loopback, or name the proxy with TLS before it in trusted_proxies"
+            "without TLS this server listens on loopback only: name a certificate with --tls-cert and --tls-key, or the \
+             proxy with TLS before it with --trusted-proxy (trusted_proxies in the file)"
                 .to_owned(),
         )
         .into());
@@ -140,6 +142,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         AuthorizationServerHost::new(server, Arc::new(Arc::clone(&store)), ring.clone(), people, fetcher)
             .grants_page(administered)
             .form_key(*derived_key(&master, b"mcp-authz forms 1"))
+            .document_caching(parts::document_caching(&settings)?)
             .allowed_origins(origins.collect::<Result<_, _>>()?)
             .observer(move |event: AuthorizationEvent<'_>| observer.observe(&event));
     let host = match &settings.auto_approve {
@@ -149,7 +152,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
             host.dangerously_approve_everything()
         }
     };
-    let guards = Arc::new(Guard::new(&settings, Arc::clone(&counters)));
+    let guards = Arc::new(Guard::new(&settings, is_exposed, Arc::clone(&counters))?);
     let router: Router = host
         .router()
         .layer(from_fn_with_state(Arc::clone(&guards), guard))
@@ -157,23 +160,20 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     counters.set_ready(true);
     tracing::info!(issuer = %settings.issuer, %address, "serving");
     let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let stop = async {
         told_to_stop().await;
         counters.set_ready(false);
         tracing::info!("stopping");
-        let _ = stop.send(());
-    });
-    let served = tokio::select! {
-        served = serving.into_future() => served,
-        () = async {
-            let _ = stopped.await;
-            tokio::time::sleep(GRACE).await;
-        } => Ok(()),
     };
+    #[cfg(unix)]
+    let reloading = tls.clone().map(|tls| tokio::spawn(tls::reload_when_told(tls)));
+    listener::serve(listener, tls, router, stop).await;
+    #[cfg(unix)]
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     keeping.abort();
-    Ok(served?)
+    Ok(())
 }
 
 fn people(

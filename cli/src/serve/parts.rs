@@ -8,7 +8,8 @@ use std::sync::Arc;
 use mcp_authz::authorization_server::grace::{GraceKey, RefreshGrace};
 use mcp_authz::authorization_server::record::{ClientCredential, ClientRecord, SecretMethod};
 use mcp_authz::authorization_server::{
-    AuthorizationServer, Configuration, KnownResource, Lifetimes, PushedRequests, RegistrationPolicy,
+    AuthorizationServer, Configuration, DocumentHosts, KnownResource, Lifetimes, PushedRequests,
+    RegistrationPolicy,
 };
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::{ClientId, Issuer, ResourceId, Scope, ScopeSet};
@@ -18,6 +19,7 @@ use mcp_authz::secret::{ClientSecret, SecretDigest};
 use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::json::JsonObject;
 use mcp_authz::time::{Duration, OffsetDateTime};
+use mcp_authz_tokio::authorization_server::DocumentCaching;
 use mcp_authz_tokio::entropy::OsEntropy;
 use mcp_authz_tokio::sealer::derived_key;
 use mcp_authz_tokio::store::AdministeredStore;
@@ -207,6 +209,7 @@ pub(super) fn server(
         access_token: Duration::seconds(settings.access_token_seconds),
         refresh_idle: Duration::days(settings.refresh_idle_days),
         family: Duration::days(settings.grant_days),
+        stale_document: Duration::days(settings.document_cache.stale_days),
         ..Lifetimes::default()
     };
     let mut configuration = Configuration::new(issuer, resources, key)
@@ -216,6 +219,11 @@ pub(super) fn server(
         .public_clients(settings.public_clients)
         .metadata_documents(settings.metadata_documents)
         .pushed_requests(pushed);
+    if let Some(hosts) = &settings.document_hosts {
+        let hosts = DocumentHosts::parse(hosts.iter().map(String::as_str));
+        let hosts = hosts.map_err(|error| Misconfigured(format!("document_hosts: {error}")))?;
+        configuration = configuration.document_hosts(hosts);
+    }
     if let Some(resource) = &settings.default_resource {
         let id = ResourceId::new(resource.as_str())
             .map_err(|error| Misconfigured(format!("default_resource: {error}")))?;
@@ -231,12 +239,29 @@ pub(super) fn server(
     Ok((server, introspectors))
 }
 
+/// For how long documents of clients are used.
+pub(super) fn document_caching(settings: &Settings) -> Result<DocumentCaching, Misconfigured> {
+    let seconds = |n| std::time::Duration::from_secs(n);
+    let cache = settings.document_cache;
+    DocumentCaching::within(seconds(cache.least_seconds), seconds(cache.most_seconds)).ok_or_else(|| {
+        Misconfigured(
+            "document_cache: the least is a second or more, and the most no less, up to a week".to_owned(),
+        )
+    })
+}
+
 /// A client of the operator's, from its file.
 pub(super) fn client(file: &Path, now: OffsetDateTime) -> Result<ClientRecord, Misconfigured> {
-    let named = |error: &dyn std::fmt::Display| Misconfigured(format!("client {}: {error}", file.display()));
-    let json = fs::read(file).map_err(|error| named(&error))?;
-    let object = JsonObject::parse(&json, 65_536).map_err(|error| named(&error))?;
-    let metadata = ClientMetadata::parse(&json).map_err(|error| named(&error))?;
+    let name = format!("client {}", file.display());
+    let json = fs::read(file).map_err(|error| Misconfigured(format!("{name}: {error}")))?;
+    client_of(&json, &name, now)
+}
+
+/// A client of the operator's, from JSON.
+pub(super) fn client_of(json: &[u8], name: &str, now: OffsetDateTime) -> Result<ClientRecord, Misconfigured> {
+    let named = |error: &dyn std::fmt::Display| Misconfigured(format!("{name}: {error}"));
+    let object = JsonObject::parse(json, 65_536).map_err(|error| named(&error))?;
+    let metadata = ClientMetadata::parse(json).map_err(|error| named(&error))?;
     let id = object.required_string("client_id").map_err(|error| named(&error))?;
     let id = ClientId::new(id).map_err(|error| named(&error))?;
     let secret = object.string("client_secret").map_err(|error| named(&error))?;

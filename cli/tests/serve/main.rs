@@ -1,5 +1,10 @@
 //! `mcp-authz serve` as an operator runs it: one process, a file for a store, and what its own subcommands say of it.
 
+mod attacks;
+mod operator;
+mod people;
+mod tls;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,7 +24,7 @@ struct Server {
     child: Child,
     base: String,
     http: Client,
-    log: std::sync::mpsc::Receiver<String>,
+    log: std::sync::Mutex<std::sync::mpsc::Receiver<String>>,
 }
 
 impl Server {
@@ -42,6 +47,7 @@ impl Server {
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
         let http = Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build().unwrap();
+        let log = std::sync::Mutex::new(log);
         let server = Self { child, base, http, log };
         for _ in 0..300 {
             if server.http.get(format!("{}/readyz", server.base)).send().is_ok_and(|r| r.status() == 200) {
@@ -49,7 +55,10 @@ impl Server {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("the server does not come up: {:?}", server.log.try_iter().collect::<Vec<_>>());
+        panic!(
+            "the server does not come up: {:?}",
+            server.log.lock().unwrap().try_iter().collect::<Vec<_>>()
+        );
     }
 
     fn get(&self, path: &str) -> Response {
@@ -164,7 +173,7 @@ fn a_server_keeps_everything_over_a_restart_and_its_operator_sees_and_ends_it() 
     );
     let kid = server.get("/jwks").json::<serde_json::Value>().unwrap()["keys"][0]["kid"].clone();
     assert_eq!(server.stop(), Some(0), "a server that is told to stop ends in peace");
-    let logged: Vec<String> = server.log.iter().collect();
+    let logged: Vec<String> = server.log.lock().unwrap().iter().collect();
     assert!(logged[0].starts_with("WARNING:"), "{logged:?}");
     for line in &logged[1..] {
         assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
@@ -333,7 +342,7 @@ fn what_is_not_configured_right_does_not_start() {
         folder.path(),
         &["serve", "--listen", "0.0.0.0:0", "--issuer", "https://as.example", "--store", "memory"],
     );
-    assert!(String::from_utf8(listening.stderr).unwrap().contains("trusted_proxies"));
+    assert!(String::from_utf8(listening.stderr).unwrap().contains("--trusted-proxy"));
 }
 
 #[test]

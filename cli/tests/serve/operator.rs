@@ -1,0 +1,123 @@
+//! What an operator does beside running the server: clients by command, proxies, limits.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::{CALLBACK, STORED, Server, VERIFIER, free_port, member, tool};
+
+fn line<'t>(text: &'t str, name: &str) -> &'t str {
+    let found = text.lines().find_map(|line| line.strip_prefix(name));
+    found.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+#[test]
+fn a_client_is_added_with_a_secret_that_is_shown_once_and_removed_with_its_grants() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
+    let server = Server::start_at(port, folder, &arguments);
+    let issuer = ["--issuer", server.base.as_str()];
+    let with = |words: &[&str]| tool(folder, &[words, &STORED, &issuer].concat());
+    let add = ["clients", "add", "--name", "Notes \u{1b}[31mapp", "--redirect-uri", CALLBACK];
+    let added = with(&[&add[..], &["--method", "client-secret-post", "--scope", "mcp"]].concat());
+    let said = String::from_utf8(added.stdout).unwrap();
+    let (id, secret) = (line(&said, "client_id: "), line(&said, "client_secret: "));
+    let listed = String::from_utf8(with(&["clients", "list"]).stdout).unwrap();
+    assert!(listed.contains(id) && listed.contains("client_secret_post") && !listed.contains(secret));
+    assert!(!listed.contains('\u{1b}'), "{listed}");
+    let redeem = |secret: &str| {
+        let code = server.code(id);
+        let pairs = [
+            ("grant_type", "authorization_code"),
+            ("client_id", id),
+            ("client_secret", secret),
+            ("code", &code),
+            ("code_verifier", VERIFIER),
+            ("redirect_uri", CALLBACK),
+        ];
+        server.post("/token", &pairs)
+    };
+    for wrong in ["", "x", &secret[1..]] {
+        assert_eq!(redeem(wrong).status(), StatusCode::UNAUTHORIZED, "{wrong}");
+    }
+    let issued: Value = redeem(secret).json().unwrap();
+    assert_eq!(issued["scope"], "mcp");
+    let refresh = issued["refresh_token"].as_str().unwrap();
+    let pairs = |token| {
+        [
+            ("grant_type", "refresh_token"),
+            ("client_id", id),
+            ("client_secret", secret),
+            ("refresh_token", token),
+        ]
+    };
+    let next = member(server.post("/token", &pairs(refresh)), "refresh_token");
+    // 88, 132: what a removed client had has ended.
+    assert!(with(&["clients", "remove", id]).status.success());
+    assert_eq!(server.post("/token", &pairs(&next)).status(), StatusCode::UNAUTHORIZED);
+    assert!(!with(&["clients", "remove", id]).status.success());
+    assert!(with(&["grants", "list"]).stdout.is_empty());
+
+    // A public client has no secret, and one without refresh tokens gets none.
+    let added = with(&[&add[..], &["--no-refresh"]].concat());
+    let said = String::from_utf8(added.stdout).unwrap();
+    assert!(!said.contains("client_secret"), "{said}");
+    let id = line(&said, "client_id: ");
+    let issued: Value = server.redeem(id, &server.code(id), VERIFIER).json().unwrap();
+    assert!(issued["access_token"].is_string() && issued.get("refresh_token").is_none());
+    for wrong in [
+        &["clients", "add", "--name", "x", "--redirect-uri", "http://app.example/cb"][..],
+        &["clients", "add", "--name", "x", "--redirect-uri", "com.example:/cb"],
+        &["clients", "add", "--name", "x", "--redirect-uri", CALLBACK, "--method", "private-key-jwt"],
+        &["clients", "add", "--name", "x"],
+    ] {
+        assert!(!with(wrong).status.success(), "{wrong:?}");
+    }
+}
+
+// I-A9, 95: whoever is no proxy cannot have itself counted as somebody else.
+#[test]
+fn only_a_proxy_that_is_named_says_for_whom_a_request_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann"];
+    let limited = |server: &Server| {
+        (0..40).any(|n: u8| {
+            let request = server.http.post(format!("{}/register", server.base));
+            let request = request.header("x-forwarded-for", format!("198.51.100.{n}"));
+            let request = request.header("forwarded", format!("for=198.51.100.{n}"));
+            request.header("content-type", "application/json").body("{}").send().unwrap().status()
+                == StatusCode::TOO_MANY_REQUESTS
+        })
+    };
+    assert!(limited(&Server::start(folder.path(), &arguments)));
+    let behind = [&arguments[..], &["--trusted-proxy", "127.0.0.0/8"]].concat();
+    assert!(!limited(&Server::start(folder.path(), &behind)));
+    let wrong =
+        ["serve", "--issuer", "http://127.0.0.1:7", "--listen", "127.0.0.1:0", "--trusted-proxy", "any"];
+    let output =
+        tool(folder.path(), &[&wrong[..], &arguments, &["--resource", "http://127.0.0.1:8/mcp"]].concat());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("trusted_proxies"));
+}
+
+// I-P7: a client's share of tokens, whatever addresses it comes from; its name alone uses nothing up.
+#[test]
+fn a_client_gets_its_share_of_tokens_and_strangers_cannot_use_it_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("serve.toml");
+    std::fs::write(&file, "limits = { tokens_per_client = 3 }\ntrusted_proxies = [\"127.0.0.1\"]\n").unwrap();
+    let server = Server::start(
+        folder.path(),
+        &["--store", "memory", "--dangerously-auto-approve", "ann", "--config", "serve.toml"],
+    );
+    let (client, other) = (server.register(), server.register());
+    for _ in 0..20 {
+        assert_eq!(server.refresh(&client, "no-such-token").status(), StatusCode::BAD_REQUEST);
+    }
+    let statuses: Vec<_> =
+        (0..6).map(|_| server.redeem(&client, &server.code(&client), VERIFIER).status().as_u16()).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 4, "{statuses:?}");
+    assert_eq!(statuses[5], 429);
+    assert_eq!(server.redeem(&other, &server.code(&other), VERIFIER).status(), StatusCode::OK);
+    assert!(server.get("/metrics").text().unwrap().contains("mcp_authz_limited_total 2"));
+}
