@@ -684,6 +684,7 @@ mod tests {
             metadata: ClientMetadata::default(),
             created: now,
             management: None,
+            gone_since: None,
         };
         assert!(FindClient::new(id("c1")).found(client.clone(), now).record.is_some());
         assert!(FindClient::new(id("C1")).found(client, now).record.is_none());
