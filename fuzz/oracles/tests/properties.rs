@@ -15,6 +15,8 @@ fn operation() -> impl Strategy<Value = Vec<u8>> {
             .prop_map(|(which, answer, scopes)| vec![2, which, answer, scopes]),
         6 => (0_u8..3, any_of(vec![0, 0, 0, 1, 2, 3, 4, 5, 6])).prop_map(|(which, change)| vec![3, which, change]),
         3 => (0_u8..4, 0_u8..8).prop_map(|(which, change)| vec![5, which, change]),
+        // Time passes, up to three minutes: a code lives one.
+        2 => (0_u8..60).prop_map(|time| vec![7, time, 0]),
         1 => (0_u8..4, 0_u8..2).prop_map(|(which, client)| vec![6, which, client]),
     ]
 }
