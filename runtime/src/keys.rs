@@ -109,6 +109,7 @@ impl SigningKey {
             Algorithm::Es384 => {
                 EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).map(Pair::Ecdsa)
             }
+            // RFC9068-2.1-2
             Algorithm::Rs256 | Algorithm::Ps256 => RsaKeyPair::generate(KeySize::Rsa2048).map(Pair::Rsa),
         };
         Self::of(pair.map_err(|_| KeyFailure::Unavailable)?, algorithm)

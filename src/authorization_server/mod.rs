@@ -276,7 +276,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::{AuthorizationServer, Configuration, InvalidConfiguration, KnownResource, Lifetimes};
-    use crate::identifier::{Issuer, ResourceId, Scope};
+    use crate::identifier::{Issuer, ResourceId, Scope, ScopeSet};
     use crate::jose::{Algorithm, SigningKeyId};
     use crate::time::Duration;
 
@@ -327,6 +327,17 @@ mod tests {
         assert!(server.signing_with(nameless()).is_none());
         let next = server.signing_with(SigningKeyId::new("k2", Algorithm::EdDsa)).unwrap();
         assert_eq!((server.signing_key().kid(), next.signing_key().kid()), ("k1", "k2"));
+    }
+
+    // I-G8
+    #[test]
+    fn a_default_scope_is_one_of_the_resources() {
+        let with = |scope| {
+            let resource = resource("https://h.example").default_scopes(ScopeSet::parse(scope).unwrap());
+            AuthorizationServer::new(configuration([resource].into()))
+        };
+        assert!(with("read").is_ok());
+        assert!(matches!(with("read write").unwrap_err(), InvalidConfiguration::DefaultScope(_)));
     }
 
     // I-G8

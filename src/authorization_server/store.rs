@@ -664,13 +664,26 @@ impl RotateRefresh {
 
 #[cfg(test)]
 mod tests {
-    use super::{FindClient, ReadGrant};
+    use super::{FindClient, ReadGrant, ReservationKind, ReserveOnce};
     use crate::authorization_server::record::{
         ClientCredential, ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord,
     };
-    use crate::identifier::{ClientId, ResourceId, ScopeSet};
+    use crate::identifier::{ClientId, Issuer, ResourceId, ScopeSet};
     use crate::message::client_metadata::ClientMetadata;
     use crate::time::OffsetDateTime;
+
+    // I-A12
+    #[test]
+    fn a_reservation_is_of_its_own_identifier() {
+        let reserve = |value: &str| {
+            let audience = Issuer::new("https://as.example").unwrap();
+            let parts = ("c1".into(), audience, value.into());
+            ReserveOnce::new(ReservationKind::ClientAssertion, parts, OffsetDateTime::UNIX_EPOCH)
+        };
+        assert!(reserve("j1").reserved().reserves("j1"));
+        assert!(!reserve("j1").reserved().reserves("j2"));
+        assert!(!reserve("j1").already_seen().reserves("j1"));
+    }
 
     // I-G8: a store that answers with another row than the one asked for has found nothing.
     #[test]

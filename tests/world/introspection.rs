@@ -4,20 +4,22 @@ use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::message::introspection::{ActiveToken, IntrospectionResponse};
+use mcp_authz::syntax::base64url;
 use mcp_authz::time::Duration;
 
 use crate::grants::{
     APP, OTHER, RESOURCE, Request, SECRET, WEB, World, approval, family, opaque_server, scope, secret, start,
     tokens,
 };
+use crate::keys::OWN;
 use crate::token_host::{Answer, Flow};
 
 /// The resource server of the notes.
-const NOTES_RS: &str = "notes-rs";
+pub(crate) const NOTES_RS: &str = "notes-rs";
 /// The resource server of something else.
 const OTHER_RS: &str = "other-rs";
 
-fn world(opaque: bool) -> World {
+pub(crate) fn world(opaque: bool) -> World {
     world_of(opaque, APP)
 }
 
@@ -48,6 +50,53 @@ fn active(answer: &Answer) -> Option<ActiveToken> {
             None
         }
     }
+}
+
+/// The token with its header or claims changed, signed again by the server's own key.
+pub(crate) fn resigned(token: &str, from: &str, to: &str) -> String {
+    let mut parts = token.split('.');
+    let mut changed = || {
+        let text = String::from_utf8(base64url::decode(parts.next().unwrap()).unwrap()).unwrap();
+        text.replacen(from, to, 1)
+    };
+    let (header, claims) = (changed(), changed());
+    let input = format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(claims.as_bytes()));
+    let signed = format!("{input}.{}", base64url::encode(&OWN.sign(input.as_bytes())));
+    assert_ne!(signed, token);
+    signed
+}
+
+// RFC7662-4-1, I-T7: the server's own signature is not enough.
+#[test]
+fn a_signed_token_that_is_not_what_was_granted_is_inactive() {
+    let mut world = world(false);
+    let token = world.redeem().access_token.expose().to_owned();
+    let iat = format!("\"iat\":{}", start().unix_timestamp());
+    let harmless = resigned(&token, &iat, &format!("\"iat\":{}", start().unix_timestamp() - 1));
+    assert!(active(&introspect(&mut world, NOTES_RS, &harmless)).is_some());
+    for (what, from, to) in [
+        ("kind", "at+jwt", "JWT"),
+        ("issuer", "\"iss\":\"https://as.example", "\"iss\":\"https://bs.example"),
+        ("subject", "\"sub\":\"ann\"", "\"sub\":\"ann \""),
+        ("client", "\"client_id\":\"", "\"client_id\":\"x"),
+    ] {
+        let forged = resigned(&token, from, to);
+        assert_eq!(active(&introspect(&mut world, NOTES_RS, &forged)), None, "{what}");
+    }
+}
+
+// RFC7662-2.2-3
+#[test]
+fn a_refresh_token_that_nobody_used_in_time_is_inactive() {
+    let mut world = world_of(true, WEB);
+    let request = Request::code(WEB).without("client_id").with_basic(WEB, SECRET);
+    let refresh = tokens(&world.send(&request)).refresh_token.unwrap().expose().to_owned();
+    let expires = active(&introspect(&mut world, WEB, &refresh)).unwrap().exp.unwrap();
+    let left = expires - world.store.now().unix_timestamp();
+    world.store.pass(Duration::seconds(left - 1));
+    assert!(active(&introspect(&mut world, WEB, &refresh)).is_some());
+    world.store.pass(Duration::seconds(1));
+    assert_eq!(active(&introspect(&mut world, WEB, &refresh)), None);
 }
 
 // RFC7662-4-1, RFC7662-2.2-1

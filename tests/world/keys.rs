@@ -48,7 +48,7 @@ impl KeyImporter for ToyImporter {
 }
 
 /// The server's own key.
-const OWN: ToyKey = ToyKey(200);
+pub(crate) const OWN: ToyKey = ToyKey(200);
 
 /// The server's own keys, as it publishes them.
 pub(crate) fn own_keys() -> KeySet {

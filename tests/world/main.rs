@@ -16,6 +16,7 @@ mod management;
 mod peers;
 mod pushed;
 mod races;
+mod receipts;
 mod records;
 mod redaction;
 mod registration;

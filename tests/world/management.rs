@@ -2,7 +2,7 @@
 
 use mcp_authz::authorization_server::RegistrationPolicy;
 use mcp_authz::authorization_server::management::ManagementOutcome;
-use mcp_authz::authorization_server::record::ClientRecord;
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
 use mcp_authz::authorization_server::registration::RegistrationReason;
 use mcp_authz::message::client_metadata::{RegistrationReply, RegistrationResponse};
 use mcp_authz::message::exchange::{RequestHead, Respond};
@@ -33,7 +33,7 @@ fn register(world: &mut World, more: &str) -> RegistrationResponse {
     response(&waiting.stored(world.store.insert_client(action)).unwrap())
 }
 
-fn head(method: &str, token: Option<&str>) -> RequestHead {
+pub(crate) fn head(method: &str, token: Option<&str>) -> RequestHead {
     let head = RequestHead::new(method, "/register/x").with_header("content-type", b"application/json");
     match token {
         Some(token) => head.with_header("authorization", format!("Bearer {token}").as_bytes()),
@@ -60,13 +60,13 @@ fn manage(world: &mut World, id: &str, head: &RequestHead, body: &str) -> Respon
     }
 }
 
-struct Registered {
-    id: String,
-    token: String,
+pub(crate) struct Registered {
+    pub(crate) id: String,
+    pub(crate) token: String,
     secret: Option<String>,
 }
 
-fn registered(world: &mut World, more: &str) -> Registered {
+pub(crate) fn registered(world: &mut World, more: &str) -> Registered {
     let response = register(world, more);
     let management = response.management.unwrap();
     assert_eq!(
@@ -83,6 +83,41 @@ fn registered(world: &mut World, more: &str) -> Registered {
 
 fn record(world: &World, id: &str) -> Option<ClientRecord> {
     world.store.client(id)
+}
+
+// RFC7592-2.1-2: what the operator wrote down is the operator's to change.
+#[test]
+fn only_a_client_that_registered_manages_its_registration() {
+    let mut world = managed();
+    let registered = registered(&mut world, "");
+    assert_eq!(manage(&mut world, &registered.id, &head("GET", Some(&registered.token)), "").status(), 200);
+    let mut taken_over = record(&world, &registered.id).unwrap();
+    taken_over.origin = ClientOrigin::PreRegistered;
+    world.store.put_client(taken_over);
+    for method in ["GET", "DELETE"] {
+        assert_eq!(
+            manage(&mut world, &registered.id, &head(method, Some(&registered.token)), "").status(),
+            401
+        );
+    }
+    assert!(record(&world, &registered.id).is_some());
+}
+
+// OAUTH21-2.4-2: of two tokens none lets in, though both would alone.
+#[test]
+fn two_initial_access_tokens_are_none() {
+    let policy = |token: &[u8]| RegistrationPolicy::InitialAccessToken(vec![SecretDigest::of(token)]);
+    let mut world = world_of(configuration(ISSUER).registration(policy(b"let-me-in")));
+    let body = format!("{{{BODY}}}");
+    let mut register = |tokens: usize| {
+        let head = (0..tokens).fold(RequestHead::new("POST", "/register"), |head, _| {
+            head.with_header("authorization", b"Bearer let-me-in")
+        });
+        world.server.register(&head, body.as_bytes(), world.store.now(), &mut world.entropy).map(drop)
+    };
+    assert_eq!(register(1), Ok(()));
+    assert_eq!(register(0), Err(RegistrationReason::NoInitialAccess));
+    assert_eq!(register(2), Err(RegistrationReason::NoInitialAccess));
 }
 
 // RFC7592-3-1, I-G7: the row has the digest of the token and of the secret.

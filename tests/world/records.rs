@@ -103,6 +103,30 @@ fn every_member_is_needed_and_of_its_type() {
     }
 }
 
+// MCP-SEC-008, I-P5: what the operator writes down has to be of use, and leaves URLs to documents.
+#[test]
+fn a_client_that_could_not_be_used_is_not_written_down() {
+    let written = |id: &str, metadata: ClientMetadata| {
+        let id = ClientId::new(id).unwrap();
+        ClientRecord::pre_registered(id, metadata, ClientCredential::None, start()).is_some()
+    };
+    let with = |redirect_uris| ClientMetadata { redirect_uris, ..ClientMetadata::default() };
+    let https = || RedirectUri::new(CALLBACK).unwrap();
+    let private = RedirectUri::private_scheme("com.example.app:/cb".to_owned()).unwrap();
+    assert!(written("c", with(vec![https()])));
+    assert!(!written("c", with(Vec::new())));
+    assert!(!written("c", with(vec![https(), private])));
+    assert!(!written("https://client.example/id", with(vec![https()])));
+}
+
+// I-P6: who signs has keys.
+#[test]
+fn a_row_that_signs_without_keys_is_refused() {
+    let public = String::from_utf8(operators("c", &[CALLBACK]).to_bytes()).unwrap();
+    let signs = public.replacen(r#""method":"none""#, r#""method":"private_key_jwt""#, 1);
+    assert_eq!(ClientRecord::from_bytes(signs.as_bytes()), Err(InvalidRecord::Member("method")));
+}
+
 // I-G8: a list with nothing in it allows nothing, and does not come back as one that is not there.
 #[test]
 fn an_empty_list_stays_empty() {

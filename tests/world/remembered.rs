@@ -1,6 +1,7 @@
 //! Remembered consent (I-P2): it stands in for the person for the identical request of a client that proves who it is, and
 //! for nothing else.
 
+use mcp_authz::authorization_server::PushedRequests;
 use mcp_authz::authorization_server::authorization::{ConsentView, Recall, Recalled, RequestValidated};
 use mcp_authz::authorization_server::decision::Decided;
 use mcp_authz::authorization_server::record::{ClientCredential, ClientRecord};
@@ -8,15 +9,18 @@ use mcp_authz::authorization_server::store::{Basis, RevocationTarget, RevokeAll}
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{ClientId, RedirectUri};
 use mcp_authz::message::client_metadata::ClientMetadata;
+use mcp_authz::syntax::form;
+use mcp_authz::syntax::json::JsonObject;
 use mcp_authz::time::Duration;
 use proptest::prelude::*;
 
-use crate::approvals::{Ask, CALLBACK, PERSON, browser, world};
-use crate::grants::{World, scope, secret, start};
+use crate::approvals::{Ask, CALLBACK, ISSUER, PERSON, browser, configuration, world, world_of};
+use crate::grants::{Request, SECRET, World, scope, secret, start};
+use crate::token_host::Flow;
 
-const BANK: &str = "bank";
+pub(crate) const BANK: &str = "bank";
 const LOOPBACK: &str = "http://127.0.0.1/cb";
-const SECOND: &str = "https://app.example/second";
+pub(crate) const SECOND: &str = "https://app.example/second";
 
 fn confidential(name: &str, credential: ClientCredential) -> ClientRecord {
     let metadata = ClientMetadata {
@@ -28,7 +32,7 @@ fn confidential(name: &str, credential: ClientCredential) -> ClientRecord {
     ClientRecord::pre_registered(ClientId::new(BANK).unwrap(), metadata, credential, start()).unwrap()
 }
 
-fn bank() -> World {
+pub(crate) fn bank() -> World {
     let mut world = world();
     world.store.put_client(confidential("Bank", secret(None)));
     world
@@ -43,6 +47,7 @@ fn remember(world: &mut World, ask: &Ask, scopes: &str) -> ConsentView {
     let view = world.shown(ask);
     let approval = Approval::assertion(PERSON, browser(1), scope(scopes)).remembered();
     let (action, waiting) = world.press(&view, approval, &view.csrf).unwrap();
+    assert_eq!(action.remember().is_some(), view.may_remember, "whatever the form says");
     let receipt = world.store.decide_once(action);
     assert!(matches!(waiting.decided(receipt), Ok(Decided::Redirect(_))));
     view
@@ -151,6 +156,24 @@ fn public_clients_and_loopback_answers_are_never_remembered() {
     remember(&mut world, &ask(), "read write");
     world.store.put_client(confidential("Bank", ClientCredential::None));
     assert!(!again(&mut world, &ask()));
+}
+
+// RFC9126-4-2: the page is what uses a pushed request up.
+#[test]
+fn a_pushed_request_is_asked_whatever_is_remembered() {
+    let mut world = world_of(configuration(ISSUER).pushed_requests(PushedRequests::Offered));
+    world.store.put_client(confidential("Bank", secret(None)));
+    remember(&mut world, &ask(), "read write");
+    assert!(again(&mut world, &ask()));
+    let request = Request::new(&[]).with_basic(BANK, SECRET);
+    let query = ask().without("client_id").query();
+    let flow = Flow::push(&world.server, &request.head(), query.as_bytes());
+    let answer = flow.finish(&mut world.store, &mut world.entropy);
+    let body = JsonObject::parse(answer.respond.body(), 10_000).unwrap();
+    let uri = body.required_string("request_uri").unwrap();
+    let request = world.ask_raw(&form::encode([("client_id", BANK), ("request_uri", uri)])).valid();
+    let person = world.person();
+    assert!(comes(&mut world, request, &person).is_none());
 }
 
 #[test]
