@@ -151,7 +151,7 @@ impl PresentedCredentials {
         if found.client_id != self.client_id {
             return Err(TokenReason::HostMisuse);
         }
-        let record = found.record.ok_or(TokenReason::UnknownClient)?;
+        let record = *found.record.ok_or(TokenReason::UnknownClient)?;
         match (self.mechanism, &record.credential) {
             // OAUTH21-2.2-1: named, not authenticated; what it may do rests on code, verifier or refresh token.
             (Mechanism::None, ClientCredential::None) if server.admits_public_clients() => {}

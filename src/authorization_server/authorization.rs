@@ -129,7 +129,7 @@ impl AwaitingClient {
         let pending = *self.0;
         let asked_for = pending.request.client_id.as_deref();
         match found.record {
-            Some(client) if asked_for == Some(client.client_id.as_str()) => pending.validate(client),
+            Some(client) if asked_for == Some(client.client_id.as_str()) => pending.validate(*client),
             _ => RequestOutcome::Refused(Refusal::new(RefusalReason::UnknownClient)),
         }
     }

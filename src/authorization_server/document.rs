@@ -106,7 +106,7 @@ impl AwaitingKnownDocument {
     /// The store has looked the client up. `None`: no document of it was ever kept, and there is nothing to do.
     pub fn found(self, found: ClientFound) -> Option<KnownDocument> {
         let (server, url) = *self.0;
-        let record = found.record.filter(|record| {
+        let record = *found.record.filter(|record| {
             record.origin == ClientOrigin::MetadataDocument
                 && record.client_id.as_str().as_bytes() == url.as_str().as_bytes()
         })?;

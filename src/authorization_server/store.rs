@@ -83,7 +83,7 @@ pub struct FindClient {
 #[derive(Debug)]
 pub struct ClientFound {
     pub(crate) client_id: ClientId,
-    pub(crate) record: Option<ClientRecord>,
+    pub(crate) record: Option<Box<ClientRecord>>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -100,7 +100,7 @@ impl FindClient {
     /// The client is known; `now` is the store's clock.
     pub fn found(self, record: ClientRecord, now: OffsetDateTime) -> ClientFound {
         // A store that answers with another client's record has found nothing.
-        let record = (record.client_id == self.client_id).then_some(record);
+        let record = (record.client_id == self.client_id).then(|| Box::new(record));
         ClientFound { client_id: self.client_id, record, now }
     }
 

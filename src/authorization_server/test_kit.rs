@@ -318,7 +318,7 @@ pub fn reserve_once(issuer: &str, audience: Issuer, value: &str, until: OffsetDa
 
 /// What was found, and the store's clock.
 pub fn client_found(found: ClientFound) -> (Option<ClientRecord>, OffsetDateTime) {
-    (found.record, found.now)
+    (found.record.map(|record| *record), found.now)
 }
 
 /// Whether the client was inserted.

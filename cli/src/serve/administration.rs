@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
-use mcp_authz::identifier::{ClientId, Issuer};
+use mcp_authz::identifier::ClientId;
 use mcp_authz::syntax::base64url;
 use mcp_authz::time::Duration;
 use mcp_authz_tokio::authorization_server::key_ring::KeyRing;
@@ -147,6 +147,12 @@ fn say(line: std::fmt::Arguments<'_>) -> Result<(), Failure> {
 
 async fn opened(options: Options) -> Result<(Settings, Arc<dyn AdministeredStore>), Misconfigured> {
     let settings = options.settings()?;
+    if settings.store == "memory" {
+        return Err(Misconfigured(
+            "a store in memory is known to the server's own process alone: name the store with --store or --config"
+                .to_owned(),
+        ));
+    }
     let store = parts::store(&settings.store).await?;
     Ok((settings, store))
 }
@@ -186,7 +192,9 @@ pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
             };
             let (_, store) = opened(options).await?;
             let _revoked = store.revoke_all(RevokeAll::of(target)).await?;
-            say(format_args!("Ended. Signed access tokens live on for a few minutes, until they expire."))
+            say(format_args!(
+                "Nothing of it stands any longer, whatever there was. Signed access tokens live on for a few minutes, until they expire."
+            ))
         }
     }
 }
@@ -282,8 +290,7 @@ pub(super) fn key_ring(
     master: &[u8; 32],
     store: Arc<dyn AdministeredStore>,
 ) -> Result<KeyRing, Misconfigured> {
-    let issuer = Issuer::new(settings.issuer.as_str())
-        .map_err(|error| Misconfigured(format!("issuer {:?}: {error}", settings.issuer)))?;
+    let issuer = settings.issuer()?;
     let lifetime = Duration::days(settings.signing_key_days);
     let sealer = Arc::new(AeadSealer::new(*master));
     Ok(KeyRing::new(store, sealer, issuer, parts::algorithm(settings)?, lifetime))
@@ -297,7 +304,7 @@ pub(super) async fn keys(command: Keys) -> Result<(), Failure> {
     if at_once {
         ring.promote_at_once().await?;
         return say(format_args!(
-            "A new key signs. Remove nothing: the old one is published until its tokens end."
+            "A new key signs; servers that run take it up within a minute. The old one is published until its tokens end."
         ));
     }
     if published {

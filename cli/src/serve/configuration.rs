@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use mcp_authz::identifier::Issuer;
 use serde::Deserialize;
 
 /// A file with every option, as documentation: the tests read it.
@@ -264,10 +265,18 @@ impl Options {
             settings.user.push(User { name: name.to_owned(), password_hash: password_hash.to_owned() });
         }
         settings.auto_approve = self.dangerously_auto_approve;
-        if settings.issuer.is_empty() {
+        Ok(settings)
+    }
+}
+
+impl Settings {
+    /// The issuer, which a server and its keys have, and a look into a store does not need.
+    pub(crate) fn issuer(&self) -> Result<Issuer, Misconfigured> {
+        if self.issuer.is_empty() {
             return Err(Misconfigured("name the issuer, in the file or with --issuer".to_owned()));
         }
-        Ok(settings)
+        Issuer::new(self.issuer.as_str())
+            .map_err(|error| Misconfigured(format!("issuer {:?}: {error}", self.issuer)))
     }
 }
 

@@ -341,6 +341,29 @@ mod tests {
         }
     }
 
+    // I-A9: without TLS, and with everybody able to reach it, the server answers its proxies alone.
+    #[tokio::test]
+    async fn a_server_that_is_exposed_answers_its_proxies_alone() {
+        let settings = Settings { trusted_proxies: vec!["192.0.2.0/24".to_owned()], ..Settings::default() };
+        for (proxies_only, peer, status) in [
+            (true, "192.0.2.7", 200),
+            (true, "::ffff:192.0.2.7", 200),
+            (true, "198.51.100.1", 403),
+            (true, "127.0.0.1", 403),
+            (false, "198.51.100.1", 200),
+        ] {
+            let guards = Guard::new(&settings, proxies_only, Arc::new(Counters::default())).unwrap();
+            let router = axum::Router::new()
+                .route("/token", axum::routing::post(|| async {}))
+                .layer(axum::middleware::from_fn_with_state(Arc::new(guards), super::guard));
+            let mut request = axum::extract::Request::post("/token").body(axum::body::Body::empty()).unwrap();
+            let peer = std::net::SocketAddr::new(peer.parse().unwrap(), 1);
+            request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+            let answer = tower::ServiceExt::oneshot(router, request).await.unwrap();
+            assert_eq!(answer.status().as_u16(), status, "{peer}");
+        }
+    }
+
     // I-P7
     #[test]
     fn each_address_has_its_own_count_and_each_kind_of_endpoint() {

@@ -1,6 +1,6 @@
 //! `mcp-authz serve`: the authorization server for a team's MCP servers, and what its operator does to the store.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,12 +93,14 @@ fn hash() -> Result<(), Failure> {
 
 fn log(json: bool) {
     let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(true);
+    let subscriber = subscriber.with_ansi(std::io::stderr().is_terminal());
     // A second start in one process, as in tests, keeps the first log.
     let _ = if json { subscriber.json().try_init() } else { subscriber.try_init() };
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
     log(settings.json_log);
+    settings.issuer()?;
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
     let secure = settings.issuer.starts_with("https://");

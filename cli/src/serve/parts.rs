@@ -12,7 +12,7 @@ use mcp_authz::authorization_server::{
     RegistrationPolicy,
 };
 use mcp_authz::entropy::Entropy as _;
-use mcp_authz::identifier::{ClientId, Issuer, ResourceId, Scope, ScopeSet};
+use mcp_authz::identifier::{ClientId, ResourceId, Scope, ScopeSet};
 use mcp_authz::jose::{Algorithm, SigningKeyId};
 use mcp_authz::message::client_metadata::ClientMetadata;
 use mcp_authz::secret::{ClientSecret, SecretDigest};
@@ -154,8 +154,7 @@ pub(super) fn server(
     master: &[u8; 32],
     now: OffsetDateTime,
 ) -> Result<(AuthorizationServer, Vec<ClientRecord>), Misconfigured> {
-    let issuer = Issuer::new(settings.issuer.as_str())
-        .map_err(|error| Misconfigured(format!("issuer {:?}: {error}", settings.issuer)))?;
+    let issuer = settings.issuer()?;
     let (mut resources, mut introspectors) = (Vec::new(), Vec::new());
     for resource in &settings.resource {
         let named =

@@ -17,8 +17,7 @@ fn a_client_is_added_with_a_secret_that_is_shown_once_and_removed_with_its_grant
     let port = free_port();
     let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
     let server = Server::start_at(port, folder, &arguments);
-    let issuer = ["--issuer", server.base.as_str()];
-    let with = |words: &[&str]| tool(folder, &[words, &STORED, &issuer].concat());
+    let with = |words: &[&str]| tool(folder, &[words, &STORED].concat());
     let add = ["clients", "add", "--name", "Notes \u{1b}[31mapp", "--redirect-uri", CALLBACK];
     let added = with(&[&add[..], &["--method", "client-secret-post", "--scope", "mcp"]].concat());
     let said = String::from_utf8(added.stdout).unwrap();
@@ -57,7 +56,12 @@ fn a_client_is_added_with_a_secret_that_is_shown_once_and_removed_with_its_grant
     assert!(with(&["clients", "remove", id]).status.success());
     assert_eq!(server.post("/token", &pairs(&next)).status(), StatusCode::UNAUTHORIZED);
     assert!(!with(&["clients", "remove", id]).status.success());
-    assert!(with(&["grants", "list"]).stdout.is_empty());
+    let listed = with(&["grants", "list"]);
+    assert!(listed.status.success() && listed.stdout.is_empty());
+    // A store in memory is another process's own: that is said, and is no empty list.
+    let memory = tool(folder, &["clients", "list", "--store", "memory"]);
+    assert!(!memory.status.success() && String::from_utf8(memory.stderr).unwrap().contains("in memory"));
+    assert!(!with(&["keys", "rotate"]).status.success(), "keys belong to an issuer");
 
     // A public client has no secret, and one without refresh tokens gets none.
     let added = with(&[&add[..], &["--no-refresh"]].concat());
