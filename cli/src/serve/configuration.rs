@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use mcp_authz::identifier::Issuer;
 use serde::Deserialize;
 
+use super::login::{Login, LoginOptions};
+
 /// A file with every option, as documentation: the tests read it.
 pub(super) const EXAMPLE: &str = include_str!("example.toml");
 
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     /// A person who may sign in, with the hash that `hash-password` printed. Repeatable.
     #[arg(long, value_name = "NAME:HASH")]
     user: Vec<String>,
+    #[command(flatten)]
+    login: LoginOptions,
     /// A file of 32 random bytes, readable by its owner only, that seals the signing keys. Made if it is not there.
     #[arg(long, value_name = "FILE")]
     master_key: Option<PathBuf>,
@@ -168,6 +172,7 @@ pub(crate) struct Settings {
     pub(crate) client: Vec<PathBuf>,
     pub(crate) resource: Vec<Resource>,
     pub(crate) user: Vec<User>,
+    pub(crate) login: Vec<Login>,
     #[serde(skip)]
     pub(crate) auto_approve: Option<String>,
 }
@@ -205,6 +210,7 @@ impl Default for Settings {
             client: Vec::new(),
             resource: Vec::new(),
             user: Vec::new(),
+            login: Vec::new(),
             auto_approve: None,
         }
     }
@@ -264,6 +270,7 @@ impl Options {
                 user.split_once(':').ok_or_else(|| Misconfigured("--user must be NAME:HASH".to_owned()))?;
             settings.user.push(User { name: name.to_owned(), password_hash: password_hash.to_owned() });
         }
+        settings.login.extend(self.login.login());
         settings.auto_approve = self.dangerously_auto_approve;
         Ok(settings)
     }

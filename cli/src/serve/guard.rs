@@ -214,6 +214,7 @@ impl Guard {
             "authorize" | "par" | "sign-in" | "decision" => &self.authorizations,
             "token" | "revoke" | "introspect" => &self.token_requests,
             _ if path.contains("/register/") => &self.registrations,
+            _ if path.contains("/sign-in/") => &self.authorizations,
             _ => return true,
         };
         limiter.allows(address)
@@ -375,6 +376,10 @@ mod tests {
         assert!(!guard.allows("/t/register", one));
         assert!(guard.allows("/t/register", two) && guard.allows("/t/token", one));
         assert!(!guard.allows("/t/register/id", one));
+        for _ in 0..60 {
+            assert!(guard.allows("/t/sign-in/op", one));
+        }
+        assert!(!guard.allows("/t/sign-in/op", one) && !guard.allows("/t/authorize", one));
         assert!(guard.allows("/.well-known/oauth-authorization-server/t", one));
     }
 

@@ -8,12 +8,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use mcp_authz_tokio::authorization_server::key_ring::{self, KeyRing};
-use mcp_authz_tokio::authorization_server::passwords::{Passwords, hash_password};
-use mcp_authz_tokio::authorization_server::people::{LocalUser, PersonAuthentication};
+use mcp_authz_tokio::authorization_server::passwords::hash_password;
 use mcp_authz_tokio::authorization_server::{AuthorizationEvent, AuthorizationServerHost};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
-use mcp_authz_tokio::sealer::{AeadSealer, derived_key};
+use mcp_authz_tokio::sealer::derived_key;
 use mcp_authz_tokio::store::AdministeredStore;
 use mcp_authz_tokio::store::witness::{Witness, WitnessError};
 use mcp_authz_tokio::text::TerminalText;
@@ -29,6 +28,7 @@ mod configuration;
 mod guard;
 mod health;
 mod listener;
+mod login;
 mod parts;
 mod tls;
 
@@ -103,7 +103,6 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     settings.issuer()?;
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
-    let secure = settings.issuer.starts_with("https://");
     let tls = Tls::of(&settings)?;
     let is_exposed = tls.is_none() && !address.ip().is_loopback();
     if is_exposed && settings.trusted_proxies.is_empty() {
@@ -134,11 +133,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
     let counters = Arc::new(Counters::default());
     let observer = Arc::clone(&counters);
-    let people = people(&settings, &master, secure)?;
     let origins = settings.allowed_origins.iter().map(|origin| {
         origin.parse().map_err(|_| Misconfigured(format!("allowed_origins: {origin:?} is no origin")))
     });
     let fetcher = Fetcher::new()?;
+    let people = login::people(&settings, &master, &server, Arc::new(Arc::clone(&store)), &fetcher)?;
     let administered: Arc<dyn AdministeredStore> = Arc::clone(&store);
     let host =
         AuthorizationServerHost::new(server, Arc::new(Arc::clone(&store)), ring.clone(), people, fetcher)
@@ -176,20 +175,6 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     keeping.abort();
     Ok(())
-}
-
-fn people(
-    settings: &Settings,
-    master: &[u8; 32],
-    secure: bool,
-) -> Result<Arc<dyn PersonAuthentication>, Failure> {
-    if let Some(user) = &settings.auto_approve {
-        let user = LocalUser::automatic(user.as_str());
-        return Ok(Arc::new(user.ok_or_else(|| Misconfigured("the person has no name".to_owned()))?));
-    }
-    let people = settings.user.iter().map(|user| (user.name.clone(), user.password_hash.clone()));
-    let sealer = Arc::new(AeadSealer::new(*derived_key(master, b"mcp-authz sessions 1")));
-    Ok(Arc::new(Passwords::new(people, sealer, secure)?))
 }
 
 fn warn_of_auto_approval(user: &str) {

@@ -10,7 +10,7 @@ use reqwest::blocking::Response;
 
 use super::{CALLBACK, CHALLENGE, Server, TOOL, VERIFIER, member};
 
-fn user(name: &str) -> String {
+pub(crate) fn user(name: &str) -> String {
     let mut child =
         Command::new(TOOL).arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "password of {name}").unwrap();
@@ -24,13 +24,13 @@ fn start(folder: &Path) -> Server {
 }
 
 /// A browser: its cookies, and the page it shows.
-struct Browser<'s> {
+pub(crate) struct Browser<'s> {
     server: &'s Server,
     cookies: Vec<(String, String)>,
 }
 
 impl<'s> Browser<'s> {
-    fn new(server: &'s Server) -> Self {
+    pub(crate) fn new(server: &'s Server) -> Self {
         Self { server, cookies: Vec::new() }
     }
 
@@ -57,12 +57,17 @@ impl<'s> Browser<'s> {
         answer
     }
 
-    fn visit(&mut self, path: &str) -> String {
+    pub(crate) fn visit(&mut self, path: &str) -> String {
         let request = self.server.http.get(format!("{}{path}", self.server.base));
         self.send(request).text().unwrap()
     }
 
-    fn submit(&mut self, path: &str, pairs: &[(&str, &str)], fields: &[(&'static str, &str)]) -> Response {
+    pub(crate) fn submit(
+        &mut self,
+        path: &str,
+        pairs: &[(&str, &str)],
+        fields: &[(&'static str, &str)],
+    ) -> Response {
         let body = mcp_authz::syntax::form::encode(pairs.iter().copied());
         let mut request = self.server.http.post(format!("{}{path}", self.server.base));
         request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
@@ -80,7 +85,7 @@ impl<'s> Browser<'s> {
     }
 }
 
-fn path(client: &str, more: &[(&str, &str)]) -> String {
+pub(crate) fn path(client: &str, more: &[(&str, &str)]) -> String {
     let pairs = [
         ("response_type", "code"),
         ("client_id", client),
@@ -93,7 +98,7 @@ fn path(client: &str, more: &[(&str, &str)]) -> String {
     format!("/authorize?{}", mcp_authz::syntax::form::encode([&pairs[..], more].concat()))
 }
 
-fn hidden(page: &str, name: &str) -> String {
+pub(crate) fn hidden(page: &str, name: &str) -> String {
     let start = format!("name=\"{name}\" value=\"");
     let rest = page.split_once(&start).unwrap_or_else(|| panic!("no {name} in {page}")).1;
     rest.split_once('"').unwrap().0.replace("&amp;", "&")
