@@ -20,7 +20,7 @@ use crate::authorization_server::error::TokenReason;
 use crate::authorization_server::record::{ClientCredential, ClientRecord};
 use crate::authorization_server::store::ClientFound;
 use crate::identifier::{ClientId, ScopeSet};
-use crate::jose::{KeySet, JwtBuffer, UnverifiedJwt};
+use crate::jose::{JwtBuffer, KeySet, UnverifiedJwt};
 use crate::limits;
 use crate::message::exchange::RequestHead;
 use crate::secret::{ClientSecret, SecretDigest, SubmittedToken};

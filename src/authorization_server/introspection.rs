@@ -29,7 +29,7 @@ use crate::authorization_server::store::{
 };
 use crate::authorization_server::token::{malformed, read_form};
 use crate::identifier::ScopeSet;
-use crate::jose::{KeySet, JwtBuffer, UnverifiedJwt};
+use crate::jose::{JwtBuffer, KeySet, UnverifiedJwt};
 use crate::message::exchange::{RequestHead, Respond};
 use crate::message::introspection::{ActiveToken, IntrospectionRequest, IntrospectionResponse};
 use crate::message::jwt_claims::AccessTokenClaims;
