@@ -27,7 +27,7 @@ pub(crate) fn check_target(grant: &GrantRecord, requested: Option<&str>) -> Resu
     let Some(requested) = requested else { return Ok(()) };
     // RFC8707-2.2-1, RFC8707-2-6, MCP-AUTH-058: looked up as at the authorization endpoint, minted in the configured spelling.
     let requested = ResourceId::from_server_url(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
-    if requested.lookup_key() != grant.resource.lookup_key() {
+    if !requested.has_lookup_key_of(&grant.resource) {
         return Err(TokenReason::TargetOutsideGrant);
     }
     Ok(())

@@ -228,8 +228,7 @@ impl AuthorizationServer {
 
     /// Looks a requested resource up; scheme and host case and a lone slash are folded (D30).
     pub(crate) fn resource(&self, requested: &ResourceId) -> Option<&KnownResource> {
-        let key = requested.lookup_key();
-        self.resources().iter().find(|known| known.id.lookup_key() == key)
+        self.resources().iter().find(|known| known.id.has_lookup_key_of(requested))
     }
 }
 

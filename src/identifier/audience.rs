@@ -1,7 +1,5 @@
 //! Audiences: what an issuer may write into `aud` for a resource (RFC 7519 section 4.1.3).
 
-use alloc::string::String;
-
 use super::{IdentifierFault, InvalidIdentifier, ResourceId, identifier};
 use crate::limits;
 
@@ -15,27 +13,27 @@ impl Audience {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] when it is empty or longer than [`limits::URL_BYTES`].
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         // I-G8: an empty audience would be met by a claim that says nothing.
         if text.is_empty() || text.len() > limits::URL_BYTES {
             return Err(InvalidIdentifier::new("audience", IdentifierFault::Grammar));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Whether a claimed audience is this one: for the URL of a resource its scheme and host are compared without
     /// regard to case, everything else as bytes (D3, I-A1).
     pub fn equals(&self, claimed: &str) -> bool {
         // MCP-AUTH-057
-        claimed == self.0
-            || ResourceId::new(self.0.as_str()).is_ok_and(|resource| resource.equals_audience(claimed))
+        *claimed == *self.0
+            || ResourceId::new(&self.0).is_ok_and(|resource| resource.equals_audience(claimed))
     }
 }
 
 impl From<ResourceId> for Audience {
     fn from(resource: ResourceId) -> Self {
-        Self(String::from(resource.as_str()))
+        Self(resource.as_str().into())
     }
 }
 

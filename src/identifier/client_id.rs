@@ -1,7 +1,5 @@
 //! Client identifiers (OAuth 2.1 section 2.2) and client metadata document URLs (client ID metadata document draft).
 
-use alloc::string::String;
-
 use super::{IdentifierFault, InvalidIdentifier, identifier, is_loopback_host};
 use crate::limits;
 use crate::syntax::uri::Uri;
@@ -21,13 +19,13 @@ impl ClientId {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] when it is empty, too long or has other characters.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         let allowed = text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
         if text.is_empty() || text.len() > limits::URL_BYTES || !allowed {
             return Err(InvalidIdentifier::new("client id", IdentifierFault::Grammar));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Whether it has the shape of a metadata document URL, well-formed or not: such an id is never looked up
@@ -45,15 +43,15 @@ impl ClientMetadataUrl {
     /// # Errors
     /// [`InvalidIdentifier`] unless it is https (http on a loopback host, for development) with a path, without dot
     /// segments, fragment and user information, all judged on the raw bytes.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
         const KIND: &str = "client metadata document URL";
-        let text = text.into();
+        let text = text.as_ref();
         // CIMD-3-1, CIMD-3-2: dot segments, backslashes and controls never pass the URI grammar (I-P1).
-        let uri = super::web_uri(KIND, &text)?;
+        let uri = super::web_uri(KIND, text)?;
         if uri.path().is_empty() || uri.path() == "/" {
             return Err(InvalidIdentifier::new(KIND, IdentifierFault::Path));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// The same text as a client id.

@@ -20,15 +20,15 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] for any scheme but https (http on a loopback host), a fragment or user information.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         // OAUTH21-3.1-2, OAUTH21-3.2-1, MCP-SBP-040: checked by `web_uri`.
-        web_uri("endpoint", &text)?;
+        web_uri("endpoint", text)?;
         // MCP-SBP-044: the one quote that RFC 3986 has; hosts hand this text to the operating system.
         if text.contains('\'') {
             return Err(InvalidIdentifier::new("endpoint", IdentifierFault::Grammar));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Its origin.
@@ -64,26 +64,26 @@ impl Origin {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] for anything else.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
-        let uri = web_uri("origin", &text)?;
-        if !uri.path().is_empty() || uri.query().is_some() || origin_of(&text).0 != text {
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
+        let uri = web_uri("origin", text)?;
+        if !uri.path().is_empty() || uri.query().is_some() || *origin_of(text).0 != *text {
             return Err(InvalidIdentifier::new("origin", IdentifierFault::Path));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 }
 
 /// The origin of a URL that was checked before: scheme and host in lower case, the port unless it is the default.
 pub(super) fn origin_of(text: &str) -> Origin {
-    let Ok(uri) = Uri::read(text) else { return Origin(String::new()) };
+    let Ok(uri) = Uri::read(text) else { return Origin("".into()) };
     let mut origin = [uri.scheme(), "://", uri.host()].concat();
     origin.make_ascii_lowercase();
     let default = matches!((uri.scheme(), uri.port()), (_, None) | ("https", Some(443)) | ("http", Some(80)));
     if let (false, Some(port)) = (default, uri.port()) {
         origin = alloc::format!("{origin}:{port}");
     }
-    Origin(origin)
+    Origin(origin.into())
 }
 
 #[cfg(test)]

@@ -21,14 +21,14 @@ impl Issuer {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] when it is no https URL, or has a query, a fragment or user information.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
-        let uri = web_uri(KIND, &text)?;
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
+        let uri = web_uri(KIND, text)?;
         // RFC8414-2-1, RFC8414-2-2
         if uri.query().is_some() {
             return Err(InvalidIdentifier::new(KIND, IdentifierFault::Query));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Whether it lies on a loopback host.
@@ -45,7 +45,7 @@ impl Issuer {
     /// `IssuerRootSlash` takes for one issuer.
     pub fn differs_by_root_slash(&self, other: &Self) -> bool {
         let longer = |short: &Self, long: &Self| {
-            long.0.strip_suffix('/') == Some(short.0.as_str()) && short.0.matches('/').count() == 2
+            long.0.strip_suffix('/') == Some(&*short.0) && short.0.matches('/').count() == 2
         };
         longer(self, other) || longer(other, self)
     }

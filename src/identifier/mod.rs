@@ -148,16 +148,19 @@ pub(crate) fn with_parameters<'a>(
 ///
 /// For comparison of audiences and of URLs a person typed only (D3, D30): never for issuers.
 pub(crate) fn fold_scheme_and_host(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at_checked(end)?;
+    let (origin, rest) = origin_and_rest(text)?;
     let mut folded = String::with_capacity(text.len());
-    folded.push_str(scheme);
-    folded.push_str("://");
-    folded.push_str(authority);
+    folded.push_str(origin);
     folded.make_ascii_lowercase();
     folded.push_str(rest);
     Some(folded)
+}
+
+/// Scheme, host and port, and everything behind them; `None` where the text has no host.
+fn origin_and_rest(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    text.split_at_checked(scheme.len().checked_add(3)?.checked_add(end)?)
 }
 
 /// Whether the path is empty or a lone slash and nothing follows it: `https://h` and `https://h/`.
@@ -167,12 +170,12 @@ pub(crate) fn is_bare_root(text: &str) -> bool {
     })
 }
 
-/// A newtype over the exact string.
+/// A newtype over the exact string, shared by its clones: an identifier is made once and goes into many records.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(alloc::string::String);
+        pub struct $name(alloc::sync::Arc<str>);
 
         impl $name {
             /// The exact text it was made from.

@@ -23,22 +23,22 @@ impl RedirectUri {
     /// # Errors
     /// [`InvalidIdentifier`] for any other scheme, a fragment or user information, a missing path, an asterisk, and a
     /// query that is no form or already has a parameter of the response.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         // OAUTH21-2.3-1, OAUTH21-2.3-2, MCP-SEC-007, MCP-SEC-008, I-R4: checked by `web_uri`.
-        let uri = web_uri(KIND, &text)?;
+        let uri = web_uri(KIND, text)?;
         check_path_and_query(&uri)?;
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Takes one exact URI of a private-use scheme (RFC 8252 section 7.1): the relaxation `PrivateScheme` (D9).
     ///
     /// # Errors
     /// [`InvalidIdentifier`] unless the scheme has a dot in it, for a host, and as for [`RedirectUri::new`].
-    pub fn private_scheme(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn private_scheme(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         let refuse = |fault: IdentifierFault| InvalidIdentifier::new(KIND, fault);
-        let uri = Uri::parse(&text).map_err(|error| refuse(error.into()))?;
+        let uri = Uri::parse(text).map_err(|error| refuse(error.into()))?;
         // OAUTH21-2.3.1-3: a domain name in reverse; `javascript`, `data` and their like have no dot.
         if uri.has_authority() || !uri.scheme().contains('.') {
             return Err(refuse(IdentifierFault::Scheme));
@@ -47,7 +47,7 @@ impl RedirectUri {
             return Err(refuse(IdentifierFault::Fragment));
         }
         check_path_and_query(&uri)?;
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     /// Whether a requested redirect URI is this registered one: equal bytes or, both being http on the same
@@ -79,7 +79,7 @@ impl RedirectUri {
         match (self.without_loopback_port(), other.without_loopback_port()) {
             (Some((host, tail)), Some((other_host, _))) if host == other_host || host == "localhost" => {
                 let port = other.port().map_or_else(String::new, |port| alloc::format!(":{port}"));
-                Self(["http://", host, &port, tail].concat())
+                Self(["http://", host, &port, tail].concat().into())
             }
             _ => self.clone(),
         }
@@ -88,7 +88,7 @@ impl RedirectUri {
     /// This loopback URI at another port. Any other URI stays what it is.
     pub(crate) fn at_port(&self, port: u16) -> Self {
         match self.without_loopback_port() {
-            Some((host, tail)) => Self(alloc::format!("http://{host}:{port}{tail}")),
+            Some((host, tail)) => Self(alloc::format!("http://{host}:{port}{tail}").into()),
             None => self.clone(),
         }
     }
@@ -98,7 +98,7 @@ impl RedirectUri {
         match self.without_loopback_port() {
             Some((_, tail)) => {
                 let port = self.port().map_or_else(String::new, |port| alloc::format!(":{port}"));
-                Self(["http://localhost", &port, tail].concat())
+                Self(["http://localhost", &port, tail].concat().into())
             }
             None => self.clone(),
         }
@@ -143,7 +143,7 @@ impl RedirectUri {
 
     /// The text up to its query: what a callback must arrive on.
     pub fn without_query(&self) -> &str {
-        self.0.split_once('?').map_or(self.0.as_str(), |(before, _)| before)
+        self.0.split_once('?').map_or(&self.0, |(before, _)| before)
     }
 
     /// The query as written.

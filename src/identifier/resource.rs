@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::endpoint::{Origin, origin_of};
 use super::{
     IdentifierFault, InvalidIdentifier, fold_scheme_and_host, identifier, is_bare_root, is_loopback_host,
-    web_uri,
+    origin_and_rest, web_uri,
 };
 use crate::syntax::uri::Uri;
 
@@ -33,11 +33,11 @@ impl ResourceId {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] for another scheme, a fragment or user information.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
         // RFC9728-1.2-1, RFC8707-2-1, RFC8707-2-2: absolute, https, no fragment.
-        web_uri(KIND, &text)?;
-        Ok(Self(text))
+        web_uri(KIND, text)?;
+        Ok(Self(text.into()))
     }
 
     /// The identifier of the MCP server at a URL a person typed: scheme and host in lower case, and nothing else
@@ -131,6 +131,19 @@ impl ResourceId {
         // MCP-AUTH-057
         fold_scheme_and_host(&self.0)
             .is_some_and(|own| fold_scheme_and_host(audience).is_some_and(|it| own == it))
+    }
+
+    /// Whether an authorization server looks this resource up under the other's name, too: their
+    /// [`ResourceId::lookup_key`] is the same (D30).
+    pub(crate) fn has_lookup_key_of(&self, other: &Self) -> bool {
+        // MCP-AUTH-058
+        match (origin_and_rest(&self.0), origin_and_rest(&other.0)) {
+            (Some((origin, rest)), Some((other_origin, other_rest))) => {
+                let lone = |rest| if rest == "/" { "" } else { rest };
+                origin.eq_ignore_ascii_case(other_origin) && lone(rest) == lone(other_rest)
+            }
+            _ => false,
+        }
     }
 
     /// The form under which an authorization server looks a requested resource up: scheme and host in lower case,
@@ -405,6 +418,16 @@ mod tests {
     }
 
     proptest! {
+        // D30
+        #[test]
+        fn resources_are_looked_up_alike_exactly_where_their_keys_are_equal(
+            one in "(https|HTTPS)://(h|H)(:443|)(/|/a|/A|//|)(\\?|\\?/|)", two in "(https|HTTPS)://(h|H)(:443|)(/|/a|/A|//|)(\\?|\\?/|)",
+        ) {
+            if let (Ok(one), Ok(two)) = (ResourceId::new(one), ResourceId::new(two)) {
+                prop_assert_eq!(one.has_lookup_key_of(&two), one.lookup_key() == two.lookup_key());
+            }
+        }
+
         // I-A2: on plain segments, covered means exactly that the list of segments is a prefix.
         #[test]
         fn plain_paths_are_covered_by_their_prefixes_and_by_nothing_else(

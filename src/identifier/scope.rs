@@ -1,8 +1,8 @@
 //! Scopes and sets of them (OAuth 2.1 section 1.4.1, appendix A).
 
-use alloc::collections::{BTreeSet, btree_set};
-use alloc::string::String;
-use core::fmt;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::{fmt, slice};
 
 use super::{IdentifierFault, InvalidIdentifier, identifier};
 use crate::limits;
@@ -17,12 +17,12 @@ impl Scope {
     ///
     /// # Errors
     /// [`InvalidIdentifier`] when it is empty, too long or outside `%x21 / %x23-5B / %x5D-7E`.
-    pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
-        let text = text.into();
-        if !Self::is_token(&text) {
+    pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
+        let text = text.as_ref();
+        if !Self::is_token(text) {
             return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
         }
-        Ok(Self(text))
+        Ok(Self(text.into()))
     }
 
     fn is_token(text: &str) -> bool {
@@ -35,13 +35,14 @@ impl Scope {
 /// A set of scopes. Order and repetition on the wire mean nothing.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeSet {
-    scopes: BTreeSet<Scope>,
+    /// Each once, in order of bytes, shared by the clones of the set; none where there is no scope.
+    scopes: Option<Arc<[Scope]>>,
 }
 
 impl ScopeSet {
     /// No scope.
     pub const fn new() -> Self {
-        Self { scopes: BTreeSet::new() }
+        Self { scopes: None }
     }
 
     /// Reads tokens separated by single spaces. An empty text is no set: an absent parameter is.
@@ -50,15 +51,11 @@ impl ScopeSet {
     /// [`InvalidIdentifier`] for an empty text, two spaces in a row, a malformed token or too many.
     pub fn parse(text: &str) -> Result<Self, InvalidIdentifier> {
         // OAUTH21-A-1
-        let mut scopes = BTreeSet::new();
-        for token in text.split(' ') {
-            scopes.insert(Scope::new(token)?);
-            // D36
-            if scopes.len() > limits::SCOPES {
-                return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
-            }
+        // OAUTH21-A-1. D36: repetitions count, so that a text of a few kilobytes is not taken apart for each of its tokens.
+        if !Self::is_text(text) {
+            return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
         }
-        Ok(Self { scopes })
+        text.split(' ').map(Scope::new).collect()
     }
 
     /// Whether these are scope tokens, and not too many.
@@ -88,67 +85,82 @@ impl ScopeSet {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.scopes.is_empty()
+        self.scopes.is_none()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.scopes.len()
+        self.as_slice().len()
     }
 
     /// Whether one is among them.
     pub fn contains(&self, scope: &Scope) -> bool {
-        self.scopes.contains(scope)
+        self.as_slice().binary_search(scope).is_ok()
     }
 
     /// Whether one of that text is among them.
     pub fn contains_str(&self, scope: &str) -> bool {
-        self.scopes.iter().any(|known| known.as_str() == scope)
+        self.iter().any(|known| known.as_str() == scope)
     }
 
     /// Adds one.
     pub fn insert(&mut self, scope: Scope) {
-        self.scopes.insert(scope);
+        if !self.contains(&scope) {
+            *self = self.iter().cloned().chain([scope]).collect();
+        }
     }
 
     /// Those of either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        self.scopes.union(&other.scopes).cloned().collect()
+        if self.is_subset_of(other) {
+            return other.clone();
+        }
+        self.iter().chain(other).cloned().collect()
     }
 
     /// Those of both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        self.scopes.intersection(&other.scopes).cloned().collect()
+        if self.is_subset_of(other) {
+            return self.clone();
+        }
+        self.iter().filter(|scope| other.contains(scope)).cloned().collect()
     }
 
     /// Those of this set that the other lacks.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.scopes.difference(&other.scopes).cloned().collect()
+        self.iter().filter(|scope| !other.contains(scope)).cloned().collect()
     }
 
     /// Whether the other has all of these.
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        self.scopes.is_subset(&other.scopes)
+        self.iter().all(|scope| other.contains(scope))
     }
 
     /// All of them, in order of bytes.
-    pub fn iter(&self) -> btree_set::Iter<'_, Scope> {
-        self.scopes.iter()
+    pub fn iter(&self) -> slice::Iter<'_, Scope> {
+        self.as_slice().iter()
+    }
+
+    fn as_slice(&self) -> &[Scope] {
+        self.scopes.as_deref().unwrap_or_default()
     }
 }
 
 impl FromIterator<Scope> for ScopeSet {
     fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> Self {
-        Self { scopes: scopes.into_iter().collect() }
+        let mut scopes: Vec<Scope> = scopes.into_iter().collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        Self { scopes: (!scopes.is_empty()).then(|| scopes.into()) }
     }
 }
 
 impl<'s> IntoIterator for &'s ScopeSet {
     type Item = &'s Scope;
-    type IntoIter = btree_set::Iter<'s, Scope>;
+    type IntoIter = slice::Iter<'s, Scope>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -157,7 +169,7 @@ impl<'s> IntoIterator for &'s ScopeSet {
 
 impl fmt::Display for ScopeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, scope) in self.scopes.iter().enumerate() {
+        for (index, scope) in self.iter().enumerate() {
             if index > 0 {
                 f.write_str(" ")?;
             }
@@ -175,7 +187,8 @@ impl fmt::Debug for ScopeSet {
 
 #[cfg(test)]
 mod tests {
-    use std::string::ToString;
+    use std::collections::BTreeSet;
+    use std::string::{String, ToString};
 
     use proptest::prelude::*;
 
@@ -225,6 +238,31 @@ mod tests {
         fn what_is_checked_in_place_is_what_is_parsed(text in "[a-c!\"\\\\ ]{0,12}") {
             prop_assert_eq!(ScopeSet::is_text(&text), ScopeSet::parse(&text).is_ok());
             prop_assert_eq!(ScopeSet::is_set(text.split(' ')), ScopeSet::parse(&text).is_ok());
+        }
+
+        #[test]
+        fn sets_are_those_of_mathematics(
+            one in proptest::collection::btree_set("[a-e]", 0..6), two in proptest::collection::btree_set("[a-e]", 0..6),
+            added in "[a-e]",
+        ) {
+            let set = |tokens: &BTreeSet<String>| -> ScopeSet {
+                // Backwards, and each twice.
+                tokens.iter().rev().chain(tokens).map(|token| Scope::new(token).unwrap()).collect()
+            };
+            let (a, b) = (set(&one), set(&two));
+            prop_assert_eq!(a.union(&b), set(&(&one | &two)));
+            prop_assert_eq!(a.intersection(&b), set(&(&one & &two)));
+            prop_assert_eq!(a.difference(&b), set(&(&one - &two)));
+            prop_assert_eq!(a.is_subset_of(&b), one.is_subset(&two));
+            prop_assert_eq!(a == b, one == two);
+            prop_assert_eq!(a.cmp(&b), one.cmp(&two));
+            prop_assert_eq!((a.len(), a.is_empty()), (one.len(), one.is_empty()));
+            prop_assert_eq!(a.contains(&Scope::new(&added).unwrap()), one.contains(&added));
+            let (mut more, mut model) = (a.clone(), one.clone());
+            more.insert(Scope::new(&added).unwrap());
+            model.insert(added);
+            prop_assert_eq!(more, set(&model));
+            prop_assert_eq!(a, set(&one), "the clone shares nothing that changes");
         }
 
         #[test]

@@ -31,7 +31,10 @@ pub enum FormError {
 /// A decoded form without repeated names. Values may be secrets: `Debug` shows names only, and memory is erased.
 #[derive(Clone, Default)]
 pub struct Form {
-    pairs: Vec<(String, Zeroizing<String>)>,
+    /// Names and values, decoded, one behind the other.
+    text: Zeroizing<String>,
+    /// Of each parameter: where its name begins, where it ends and the value begins, and where that ends.
+    bounds: Vec<[usize; 3]>,
 }
 
 impl Form {
@@ -44,38 +47,53 @@ impl Form {
         if bytes.len() > limits::FORM_BYTES {
             return Err(FormError::TooLarge);
         }
-        let mut pairs: Vec<(String, Zeroizing<String>)> = Vec::new();
+        let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
+        let mut form = Self { text: Zeroizing::default(), bounds: Vec::with_capacity(8) };
         for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if pairs.len() == limits::FORM_PARAMETERS {
+            if form.bounds.len() == limits::FORM_PARAMETERS {
                 return Err(FormError::TooLarge);
             }
             let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let name = decode(halves.next().unwrap_or_default())?;
-            let value = decode(halves.next().unwrap_or_default())?;
-            // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
-            if pairs.iter().any(|(known, _)| *known == *name) {
+            let begin = text.len();
+            decode_onto(&mut text, halves.next().unwrap_or_default())?;
+            let middle = text.len();
+            decode_onto(&mut text, halves.next().unwrap_or_default())?;
+            form.bounds.push([begin, middle, text.len()]);
+        }
+        form.text = text;
+        // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
+        let mut names = form.names();
+        while let Some(name) = names.next() {
+            if names.clone().any(|other| other == name) {
                 return Err(FormError::Duplicate);
             }
-            pairs.push(((*name).clone(), value));
         }
-        Ok(Self { pairs })
+        drop(names);
+        Ok(form)
     }
 
     /// The value of a parameter; an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         // OAUTH21-3.1-8, OAUTH21-3.2-3
-        let (_, value) = self.pairs.iter().find(|(known, _)| known == name)?;
-        (!value.is_empty()).then_some(value.as_str())
+        let (_, value) = self.pairs().find(|(known, _)| *known == name)?;
+        (!value.is_empty()).then_some(value)
     }
 
     /// Whether the name occurs, with or without a value.
     pub fn has_name(&self, name: &str) -> bool {
-        self.pairs.iter().any(|(known, _)| known == name)
+        self.names().any(|known| known == name)
     }
 
     /// The names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(name, _)| name.as_str())
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.pairs().map(|(name, _)| name)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.bounds.iter().map(|[begin, middle, end]| {
+            let of = |range| self.text.get(range).unwrap_or_default();
+            (of(*begin..*middle), of(*middle..*end))
+        })
     }
 }
 
@@ -112,7 +130,9 @@ pub fn encode_component(text: &str) -> String {
 /// # Errors
 /// [`FormError`] for a broken escape, a byte that must be escaped, or text that is not UTF-8.
 pub fn decode_component(text: &str) -> Result<String, FormError> {
-    decode(text.as_bytes()).map(|text| (*text).clone())
+    let mut decoded = String::with_capacity(text.len());
+    decode_onto(&mut decoded, text.as_bytes())?;
+    Ok(decoded)
 }
 
 fn push_encoded(out: &mut String, text: &str) {
@@ -135,7 +155,13 @@ fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, FormError> {
+/// Decodes one name or value onto the end of a text that has room for it.
+fn decode_onto(text: &mut String, bytes: &[u8]) -> Result<(), FormError> {
+    let plain = bytes.iter().all(|byte| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+'));
+    if let (true, Ok(bytes)) = (plain, core::str::from_utf8(bytes)) {
+        text.push_str(bytes);
+        return Ok(());
+    }
     let mut decoded = Zeroizing::new(Vec::with_capacity(bytes.len()));
     let mut rest = bytes.iter().copied();
     while let Some(byte) = rest.next() {
@@ -151,8 +177,8 @@ fn decode(bytes: &[u8]) -> Result<Zeroizing<String>, FormError> {
             _ => decoded.push(byte),
         }
     }
-    let text = core::str::from_utf8(&decoded).map_err(|_| FormError::Utf8)?;
-    Ok(Zeroizing::new(String::from(text)))
+    text.push_str(core::str::from_utf8(&decoded).map_err(|_| FormError::Utf8)?);
+    Ok(())
 }
 
 #[cfg(test)]
