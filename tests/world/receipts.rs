@@ -85,7 +85,7 @@ fn a_consent_found_under_another_key_is_none() {
     let approval = Approval::assertion(PERSON, browser(1), scope("read write")).remembered();
     let (action, _waiting) = world.press(&view, approval, &view.csrf).unwrap();
     let remembered = action.remember().unwrap().1.clone();
-    let mut recalled = |ask: &Ask| {
+    let recalled = |ask: &Ask| {
         let request = world.ask(ask).valid();
         let Recall::Read(step) = request.recall(&world.person()) else { panic!() };
         step.into_parts()

@@ -472,12 +472,29 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use mcp_authz::authorization_server::test_kit::Seen;
+
     use super::MemoryStore;
     use crate::store::kit;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn the_store_in_memory_keeps_the_contract() {
         kit::run_administered(|| async { MemoryStore::new() }).await.unwrap();
+    }
+
+    // I-C1: as in the databases, whose tests write such rows.
+    #[tokio::test]
+    async fn rows_that_contradict_each_other_mint_nothing() {
+        let store = MemoryStore::new();
+        let path = kit::Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+        path.ask(&store).await.unwrap();
+        path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
+        let activate =
+            |active| store.lock().unwrap().families.get_mut(&path.grant.family).unwrap().active = active;
+        activate(true);
+        assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Revoked);
+        activate(false);
+        assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
     }
 
     // I-P7

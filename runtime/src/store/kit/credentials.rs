@@ -24,7 +24,8 @@ where
     a_code_is_redeemed_once(make().await).await?;
     a_redemption_race_has_one_winner(make().await).await?;
     a_refresh_token_is_rotated_once(make().await).await?;
-    a_rotation_race_has_one_winner(make().await).await
+    a_rotation_race_has_one_winner(make().await).await?;
+    a_credential_serves_its_own_family_only(make().await).await
 }
 
 async fn a_decision_is_taken_once_by_whom_it_was_shown<S: Store>(store: S) -> Checked {
@@ -166,4 +167,28 @@ async fn a_rotation_race_has_one_winner<S: Store>(store: S) -> Checked {
     .await?;
     holds("of a race to rotate, exactly one wins", count(&rotated, &Seen::Live(())) == 1)?;
     holds("and the others find it retired", count(&rotated, &Seen::Used(())) == RACERS.saturating_sub(1))
+}
+
+async fn a_credential_serves_its_own_family_only<S: Store>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    let (one, two) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?);
+    one.ask_and_approve(&store).await?;
+    two.ask_and_approve(&store).await?;
+    let mut mixed = one.clone();
+    mixed.grant = two.grant.clone();
+    let redeemed = mixed.redeem(&store, mixed.refresh).await?;
+    holds("a code is not redeemed for the grant of another family", redeemed == Seen::Absent)?;
+    holds("and stays live", code(&store, &one).await? == Seen::Live(()))?;
+    holds("and so does the other", code(&store, &two).await? == Seen::Live(()))?;
+    for path in [&one, &two] {
+        let redeemed = path.redeem(&store, path.refresh).await?;
+        holds("each is redeemed for its own", redeemed == Seen::Live(()))?;
+    }
+    let rotated = mixed.rotate(&store, one.refresh, 0, random_digest()?).await?;
+    holds("a token is not rotated into another family", rotated == Seen::Absent)?;
+    for path in [&one, &two] {
+        let live = matches!(refresh(&store, path.refresh).await?, Seen::Live(_));
+        holds("and both stay live", live)?;
+    }
+    Ok(())
 }
