@@ -154,7 +154,18 @@ fn member(answer: Response, name: &str) -> String {
 }
 
 fn tool(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(TOOL).current_dir(folder).args(arguments).output().unwrap()
+    let mut command = Command::new(TOOL);
+    let command = command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A server that should not have started is ended, and its test fails.
+    for _ in 0..600 {
+        if child.try_wait().unwrap().is_some() {
+            return child.wait_with_output().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait_with_output().unwrap()
 }
 
 const STORED: [&str; 4] = ["--store", "sqlite:store.db", "--master-key", "master.key"];
