@@ -367,7 +367,7 @@ fn a_hashed_password_is_what_the_configuration_takes() {
     let user = format!("ann:{}", hash.trim());
     let server = Server::start(folder.path(), &["--store", "memory", "--user", &user]);
     let page = server.authorize(&server.register(), &[]).text().unwrap();
-    assert!(page.contains("type=\"password\"") && !page.contains("Use http"), "{page}");
+    assert!(page.contains("type=\"password\"") && !page.contains("name=\"decision\""), "{page}");
     let example = tool(folder.path(), &["serve", "--example-configuration"]);
     assert!(String::from_utf8(example.stdout).unwrap().contains("refresh_grace"));
 }
