@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
 use super::{Connection, Locks, Row, This};
 use crate::store::{
-    AFTER_FAMILY, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
+    AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
     USED_CLIENT_LIFETIME,
 };
 
@@ -73,7 +73,7 @@ const SWEEPS: [(&str, Duration); 12] = [
         "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
          WHERE origin <> 0 AND used <= $1 \
          AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = clients.client_id) LIMIT $2)",
-        USED_CLIENT_LIFETIME,
+        USED_CLIENT_LIFETIME.saturating_add(CLIENT_USE_NOTED),
     ),
 ];
 
