@@ -17,6 +17,10 @@ use mcp_authz::syntax::base64url;
 use mcp_authz::time::OffsetDateTime;
 use mcp_authz_tokio::keys::{AwsLcImporter, SigningKey};
 
+pub mod http;
+pub mod postgres;
+pub mod transitions;
+
 pub const RESOURCE: &str = "https://mcp.example.com/mcp";
 pub const ISSUER: &str = "https://as.example.com";
 

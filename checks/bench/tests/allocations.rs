@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use mcp_authz_bench::transitions::{Ours, Oxide, STEPS, Server, run_measured};
 use mcp_authz_bench::{ALGORITHMS, World};
 
 struct Counting;
@@ -57,4 +58,23 @@ fn a_validation_allocates_at_most_six_times_and_a_remembered_one_twice() {
         assert!(warm <= 2, "{algorithm}: {warm} allocations for a remembered token");
         assert!(cold < other, "{algorithm}: jsonwebtoken allocates {other} times");
     }
+}
+
+fn allocations_of_a_flow(mut server: impl Server) -> Vec<u32> {
+    // The first ones fill what is filled once.
+    run_measured(&mut server, 3, &mut |step| step());
+    let mut counts = Vec::new();
+    run_measured(&mut server, 1, &mut |step| {
+        let before = COUNT.get();
+        step();
+        counts.push(COUNT.get() - before);
+    });
+    counts
+}
+
+#[test]
+fn a_flow_allocates_less_than_that_of_another_implementation() {
+    let (ours, other) = (allocations_of_a_flow(Ours::default()), allocations_of_a_flow(Oxide::new(true)));
+    println!("{STEPS:?}: {ours:?}, oxide-auth {other:?}");
+    assert!(ours.iter().sum::<u32>() < other.iter().sum(), "{ours:?}, oxide-auth {other:?}");
 }

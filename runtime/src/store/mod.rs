@@ -47,6 +47,10 @@ pub const UNUSED_CLIENT_LIFETIME: Duration = Duration::days(30);
 /// How long a client the operator did not write is kept past its last use (D40).
 pub const USED_CLIENT_LIFETIME: Duration = Duration::days(180);
 
+/// How often at most a store in SQL notes that a client was used. What it keeps by the last use it keeps so much longer.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+const CLIENT_USE_NOTED: Duration = Duration::hours(1);
+
 /// How long rows of a family are kept past its end: the longest access token and the clocks' skew.
 pub const AFTER_FAMILY: Duration = Duration::minutes(20);
 

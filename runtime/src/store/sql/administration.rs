@@ -9,7 +9,7 @@ use super::room::idle;
 use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
 use super::{Connection, Locks, Row, This};
 use crate::store::{
-    AFTER_FAMILY, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
+    AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
     USED_CLIENT_LIFETIME,
 };
 
@@ -81,7 +81,7 @@ const SWEEPS: [(&str, Duration); 12] = [
             idle!(),
             " LIMIT $2)"
         ),
-        USED_CLIENT_LIFETIME,
+        USED_CLIENT_LIFETIME.saturating_add(CLIENT_USE_NOTED),
     ),
 ];
 

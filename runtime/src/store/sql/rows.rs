@@ -11,7 +11,7 @@ use mcp_authz::time::OffsetDateTime;
 use sqlx::Row as _;
 
 use super::{Connection, Row};
-use crate::store::StoreError;
+use crate::store::{CLIENT_USE_NOTED, StoreError};
 
 pub(super) fn bytes(digest: SecretDigest) -> Vec<u8> {
     digest.as_bytes().to_vec()
@@ -171,9 +171,12 @@ pub(super) async fn client_used(
     id: &ClientId,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE clients SET used = $1 WHERE client_id = $2")
+    // Every token of a client would write this one row, and wait for whoever wrote it last: once in an hour is enough for
+    // a lifetime of months.
+    sqlx::query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
         .bind(now.unix_timestamp())
         .bind(id.as_str())
+        .bind(now.saturating_sub(CLIENT_USE_NOTED).unix_timestamp())
         .execute(connection)
         .await?;
     Ok(())
