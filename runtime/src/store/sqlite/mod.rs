@@ -72,7 +72,7 @@ pub enum OpenError {
     },
 }
 
-/// A [`Store`] in one SQLite file. Clones share its connections.
+/// A [`Store`](super::Store) in one SQLite file. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     path: Arc<Path>,
