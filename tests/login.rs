@@ -252,7 +252,8 @@ proptest! {
     fn a_challenge_leads_to_its_own_origin_or_nowhere(url in near(METADATA)) {
         let seen = Peers { metadata_url: url.clone(), ..Peers::default() }.log_in();
         for (_, fetched, _) in seen.fetches.iter().filter(|(_, fetched, _)| *fetched == url) {
-            prop_assert!(fetched.starts_with("https://mcp.example/"), "{}", fetched);
+            // Scheme and host are the same in any case (RFC 3986 section 6.2.2.1).
+            prop_assert!(fetched.to_ascii_lowercase().starts_with("https://mcp.example/"), "{}", fetched);
         }
     }
 

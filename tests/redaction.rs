@@ -15,8 +15,8 @@ use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::error_code::{ErrorDetail, ErrorText, TokenErrorCode};
 use mcp_authz::message::exchange::{Reply, RequestHead};
 use mcp_authz::secret::{
-    AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken, RegistrationToken, SecretBytes,
-    SecretDigest, State, SubmittedToken,
+    AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, IdToken, Nonce, RefreshToken,
+    RegistrationToken, SecretBytes, SecretDigest, State, SubmittedToken,
 };
 use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::flat::FlatObject;
@@ -229,6 +229,8 @@ fn held() -> BTreeMap<&'static str, Held> {
         AuthorizationCode,
         CodeVerifier,
         ClientSecret,
+        IdToken,
+        Nonce,
         RegistrationToken,
         State,
         SubmittedToken

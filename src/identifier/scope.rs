@@ -50,7 +50,6 @@ impl ScopeSet {
     /// # Errors
     /// [`InvalidIdentifier`] for an empty text, two spaces in a row, a malformed token or too many.
     pub fn parse(text: &str) -> Result<Self, InvalidIdentifier> {
-        // OAUTH21-A-1
         // OAUTH21-A-1. D36: repetitions count, so that a text of a few kilobytes is not taken apart for each of its tokens.
         if !Self::is_text(text) {
             return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));

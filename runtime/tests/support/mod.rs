@@ -18,14 +18,10 @@ use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::store::memory::MemoryStore;
-use tokio::net::TcpListener;
 
-/// A listener on a free port, and the origin it serves.
-pub(crate) async fn port() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let origin = format!("http://{}", listener.local_addr().unwrap());
-    (listener, origin)
-}
+mod port;
+
+pub(crate) use port::port;
 
 /// Starts an authorization server where anybody may register, for one resource with these scopes; nobody has to sign in.
 pub(crate) async fn authorization_server(resource: &str, scopes: &[&str]) -> Issuer {

@@ -2,7 +2,7 @@
 //! that are not what they should be.
 #![cfg(all(feature = "aws-lc-rs", feature = "rmcp"))]
 
-#[path = "../support/mod.rs"]
+#[path = "../support/port.rs"]
 mod support;
 
 mod hostile;
