@@ -466,7 +466,7 @@ mod tests {
         ) {
             // RFC9068-2.2-1, I-A3: missing (written here as no value), empty, or of another type.
             let (name, _) = CLAIMS[at];
-            prop_assume!(!(value == "\"2000000000\"" && !matches!(name, "exp" | "iat")));
+            prop_assume!(value != "\"2000000000\"" || matches!(name, "exp" | "iat"));
             let others = CLAIMS.into_iter().filter(|(other, _)| *other != name);
             let given = (!value.is_empty()).then_some((name, value));
             prop_assert!(AccessTokenClaims::parse(&claims(others.chain(given))).is_err(), "{}: {}", name, value);

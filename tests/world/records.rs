@@ -112,7 +112,7 @@ fn a_client_that_could_not_be_used_is_not_written_down() {
     };
     let with = |redirect_uris| ClientMetadata { redirect_uris, ..ClientMetadata::default() };
     let https = || RedirectUri::new(CALLBACK).unwrap();
-    let private = RedirectUri::private_scheme("com.example.app:/cb".to_owned()).unwrap();
+    let private = RedirectUri::private_scheme("com.example.app:/cb").unwrap();
     assert!(written("c", with(vec![https()])));
     assert!(!written("c", with(Vec::new())));
     assert!(!written("c", with(vec![https(), private])));

@@ -64,15 +64,16 @@ impl This {
     pub(super) async fn update_client_row(self, action: UpdateClient) -> Result<ClientUpdate, StoreError> {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         let stored = action.record().to_bytes();
-        let updated =
-            sqlx::query("UPDATE clients SET digest = $1, record = $2, created = $5 WHERE client_id = $3 AND digest = $4")
-                .bind(bytes(mcp_authz::secret::SecretDigest::of(&stored)))
-                .bind(stored)
-                .bind(action.record().client_id.as_str())
-                .bind(bytes(action.expected()))
-                .bind(action.record().created.unix_timestamp())
-                .execute(&mut *transaction)
-                .await?;
+        let updated = sqlx::query(
+            "UPDATE clients SET digest = $1, record = $2, created = $5 WHERE client_id = $3 AND digest = $4",
+        )
+        .bind(bytes(mcp_authz::secret::SecretDigest::of(&stored)))
+        .bind(stored)
+        .bind(action.record().client_id.as_str())
+        .bind(bytes(action.expected()))
+        .bind(action.record().created.unix_timestamp())
+        .execute(&mut *transaction)
+        .await?;
         if updated.rows_affected() != 1 {
             return Ok(action.changed());
         }
