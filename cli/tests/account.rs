@@ -56,7 +56,7 @@ async fn mcp_server(sessions: bool) -> (String, String) {
         .unwrap()
         .tool("clear_notes", ScopeSet::parse("notes:write").unwrap())
         .unwrap();
-    let layer = ResourceServerLayer::builder(server, fetcher, scopes).build();
+    let layer = ResourceServerLayer::builder(server, fetcher, scopes).build().unwrap();
     let configuration = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(sessions)
         .with_json_response(!sessions);

@@ -192,6 +192,38 @@ async fn only_authorized_requests_pass_and_they_arrive_without_a_token_and_with_
     assert!(world.seen.lock().unwrap().is_empty());
 }
 
+// I-A13: what decided about the scopes is what the server behind gets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_method_takes_an_unauthorized_body_along() {
+    let world = World::new().await;
+    let token = world.token("notes:read", "alice");
+    let send = |method: reqwest::Method| {
+        let request = world.call("", &token, ADD).build().unwrap();
+        let mut request = reqwest::RequestBuilder::from_parts(world.http.clone(), request).build().unwrap();
+        *request.method_mut() = method;
+        let fields = request.headers_mut();
+        for name in ["x-http-method-override", "x-http-method", "x-method-override"] {
+            fields.insert(name, "POST".parse().unwrap());
+        }
+        world.http.execute(request)
+    };
+    for method in ["PUT", "PATCH", "QUERY", "POST"] {
+        let answer = send(method.parse().unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{method}");
+    }
+    assert!(world.seen.lock().unwrap().is_empty());
+    for method in ["GET", "DELETE"] {
+        let answer = send(method.parse().unwrap()).await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.text().await.unwrap()),
+            (StatusCode::OK, String::new()),
+            "{method}"
+        );
+        let seen = world.seen.lock().unwrap().pop().unwrap();
+        assert!(seen.starts_with(method) && !seen.contains("override") && !seen.contains("x-http"), "{seen}");
+    }
+}
+
 /// The status line of a request whose target no HTTP library has tidied up.
 async fn raw(authority: &str, target: &str, token: &str) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -240,6 +272,7 @@ fn a_guard_that_is_told_nonsense_does_not_start() {
         (["--host", "a b"], "Host"),
         (["--origin", "https://a.example/x"], "origin"),
         (["--audience", ""], "audience"),
+        (["--private-network", "0.0.0.0/0"], "private-network"),
         (["--resource", "http://mcp.example"], "cannot be used multiple times"),
     ] {
         let arguments: Vec<&str> = base.iter().copied().chain(extra).collect();

@@ -82,7 +82,8 @@ impl Servers {
                 .with_name("Notes"),
             fetcher,
             McpScopes::new(scopes).unwrap(),
-        );
+        )
+        .unwrap();
         let inner = Router::new().route("/mcp", any(|| async {})).layer(layer);
         self.serve(serving, inner);
         resource.as_str().to_owned()

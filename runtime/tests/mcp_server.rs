@@ -15,6 +15,14 @@ use tokio::net::TcpListener;
 #[path = "../examples/mcp_server/server.rs"]
 mod server;
 
+#[test]
+fn the_example_says_that_it_needs_a_path() {
+    for resource in ["http://127.0.0.1:8090", "http://127.0.0.1:8090/"] {
+        let refused = server::layer(resource, "https://as.example", "https://as.example/jwks");
+        assert!(refused.is_err_and(|error| error.to_string().contains("path")), "{resource}");
+    }
+}
+
 /// The MCP server with a key server behind it, and a client that sends what it is told.
 struct World {
     key: SigningKey,

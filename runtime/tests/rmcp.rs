@@ -63,7 +63,7 @@ async fn world(sessions: bool, json: bool) -> World {
         .unwrap()
         .tool("clear_notes", ScopeSet::parse("notes:write").unwrap())
         .unwrap();
-    let layer = ResourceServerLayer::builder(server, fetcher.clone(), scopes).build();
+    let layer = ResourceServerLayer::builder(server, fetcher.clone(), scopes).build().unwrap();
     let configuration =
         StreamableHttpServerConfig::default().with_legacy_session_mode(sessions).with_json_response(json);
     let service =

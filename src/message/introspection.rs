@@ -95,6 +95,9 @@ pub struct ActiveToken {
     pub bound_to_key: bool,
     /// Whether the answer has `authorization_details`, which limit it beyond its scope.
     pub authorization_details: bool,
+    /// Whether the answer has a mark of another kind of token: `nonce`, `at_hash`, `c_hash`, a `typ` that is not `Bearer`, or
+    /// a `token_use` that is not an access token's.
+    pub other_kind: bool,
 }
 
 impl IntrospectionResponse {
@@ -114,24 +117,35 @@ impl IntrospectionResponse {
             return Ok(Self::Inactive);
         }
         let text = |name| members.display_text(name, limits::URL_BYTES);
+        // I-A3: who it is about is said or not said; nothing stands for either.
+        let identifier = |name| {
+            members.typed(name, |text| {
+                if (1..=limits::URL_BYTES).contains(&text.len()) { Ok(text) } else { Err(()) }
+            })
+        };
+        // D32: servers answer about ID tokens and refresh tokens as well.
+        let other_kind = ["nonce", "at_hash", "c_hash"].iter().any(|name| members.has(name))
+            || members.text("typ")?.is_some_and(|kind| kind != "Bearer")
+            || members.text("token_use")?.is_some_and(|kind| !matches!(kind, "access_token" | "access"));
         Ok(Self::Active(Box::new(ActiveToken {
             scope: members.scope("scope")?,
-            client_id: text("client_id")?,
+            client_id: identifier("client_id")?,
             username: text("username")?,
             token_type: members.typed("token_type", |text| TokenType::parse(&text))?,
             exp: members.seconds("exp")?,
             iat: members.seconds("iat")?,
             nbf: members.seconds("nbf")?,
-            sub: text("sub")?,
+            sub: identifier("sub")?,
             aud: members.one_or_more("aud")?.unwrap_or_default(),
-            iss: text("iss")?,
+            iss: identifier("iss")?,
             jti: text("jti")?,
             bound_to_key: members.has("cnf"),
             authorization_details: members.has("authorization_details"),
+            other_kind,
         })))
     }
 
-    /// The answer as JSON. `bound_to_key` and `authorization_details` are only read: this crate issues neither.
+    /// The answer as JSON. `bound_to_key`, `authorization_details` and `other_kind` are only read: this crate issues none.
     pub fn render(&self) -> Vec<u8> {
         match self {
             // RFC7662-2.2-1, RFC7662-2.2-4
@@ -208,6 +222,11 @@ mod tests {
             r#","scope":"a\tb""#,
             r#","iss":["https://as.example.com"]"#,
             r#","sub":7"#,
+            r#","sub":"""#,
+            r#","iss":"""#,
+            r#","client_id":"""#,
+            r#","typ":7"#,
+            r#","token_use":null"#,
             r#","client_id":null"#,
             r#","token_type":"mac""#,
         ] {
@@ -229,6 +248,15 @@ mod tests {
         assert!(active(r#","cnf":null"#).unwrap().bound_to_key);
         assert!(active(r#","authorization_details":[]"#).unwrap().authorization_details);
         assert!(!active("").unwrap().bound_to_key);
+        for mark in [
+            r#","typ":"Refresh""#,
+            r#","nonce":null"#,
+            r#","at_hash":"x""#,
+            r#","token_use":"refresh_token""#,
+        ] {
+            assert!(active(mark).unwrap().other_kind, "{mark}");
+        }
+        assert!(!active(r#","typ":"Bearer","token_use":"access_token""#).unwrap().other_kind);
     }
 
     #[test]
@@ -273,6 +301,7 @@ mod tests {
                 jti: words[4].clone(),
                 bound_to_key: false,
                 authorization_details: false,
+                other_kind: false,
             };
             let answer = IntrospectionResponse::Active(Box::new(token));
             prop_assert_eq!(IntrospectionResponse::parse(&answer.render()).unwrap(), answer);

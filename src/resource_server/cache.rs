@@ -107,7 +107,7 @@ impl TokenCache {
         }
         let now = now.unix_timestamp();
         if let Some(facts) = self.verified.get(&digest, now).and_then(|kept| kept.facts.clone()) {
-            let subject_token = SubjectToken::of(presented);
+            let subject_token = SubjectToken::of(presented, facts.issuer.issuer());
             return Recalled::Verified(VerifiedToken::new(facts, subject_token));
         }
         if self.inactive.get(&digest, now).is_some() {

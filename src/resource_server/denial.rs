@@ -76,8 +76,8 @@ pub enum DenialReason {
     /// The token has `authorization_details`, which this crate does not understand.
     #[error("the token carries restrictions that are not understood")]
     AuthorizationDetails,
-    /// The token looks like an ID token.
-    #[error("the token is an ID token")]
+    /// The token looks like an ID token or a refresh token.
+    #[error("the token is an ID token or a refresh token")]
     IdToken,
     /// The issuer says that the token is not active.
     #[error("the issuer says the token is not active")]

@@ -17,7 +17,7 @@ use core::fmt;
 use zeroize::Zeroizing;
 
 use super::admission::Presented;
-use crate::identifier::{ClientId, Endpoint, ResourceId, ScopeSet};
+use crate::identifier::{ClientId, Endpoint, Issuer, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::error_code::TokenErrorCode;
 use crate::message::exchange::{AddressPolicy, Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply};
@@ -34,9 +34,11 @@ const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// The type of the token that is exchanged, and of the one asked for.
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-/// Where, and as whom, inbound tokens are exchanged. Part of the configuration of a resource server, never of a request.
+/// Where, and as whom, the inbound tokens of one issuer are exchanged. Part of the configuration of a resource server, never
+/// of a request.
 #[derive(Debug, Clone)]
 pub struct TokenExchange {
+    issuer: Issuer,
     endpoint: Endpoint,
     client_id: ClientId,
     client_secret: ClientSecret,
@@ -44,11 +46,11 @@ pub struct TokenExchange {
 }
 
 impl TokenExchange {
-    /// Exchanges at this token endpoint with HTTP Basic authentication. A loopback endpoint is reached on loopback, any
-    /// other on public addresses.
-    pub fn new(endpoint: Endpoint, client_id: ClientId, client_secret: ClientSecret) -> Self {
+    /// Exchanges tokens of `issuer` at this token endpoint, which is that issuer's, with HTTP Basic authentication. A loopback
+    /// endpoint is reached on loopback, any other on public addresses.
+    pub fn new(issuer: Issuer, endpoint: Endpoint, client_id: ClientId, client_secret: ClientSecret) -> Self {
         let addresses = if endpoint.is_loopback() { AddressPolicy::Loopback } else { AddressPolicy::Public };
-        Self { endpoint, client_id, client_secret, addresses }
+        Self { issuer, endpoint, client_id, client_secret, addresses }
     }
 
     /// Lets the endpoint lie in the private networks the host has named.
@@ -56,6 +58,11 @@ impl TokenExchange {
     pub fn on_private_networks(mut self) -> Self {
         self.addresses = AddressPolicy::PublicAndPrivateNetworks;
         self
+    }
+
+    /// Whose tokens are exchanged.
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
     }
 }
 
@@ -66,15 +73,20 @@ pub struct SubjectToken {
 }
 
 impl SubjectToken {
-    /// The presented token, where the configuration has a use for it.
-    pub(super) fn of(presented: &Presented) -> Option<Self> {
+    /// The presented token of that issuer, where the configuration has a use for it.
+    pub(super) fn of(presented: &Presented, issuer: &Issuer) -> Option<Self> {
         let exchange = presented.server.token_exchange()?;
+        // I-A7: a token of one issuer is never shown to another.
+        if exchange.issuer != *issuer {
+            return None;
+        }
         Some(Self { token: presented.token.clone(), exchange: Arc::clone(exchange) })
     }
 
     /// Asks for a token for `target` with these scopes; without scopes for what the authorization server gives by itself.
     pub fn exchange(&self, target: ResourceId, scopes: &ScopeSet) -> Step<Fetch, AwaitingExchange> {
         let scope = scopes.to_string();
+        // MCP-SEC-030: a separate token, from the authorization server.
         // RFC8693-2.1-1, RFC8693-2.1-2: the service acts as itself, so there is no actor token; one target, so that what comes back is good for nothing else.
         let mut pairs: Vec<(&str, &str)> = Vec::from([
             ("grant_type", GRANT_TYPE),

@@ -10,7 +10,7 @@ use crate::jose::KeySet;
 use crate::limits;
 use crate::message::exchange::AddressPolicy;
 use crate::message::jwt_claims::{ClaimNames, ScopeShape};
-use crate::secret::ClientSecret;
+use crate::secret::{ClientSecret, SecretDigest};
 use crate::time::{Duration, OffsetDateTime};
 
 /// One issuer with its own keys, its own introspection endpoint, or both; its own audiences and its own profile.
@@ -35,7 +35,14 @@ enum Keys {
     /// They were not fetched yet.
     Awaited,
     /// These, up to a time if they were fetched.
-    Held(KeySet, Option<OffsetDateTime>),
+    Held(KeySet, Option<Fetched>),
+}
+
+/// A document of keys, and how long it holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fetched {
+    pub(super) document: SecretDigest,
+    pub(super) until: OffsetDateTime,
 }
 
 /// The keys of an issuer at one time.
@@ -132,17 +139,27 @@ impl TrustedIssuer {
             Keys::None => None,
             Keys::Awaited => Some(KeysNow::Unavailable),
             // D42: keys that could not be fetched again for so long may have been withdrawn.
-            Keys::Held(_, Some(until)) if now >= *until => Some(KeysNow::Unavailable),
-            Keys::Held(keys, until) => Some(KeysNow::Usable(keys, *until)),
+            Keys::Held(_, Some(fetched)) if now >= fetched.until => Some(KeysNow::Unavailable),
+            Keys::Held(keys, fetched) => Some(KeysNow::Usable(keys, fetched.map(|fetched| fetched.until))),
         }
     }
 
+    /// Whether its keys are still to be fetched.
+    pub(super) fn awaits_keys(&self) -> bool {
+        matches!(self.keys, Keys::Awaited)
+    }
+
+    /// Whether its keys are those of that document.
+    pub(super) fn has_keys_of(&self, document: SecretDigest) -> bool {
+        matches!(&self.keys, Keys::Held(_, Some(fetched)) if fetched.document == document)
+    }
+
     /// Replaces the keys of an issuer that has keys; says whether it has.
-    pub(super) fn replace_keys(&mut self, keys: KeySet, until: Option<OffsetDateTime>) -> bool {
+    pub(super) fn replace_keys(&mut self, keys: KeySet, fetched: Option<Fetched>) -> bool {
         // I-A4: the old ones are gone.
         let has = self.has_keys();
         if has {
-            self.keys = Keys::Held(keys, until);
+            self.keys = Keys::Held(keys, fetched);
         }
         has
     }

@@ -12,6 +12,7 @@
 use alloc::vec::Vec;
 
 use super::denial::{Denial, DenialReason};
+use super::issuer::Fetched;
 use super::key_set::{AwaitingKeySet, KeySetFailure, fetch_key_set};
 use crate::identifier::{Endpoint, Issuer};
 use crate::jose::{KeyImporter, KeySet};
@@ -58,7 +59,7 @@ pub enum MissingKey {
 pub struct FetchedKeys {
     pub(super) issuer: Issuer,
     pub(super) keys: KeySet,
-    pub(super) until: OffsetDateTime,
+    pub(super) fetched: Fetched,
 }
 
 impl FetchedKeys {
@@ -69,7 +70,7 @@ impl FetchedKeys {
 
     /// From when on they are no longer believed.
     pub fn until(&self) -> OffsetDateTime {
-        self.until
+        self.fetched.until
     }
 }
 
@@ -97,13 +98,13 @@ impl KeyCache {
     /// Whether a fetch is under way at this time.
     pub fn is_under_way(&self, now: OffsetDateTime) -> bool {
         // A fetch whose host never reported does not keep the keys from being fetched again.
-        self.under_way.is_some_and(|until| now < until)
+        self.under_way.is_some_and(|until| lies_ahead(until, now, given_up_after()))
     }
 
     /// The timed refresh, if it is due and nothing is under way.
     pub fn timed(&mut self, now: OffsetDateTime) -> Option<Step<Fetch, AwaitingKeySet>> {
-        let due = self.due.is_none_or(|due| now >= due);
-        (due && !self.is_under_way(now)).then(|| self.fetch(None, now))
+        let waits = self.due.is_some_and(|due| lies_ahead(due, now, limits::KEYS_FRESH_SECONDS));
+        (!waits && !self.is_under_way(now)).then(|| self.fetch(None, now))
     }
 
     /// When [`KeyCache::timed`] has something to do at the earliest; `None` for at once.
@@ -126,14 +127,14 @@ impl KeyCache {
     }
 
     fn unknown(&mut self, kid: SecretDigest, now: OffsetDateTime) -> MissingKey {
-        self.absent.retain(|(_, until)| now < *until);
+        self.absent.retain(|(_, until)| lies_ahead(*until, now, limits::ABSENT_KEY_SECONDS));
         if self.absent.iter().any(|(absent, _)| *absent == kid) {
             return MissingKey::Deny;
         }
         if self.is_under_way(now) {
             return MissingKey::UnderWay;
         }
-        if self.unknown_from.is_some_and(|from| now < from) {
+        if self.unknown_from.is_some_and(|from| lies_ahead(from, now, limits::UNKNOWN_KEY_SECONDS)) {
             return MissingKey::Deny;
         }
         self.unknown_from = Some(later(now, limits::UNKNOWN_KEY_SECONDS));
@@ -141,8 +142,7 @@ impl KeyCache {
     }
 
     fn fetch(&mut self, asked: Option<SecretDigest>, now: OffsetDateTime) -> Step<Fetch, AwaitingKeySet> {
-        let given_up = i64::from(limits::FETCH_SECONDS).saturating_mul(2);
-        self.under_way = Some(later(now, given_up));
+        self.under_way = Some(later(now, given_up_after()));
         self.asked = asked;
         fetch_key_set(self.issuer.clone(), &self.jwks_uri, self.addresses)
     }
@@ -162,6 +162,7 @@ impl KeyCache {
     ) -> Result<FetchedKeys, KeySetFailure> {
         self.under_way = None;
         let asked = self.asked.take();
+        let document = SecretDigest::of(reply.as_ref().map_or(&[], Reply::body));
         match waiting.receive(reply, importer) {
             Ok((issuer, keys)) => {
                 self.due = Some(later(now, limits::KEYS_FRESH_SECONDS));
@@ -170,7 +171,7 @@ impl KeyCache {
                     self.absent.push((asked, later(now, limits::ABSENT_KEY_SECONDS)));
                 }
                 let held = limits::KEYS_FRESH_SECONDS.saturating_add(limits::KEYS_STALE_SECONDS);
-                Ok(FetchedKeys { issuer, keys, until: later(now, held) })
+                Ok(FetchedKeys { issuer, keys, fetched: Fetched { document, until: later(now, held) } })
             }
             Err(failure) => {
                 // D42: a failure of either budget leaves the other as it was.
@@ -181,6 +182,17 @@ impl KeyCache {
             }
         }
     }
+}
+
+/// After how many seconds a fetch of which nothing was heard is given up.
+fn given_up_after() -> i64 {
+    i64::from(limits::FETCH_SECONDS).saturating_mul(2)
+}
+
+/// Whether that time, which was set so many seconds ahead, is still to come. One more than twice as far away is of a clock that
+/// has been set back since, and binds nobody; by less, two readings of one clock may differ.
+fn lies_ahead(at: OffsetDateTime, now: OffsetDateTime, seconds: i64) -> bool {
+    now < at && at <= later(now, seconds.saturating_mul(2))
 }
 
 fn later(now: OffsetDateTime, seconds: i64) -> OffsetDateTime {

@@ -43,7 +43,9 @@ impl ResourceServer {
     /// The answer to a GET of [`ResourceServer::metadata_path`]. It needs no token.
     pub fn metadata_response(&self) -> Respond {
         // RFC9728-3.2-1, RFC9728-7.10-1
+        // Whether a page may read it depends on the page's origin, so that no cache hands one page's answer to another.
         Respond::json(200, self.metadata().render())
+            .with_header("vary", "origin")
             .with_header("cache-control", alloc::format!("public, max-age={MAX_AGE_SECONDS}"))
     }
 }

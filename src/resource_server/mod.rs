@@ -42,7 +42,7 @@ use crate::identifier::{Issuer, ResourceId, Scope, ScopeSet};
 use crate::jose::KeySet;
 use crate::limits;
 use crate::message::PageUri;
-use crate::time::{Duration, OffsetDateTime};
+use crate::time::Duration;
 
 pub use admission::PresentedToken;
 pub use cache::{Recalled, TokenCache};
@@ -56,6 +56,7 @@ pub use scope::{Authorized, RequiredScopes};
 pub use verification::{AwaitingIntrospection, VerificationOutcome, VerifiedToken};
 
 use addressing::Addressing;
+use issuer::Fetched;
 use scope::Hierarchy;
 
 /// The configuration of one protected resource. Cheap to clone; changes make a new value.
@@ -99,6 +100,8 @@ pub struct ResourceServer(Arc<Configuration>);
 
 #[derive(Debug, Clone)]
 struct Configuration {
+    /// Another one after each change of what a token is verified by.
+    identity: Arc<()>,
     resource: ResourceId,
     /// Where the metadata document is found, for challenges.
     metadata_url: String,
@@ -155,9 +158,15 @@ pub enum InvalidConfiguration {
     /// A clock leeway above [`limits::CLOCK_LEEWAY_SECONDS_MOST`], or a negative one.
     #[error("the clock leeway is negative or too large")]
     Leeway,
+    /// Tokens are to be exchanged of an issuer whose tokens are not accepted.
+    #[error("the issuer whose tokens are exchanged is not one of the resource's authorization servers")]
+    ExchangeIssuer,
     /// The issuer is not one of those configured with keys.
     #[error("no issuer of that identifier is configured to verify by keys")]
     UnknownIssuer,
+    /// An issuer's keys are to be fetched, and nothing says where they are.
+    #[error("an issuer's keys are to be fetched, and nothing says where they are")]
+    KeysNowhere,
 }
 
 impl ResourceServer {
@@ -196,6 +205,7 @@ impl ResourceServer {
         let any_keys = by_identifier.values().any(TrustedIssuer::has_keys);
         let metadata_url = metadata::document_url(&resource);
         Ok(Self(Arc::new(Configuration {
+            identity: Arc::new(()),
             addressing: Addressing::of(&resource),
             exchange: None,
             resource,
@@ -258,11 +268,18 @@ impl ResourceServer {
         self
     }
 
-    /// Lets handlers exchange the token of a request for one of another resource (RFC 8693).
-    #[must_use]
-    pub fn with_token_exchange(mut self, exchange: TokenExchange) -> Self {
+    /// Lets handlers exchange the token of a request for one of another resource (RFC 8693), where it is of the issuer that
+    /// the exchange is for. Requests with tokens of other issuers have nothing to exchange.
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::ExchangeIssuer`] when that issuer's tokens are not accepted here.
+    pub fn with_token_exchange(mut self, exchange: TokenExchange) -> Result<Self, InvalidConfiguration> {
+        // I-G8
+        if !self.0.issuers.contains_key(exchange.issuer().as_str()) {
+            return Err(InvalidConfiguration::ExchangeIssuer);
+        }
         self.configuration_mut().exchange = Some(Arc::new(exchange));
-        self
+        Ok(self)
     }
 
     /// The same resource server with other keys for one issuer, which the host vouches for until it replaces them: the
@@ -271,30 +288,44 @@ impl ResourceServer {
     /// # Errors
     /// [`InvalidConfiguration::UnknownIssuer`] when that issuer is not configured with keys.
     pub fn with_replaced_keys(self, issuer: &Issuer, keys: KeySet) -> Result<Self, InvalidConfiguration> {
-        self.with_keys_until(issuer, keys, None)
+        self.with_keys_of(issuer, keys, None)
     }
 
     /// The same resource server with keys that were fetched, in place of those there are (I-A4), for as long as they
-    /// hold.
+    /// hold. Where the document is the one there was, it holds longer and nothing else changes: what a
+    /// [`TokenCache`] remembers stays.
     ///
     /// # Errors
     /// [`InvalidConfiguration::UnknownIssuer`] when their issuer is not configured with keys.
     pub fn with_fetched_keys(self, fetched: &FetchedKeys) -> Result<Self, InvalidConfiguration> {
-        self.with_keys_until(&fetched.issuer, fetched.keys.clone(), Some(fetched.until))
+        self.with_keys_of(&fetched.issuer, fetched.keys.clone(), Some(fetched.fetched))
     }
 
-    fn with_keys_until(
+    fn with_keys_of(
         mut self,
         issuer: &Issuer,
         keys: KeySet,
-        until: Option<OffsetDateTime>,
+        fetched: Option<Fetched>,
     ) -> Result<Self, InvalidConfiguration> {
-        let trusted = self
-            .configuration_mut()
+        let trusted = self.0.issuers.get(issuer.as_str()).ok_or(InvalidConfiguration::UnknownIssuer)?;
+        let unchanged = fetched.is_some_and(|fetched| trusted.has_keys_of(fetched.document));
+        // I-A14: what was verified with these keys stays verified.
+        let configuration = if unchanged { Arc::make_mut(&mut self.0) } else { self.configuration_mut() };
+        let replaced = configuration
             .issuers
             .get_mut(issuer.as_str())
-            .ok_or(InvalidConfiguration::UnknownIssuer)?;
-        if trusted.replace_keys(keys, until) { Ok(self) } else { Err(InvalidConfiguration::UnknownIssuer) }
+            .is_some_and(|trusted| trusted.replace_keys(keys, fetched));
+        if replaced { Ok(self) } else { Err(InvalidConfiguration::UnknownIssuer) }
+    }
+
+    /// The issuers whose keys are still to be fetched: their tokens are answered with 503 until they are.
+    pub fn awaited_keys(&self) -> impl Iterator<Item = &Issuer> {
+        self.0.issuers.values().filter(|issuer| issuer.awaits_keys()).map(TrustedIssuer::issuer)
+    }
+
+    /// Whether tokens of that issuer are verified by its keys here.
+    pub fn verifies_by_keys_of(&self, issuer: &Issuer) -> bool {
+        self.0.issuers.get(issuer.as_str()).is_some_and(TrustedIssuer::has_keys)
     }
 
     /// What is accepted beyond the strict default, for an audit. Empty unless the host named something.
@@ -306,9 +337,10 @@ impl ResourceServer {
         self.0.exchange.as_ref()
     }
 
-    /// Whether the other is this very configuration, and not one that looks alike: every change makes a new one.
+    /// Whether the other is this very configuration, and not one that looks alike: every change makes a new one, but that keys
+    /// hold longer.
     fn is_the_same_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.identity, &other.0.identity)
     }
 
     /// The identifier tokens must be meant for.
@@ -322,7 +354,9 @@ impl ResourceServer {
     }
 
     fn configuration_mut(&mut self) -> &mut Configuration {
-        Arc::make_mut(&mut self.0)
+        let configuration = Arc::make_mut(&mut self.0);
+        configuration.identity = Arc::new(());
+        configuration
     }
 }
 

@@ -892,6 +892,27 @@ mod opaque_tokens {
         assert_eq!(refused("cnf", "{}"), DenialReason::BoundToKey);
         assert_eq!(refused("token_type", "\"DPoP\""), DenialReason::BoundToKey);
         assert_eq!(refused("authorization_details", "[]"), DenialReason::AuthorizationDetails);
+        // An empty name is a wrong one, and not the absence of one.
+        assert_eq!(refused("iss", "\"\""), DenialReason::IntrospectionAnswer);
+    }
+
+    // D32, I-T7
+    #[test]
+    fn an_active_token_of_another_kind_is_not_accepted() {
+        for (name, value) in [
+            ("typ", "\"Refresh\""),
+            ("typ", "\"ID\""),
+            ("token_use", "\"refresh_token\""),
+            ("nonce", "\"n\""),
+            ("at_hash", "\"h\""),
+            ("aud", &format!("[\"{RESOURCE}\",\"client-1\"]")),
+        ] {
+            let refused = introspected(&active(Some((name, Some(value))))).unwrap_err();
+            assert_eq!(refused, DenialReason::IdToken, "{name} {value}");
+        }
+        for (name, value) in [("typ", "\"Bearer\""), ("token_use", "\"access_token\"")] {
+            assert!(introspected(&active(Some((name, Some(value))))).is_ok(), "{name} {value}");
+        }
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl PresentedToken {
                     Err(reason) => deny(reason, Some(trusted.issuer())),
                     Ok(facts) => VerificationOutcome::Verified(VerifiedToken::new(
                         Arc::new(facts),
-                        SubjectToken::of(&presented),
+                        SubjectToken::of(&presented, trusted.issuer()),
                     )),
                 }
             }
@@ -166,7 +166,7 @@ impl PresentedToken {
                     issuer: trusted.issuer().clone(),
                     required: required.clone(),
                     digest: *digest,
-                    subject_token: SubjectToken::of(&presented),
+                    subject_token: SubjectToken::of(&presented, trusted.issuer()),
                 }));
                 VerificationOutcome::Introspect(Step::new(fetch, awaiting))
             }
@@ -270,7 +270,7 @@ impl ResourceServer {
         let audience = AudienceAccepted::compare(trusted.audiences(), claims.aud.iter())
             .ok_or(DenialReason::Audience)?;
         if !TokenProfile::is_explicit(jwt.token_type()) {
-            refuse_id_token(&claims, trusted)?;
+            refuse_other_kind(claims.id_token_marks, claims.client_id, claims.aud.iter(), trusted)?;
         }
         self.check_time(claims.exp, claims.nbf, claims.iat, now)?;
         let keys_until = until.map_or(i64::MAX, OffsetDateTime::unix_timestamp);
@@ -316,6 +316,7 @@ impl ResourceServer {
         };
         self.check_time(exp, active.nbf, active.iat, now)?;
         let client = active.client_id.as_deref().ok_or(missing("client_id"))?;
+        refuse_other_kind(active.other_kind, client, active.aud.iter().map(String::as_str), trusted)?;
         let subject = active.sub.as_deref().ok_or(missing("sub"))?;
         // RFC7662-4-2: an answer is not used past the token's end, and for a minute at most.
         let scope = active.scope.as_ref().map(ToString::to_string);
@@ -369,12 +370,16 @@ fn refuse_restrictions(bound_to_key: bool, authorization_details: bool) -> Resul
     Ok(())
 }
 
-/// D32: where the type does not tell access tokens from ID tokens, their marks do.
-fn refuse_id_token(claims: &PresentedClaims<'_>, trusted: &TrustedIssuer) -> Result<(), DenialReason> {
-    let own_client = core::iter::once(claims.client_id);
-    let for_the_client = claims.aud.iter().any(|audience| audience == claims.client_id)
-        && AudienceAccepted::compare(trusted.audiences(), own_client).is_none();
-    if claims.id_token_marks || for_the_client { Err(DenialReason::IdToken) } else { Ok(()) }
+/// D32: where no type tells access tokens from ID tokens and refresh tokens, their marks do.
+fn refuse_other_kind<'t>(
+    marks: bool,
+    client: &str,
+    mut audience: impl Iterator<Item = &'t str>,
+    trusted: &TrustedIssuer,
+) -> Result<(), DenialReason> {
+    let for_the_client = audience.any(|audience| audience == client)
+        && AudienceAccepted::compare(trusted.audiences(), core::iter::once(client)).is_none();
+    if marks || for_the_client { Err(DenialReason::IdToken) } else { Ok(()) }
 }
 
 /// Seconds since 1970, held at the ends of what can be represented.
@@ -417,6 +422,11 @@ struct Asked {
 }
 
 impl AwaitingIntrospection {
+    /// The issuer that is asked.
+    pub fn issuer(&self) -> &Issuer {
+        &self.0.issuer
+    }
+
     /// Takes the issuer's answer at this time.
     ///
     /// # Errors

@@ -139,7 +139,7 @@ impl World {
         Ok(ResourceServerLayer::builder(server, self.fetcher.clone(), scopes)
             .core_time(self.core.clone())
             .observer(move |event| observer.resource(&event))
-            .build())
+            .build()?)
     }
 
     /// A client of its own, with its own listener, that sends the person to this user agent.

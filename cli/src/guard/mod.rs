@@ -5,13 +5,15 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::future::IntoFuture as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use mcp_authz::identifier::{Endpoint, Issuer, Origin, ResourceId, ScopeSet};
+use mcp_authz::identifier::{Endpoint, Issuer, Network, Origin, ResourceId, ScopeSet};
 use mcp_authz::resource_server::{ResourceServer, TokenProfile, TrustedIssuer};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::keys::AwsLcImporter;
@@ -20,6 +22,9 @@ use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer
 use proxy::Upstream;
 
 mod proxy;
+
+/// How long requests may take to end once the guard was told to stop.
+const GRACE: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -38,6 +43,9 @@ pub(crate) struct Options {
     /// Where that server publishes its keys, if its metadata does not say.
     #[arg(long, value_name = "URL")]
     jwks: Option<String>,
+    /// A private network in which the authorization server and its keys may lie: ADDRESS/PREFIX. Can be repeated.
+    #[arg(long, value_name = "NETWORK")]
+    private_network: Vec<Network>,
     /// Where to listen. TLS belongs before it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8088")]
     listen: SocketAddr,
@@ -103,7 +111,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 async fn serve(options: &Options) -> Result<(), Failure> {
-    let fetcher = Fetcher::new()?;
+    let fetcher = Fetcher::builder().private_networks(options.private_network.iter().copied()).build()?;
     let server = server(options)?;
     let scopes = scopes(options)?;
     let upstream = Upstream::new(Endpoint::new(&*options.upstream)?, server.resource().clone())?;
@@ -122,10 +130,22 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     }
     // Nobody has to read it: a closed pipe does not stop the guard.
     let _ = std::io::stdout().write_all(said.as_bytes());
-    let layer = ResourceServerLayer::builder(server, fetcher, scopes).refresh_keys(keys).build();
+    let layer = ResourceServerLayer::builder(server, fetcher, scopes).refresh_keys(keys).build()?;
     let router = Router::new().fallback(move |request| upstream.clone().pass(request)).layer(layer);
-    axum::serve(listener, router).with_graceful_shutdown(interrupted()).await?;
-    Ok(())
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
+        interrupted().await;
+        let _ = stop.send(());
+    });
+    // A stream has no end of its own.
+    let end = async {
+        let _ = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => Ok(served?),
+        () = end => Ok(()),
+    }
 }
 
 async fn interrupted() {
@@ -183,8 +203,13 @@ fn scopes(options: &Options) -> Result<McpScopes, Failure> {
 
 async fn keys(options: &Options, fetcher: &Fetcher) -> Result<KeySource, Failure> {
     let (issuer, importer) = (Issuer::new(&*options.issuer)?, Arc::new(AwsLcImporter));
+    let inside = !options.private_network.is_empty();
     Ok(match &options.jwks {
+        Some(place) if inside => {
+            KeySource::new(issuer, Endpoint::new(&**place)?, importer).on_private_networks()
+        }
         Some(place) => KeySource::new(issuer, Endpoint::new(&**place)?, importer),
+        None if inside => KeySource::discover_on_private_networks(issuer, fetcher, importer).await?,
         None => KeySource::discover(issuer, fetcher, importer).await?,
     })
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use mcp_authz::identifier::{Endpoint, ResourceId};
 use mcp_authz::resource_server::Authorized;
-use mcp_authz_tokio::resource_server::Caller;
+use mcp_authz_tokio::resource_server::{Caller, method_has_a_body};
 
 use super::Failure;
 
@@ -23,6 +23,9 @@ const OF_THE_CONNECTION: [HeaderName; 8] = [
     header::UPGRADE,
     HeaderName::from_static("keep-alive"),
 ];
+
+/// Fields in which some servers look for another method than the request's.
+const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
 /// What the server behind is told of the caller. Whatever a client sends under this beginning is dropped.
 const OF_THE_GUARD: &str = "mcp-authz-";
@@ -75,6 +78,8 @@ impl Upstream {
         };
         let Some(url) = self.url_of(&request) else { return StatusCode::NOT_FOUND.into_response() };
         let (parts, body) = request.into_parts();
+        // I-A13: the scopes of these requests were not decided by a body, so that there is none behind.
+        let body = if method_has_a_body(&parts.method) { body } else { Body::empty() };
         let Ok(body) = axum::body::to_bytes(body, BODY_BYTES).await else {
             return StatusCode::PAYLOAD_TOO_LARGE.into_response();
         };
@@ -96,6 +101,10 @@ fn inbound(mut fields: HeaderMap, caller: &Caller) -> HeaderMap {
     without_connection(&mut fields);
     // MCP-AUTH-079: gone already; a second place that says so costs nothing.
     for name in [header::AUTHORIZATION, header::HOST, header::CONTENT_LENGTH] {
+        fields.remove(name);
+    }
+    // I-A13: the request behind has the method that was authorized.
+    for name in OTHER_METHOD {
         fields.remove(name);
     }
     // RFC9700-4.13-1: what the server behind believes comes from here alone. Some servers read `_` and `-` alike.

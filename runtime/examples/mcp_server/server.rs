@@ -59,12 +59,16 @@ impl ServerHandler for Notes {}
 pub(crate) fn layer(resource: &str, issuer: &str, jwks: &str) -> Result<ResourceServerLayer, Failure> {
     let issuer = Issuer::new(issuer)?;
     let keys = KeySource::new(issuer.clone(), Endpoint::new(jwks)?, Arc::new(AwsLcImporter));
-    let server = ResourceServer::new(ResourceId::new(resource)?, [TrustedIssuer::awaiting_keys(issuer)])?
+    let resource = ResourceId::new(resource)?;
+    if resource.path().trim_matches('/').is_empty() {
+        return Err("name the resource by a URL with a path, such as http://127.0.0.1:8090/mcp".into());
+    }
+    let server = ResourceServer::new(resource, [TrustedIssuer::awaiting_keys(issuer)])?
         .with_name("Notes")
         .with_scopes_supported(ScopeSet::parse("notes:read notes:write")?)?;
     let scopes =
         McpScopes::new(ScopeSet::parse("notes:read")?)?.tool("add_note", ScopeSet::parse("notes:write")?)?;
-    Ok(ResourceServerLayer::builder(server, Fetcher::new()?, scopes).refresh_keys(keys).build())
+    Ok(ResourceServerLayer::builder(server, Fetcher::new()?, scopes).refresh_keys(keys).build()?)
 }
 
 /// The MCP server at the resource's path, behind the layer.

@@ -33,8 +33,10 @@ pub(super) fn cross_origin(headers: &mut HeaderMap, fields: &[(&'static str, Str
         headers.remove(name);
     }
     for (name, value) in fields {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.append(HeaderName::from_static(name), value);
+        let name = HeaderName::from_static(name);
+        let said = headers.get_all(&name).iter().any(|there| there == value.as_str());
+        if let (false, Ok(value)) = (said, HeaderValue::from_str(value)) {
+            headers.append(name, value);
         }
     }
 }

@@ -26,12 +26,20 @@ pub struct KeySource {
     issuer: Issuer,
     jwks_uri: Endpoint,
     importer: Arc<dyn KeyImporter>,
+    private_networks: bool,
 }
 
 impl KeySource {
     /// The keys of `issuer` at this URL, which comes from the host's configuration or the issuer's metadata.
     pub fn new(issuer: Issuer, jwks_uri: Endpoint, importer: Arc<dyn KeyImporter>) -> Self {
-        Self { issuer, jwks_uri, importer }
+        Self { issuer, jwks_uri, importer, private_networks: false }
+    }
+
+    /// Lets the keys lie in the private networks the fetcher was built with.
+    #[must_use]
+    pub fn on_private_networks(mut self) -> Self {
+        self.private_networks = true;
+        self
     }
 
     /// The keys of `issuer` where its metadata says they are. The issuer is asked now, once.
@@ -43,13 +51,31 @@ impl KeySource {
         fetcher: &Fetcher,
         importer: Arc<dyn KeyImporter>,
     ) -> Result<Self, KeyPlaceFailure> {
-        let addresses = if issuer.is_loopback() { AddressPolicy::Loopback } else { AddressPolicy::Public };
+        let jwks_uri = Self::place(&issuer, fetcher, false).await?;
+        Ok(Self::new(issuer, jwks_uri, importer))
+    }
+
+    /// As [`KeySource::discover`], where the issuer and its keys may lie in the private networks the fetcher was built with.
+    ///
+    /// # Errors
+    /// As [`KeySource::discover`].
+    pub async fn discover_on_private_networks(
+        issuer: Issuer,
+        fetcher: &Fetcher,
+        importer: Arc<dyn KeyImporter>,
+    ) -> Result<Self, KeyPlaceFailure> {
+        let jwks_uri = Self::place(&issuer, fetcher, true).await?;
+        Ok(Self::new(issuer, jwks_uri, importer).on_private_networks())
+    }
+
+    async fn place(issuer: &Issuer, fetcher: &Fetcher, private: bool) -> Result<Endpoint, KeyPlaceFailure> {
+        let addresses = addresses(issuer.is_loopback(), private);
         let mut step = find_key_set(issuer.clone(), addresses)?;
         loop {
             let (fetch, waiting) = step.into_parts();
             match waiting.receive(fetcher.fetch(&fetch).await)? {
                 KeyPlace::Next(next) => step = next,
-                KeyPlace::Found(jwks_uri) => return Ok(Self::new(issuer, jwks_uri, importer)),
+                KeyPlace::Found(jwks_uri) => return Ok(jwks_uri),
             }
         }
     }
@@ -60,9 +86,8 @@ impl KeySource {
     }
 
     /// Loopback is reached only for an issuer on loopback.
-    fn addresses(&self) -> AddressPolicy {
-        let loopback = self.issuer.is_loopback() && self.jwks_uri.is_loopback();
-        if loopback { AddressPolicy::Loopback } else { AddressPolicy::Public }
+    pub(super) fn addresses(&self) -> AddressPolicy {
+        addresses(self.issuer.is_loopback() && self.jwks_uri.is_loopback(), self.private_networks)
     }
 
     /// Fetches the set once: whole, or not at all.
@@ -74,6 +99,15 @@ impl KeySource {
         let (fetch, waiting) = step.into_parts();
         let reply = fetcher.fetch(&fetch).await;
         waiting.receive(reply, &*self.importer).map(|(_, keys)| keys)
+    }
+}
+
+/// I-L8: where an issuer of the configuration is looked for.
+fn addresses(loopback: bool, private_networks: bool) -> AddressPolicy {
+    match (loopback, private_networks) {
+        (true, _) => AddressPolicy::Loopback,
+        (false, true) => AddressPolicy::PublicAndPrivateNetworks,
+        (false, false) => AddressPolicy::Public,
     }
 }
 
@@ -140,10 +174,20 @@ impl KeyRefresh {
         put_in_force: impl FnOnce(&FetchedKeys),
     ) -> Result<(), KeySetFailure> {
         let (fetch, waiting) = step.into_parts();
+        // Whatever becomes of it, a panic of the importer among that.
+        let _over = Over(&self.fetched);
         let reply = fetcher.fetch(&fetch).await;
-        let received = self.cache().receive(waiting, reply, &*self.importer, clock.now());
-        let outcome = received.map(|keys| put_in_force(&keys));
-        self.fetched.notify_waiters();
-        outcome
+        let mut cache = self.cache();
+        // D42: whoever sees that this fetch is over sees its keys.
+        cache.receive(waiting, reply, &*self.importer, clock.now()).map(|keys| put_in_force(&keys))
+    }
+}
+
+/// Tells those who wait for a fetch that it is over, when it is dropped.
+struct Over<'a>(&'a Notify);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
     }
 }

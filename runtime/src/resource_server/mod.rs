@@ -16,19 +16,22 @@
 //! use mcp_authz_tokio::client::fetch::Fetcher;
 //! use mcp_authz_tokio::resource_server::{McpScopes, ResourceServerLayer};
 //!
-//! # fn build(server: ResourceServer, fetcher: Fetcher, scopes: McpScopes) -> Router {
-//! let layer = ResourceServerLayer::new(server, fetcher, scopes);
-//! Router::new()
+//! # fn build(
+//! #     server: ResourceServer, fetcher: Fetcher, scopes: McpScopes,
+//! # ) -> Result<Router, mcp_authz::resource_server::InvalidConfiguration> {
+//! let layer = ResourceServerLayer::new(server, fetcher, scopes)?;
+//! let router = Router::new()
 //!     .route("/mcp", post(|Extension(who): Extension<Authorized>| async move { who.subject().to_owned() }))
 //!     .fallback(|| async { http::StatusCode::NOT_FOUND })
-//!     .layer(layer)
+//!     .layer(layer);
+//! # Ok(router)
 //! # }
 //! ```
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -40,12 +43,11 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 use mcp_authz::identifier::Issuer;
 use mcp_authz::jose::KeySet;
-use mcp_authz::message::exchange::{Fetch, RequestHead};
+use mcp_authz::message::exchange::RequestHead;
 use mcp_authz::resource_server::{
-    Authorized, Denial, FetchedKeys, InvalidConfiguration, MissingKey, Recalled, RequiredScopes,
-    ResourceServer, TokenCache, VerificationOutcome, VerifiedToken,
+    Authorized, Denial, InvalidConfiguration, Recalled, RequiredScopes, ResourceServer, TokenCache,
+    VerificationOutcome, VerifiedToken,
 };
-use mcp_authz::time::OffsetDateTime;
 use tower::{Layer, Service};
 
 use crate::client::fetch::Fetcher;
@@ -57,6 +59,8 @@ mod answer;
 mod caller;
 mod counts;
 mod keys;
+mod one_reading;
+mod refresh;
 mod scopes;
 
 use answer::{problem, unread};
@@ -65,10 +69,7 @@ use counts::Counter;
 pub use counts::ResourceCounts;
 use keys::KeyRefresh;
 pub use keys::KeySource;
-pub use scopes::{McpScopes, OperationScopes, RouteScopes, UnreadableOperation};
-
-/// How often the schedules of the keys are looked at, in seconds: often enough for their shortest interval.
-const KEY_CHECK_SECONDS: i64 = 5;
+pub use scopes::{McpScopes, OperationScopes, RouteScopes, UnreadableOperation, method_has_a_body};
 
 /// Where the document of a resource without a path lies.
 const ROOT_DOCUMENT: &str = "/.well-known/oauth-protected-resource";
@@ -79,8 +80,8 @@ const ROOT_DOCUMENT: &str = "/.well-known/oauth-protected-resource";
 pub enum ResourceEvent<'a> {
     /// The metadata document was asked for.
     MetadataServed,
-    /// The issuer is asked about a token.
-    Introspecting(&'a Fetch),
+    /// This issuer is asked about a token.
+    Introspecting(&'a Issuer),
     /// An issuer's keys are fetched: for the first time, in time, or because a token names one that is not known.
     FetchingKeys(&'a Issuer),
     /// The request goes on to the inner service.
@@ -139,6 +140,9 @@ struct Shared {
     keys: Vec<KeyRefresh>,
     /// The second at which the schedules of the keys are looked at next.
     key_check: AtomicI64,
+    /// How often fetched keys were put in force.
+    key_changes: AtomicU64,
+    remembered_tokens: Option<usize>,
     body_limit: usize,
     observer: Option<Observer>,
     counter: Counter,
@@ -149,7 +153,14 @@ pub struct ResourceServerLayerBuilder(Shared);
 
 impl ResourceServerLayer {
     /// A layer over that configuration; `scopes` says what each operation needs.
-    pub fn new(server: ResourceServer, fetcher: Fetcher, scopes: impl OperationScopes) -> Self {
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::KeysNowhere`] where an issuer's keys are to be fetched: a [`KeySource`] says where they are.
+    pub fn new(
+        server: ResourceServer,
+        fetcher: Fetcher,
+        scopes: impl OperationScopes,
+    ) -> Result<Self, InvalidConfiguration> {
         Self::builder(server, fetcher, scopes).build()
     }
 
@@ -167,6 +178,8 @@ impl ResourceServerLayer {
             core: CoreTime::default(),
             keys: Vec::new(),
             key_check: AtomicI64::new(0),
+            key_changes: AtomicU64::new(0),
+            remembered_tokens: None,
             body_limit: 4 * 1024 * 1024,
             observer: None,
             counter: Counter::default(),
@@ -238,10 +251,7 @@ impl ResourceServerLayerBuilder {
     /// Remembers up to so many verified tokens for each resource; none with 0.
     #[must_use]
     pub fn remembered_tokens(mut self, most: usize) -> Self {
-        self.0.first.tokens = Mutex::new(TokenCache::new(most));
-        for other in &mut self.0.others {
-            other.tokens = Mutex::new(TokenCache::new(most));
-        }
+        self.0.remembered_tokens = Some(most);
         self
     }
 
@@ -260,8 +270,20 @@ impl ResourceServerLayerBuilder {
     }
 
     /// The layer.
-    pub fn build(self) -> ResourceServerLayer {
-        ResourceServerLayer { shared: Arc::new(self.0) }
+    ///
+    /// # Errors
+    /// [`InvalidConfiguration::KeysNowhere`] when an issuer's keys are to be fetched and no [`KeySource`] is theirs,
+    /// [`InvalidConfiguration::UnknownIssuer`] when one is of an issuer whose keys no resource uses,
+    /// [`InvalidConfiguration::Issuers`] when two are of one issuer.
+    pub fn build(mut self) -> Result<ResourceServerLayer, InvalidConfiguration> {
+        self.0.check_key_sources()?;
+        // I-A14: for each resource, whatever was called first.
+        if let Some(most) = self.0.remembered_tokens {
+            for resource in std::iter::once(&mut self.0.first).chain(&mut self.0.others) {
+                resource.tokens = Mutex::new(TokenCache::new(most));
+            }
+        }
+        Ok(ResourceServerLayer { shared: Arc::new(self.0) })
     }
 }
 
@@ -402,16 +424,17 @@ impl Shared {
     ) -> Result<Request<Body>, Response> {
         self.refresh_due_keys();
         let required = resource.scopes.of_head(&parts);
+        let seen = self.key_changes.load(Ordering::Acquire);
         let verified = match self.verify(resource, head, &required).await {
             // Once, if the issuer may have new keys.
-            Err(denial) if self.fetch_missing_key(&denial).await => {
+            Err(denial) if self.has_new_keys(&denial, seen).await => {
                 self.verify(resource, head, &required).await
             }
             verified => verified,
         };
         let verified = verified.map_err(|denial| self.denied(&denial))?;
         // A body is read only for who has a valid token.
-        let (required, body) = self.required(resource, &parts, required, body).await?;
+        let (required, body) = self.required(resource, head, &parts, required, body).await?;
         let authorized =
             self.core.measure(|| verified.authorize(&required)).map_err(|denial| self.denied(&denial))?;
         self.counter.count(|counts| &mut counts.authorized);
@@ -471,7 +494,7 @@ impl Shared {
             VerificationOutcome::Introspect(step) => {
                 let (fetch, waiting) = step.into_parts();
                 self.counter.count(|counts| &mut counts.introspections);
-                self.observe(ResourceEvent::Introspecting(&fetch));
+                self.observe(ResourceEvent::Introspecting(waiting.issuer()));
                 let reply = self.fetcher.fetch(&fetch).await;
                 let now = self.clock.now();
                 self.core.measure(|| waiting.receive(reply, now))
@@ -485,88 +508,28 @@ impl Shared {
         verified
     }
 
-    /// Begins the timed refresh of whichever keys are due. The request does not wait: the keys there are still hold.
-    fn refresh_due_keys(self: &Arc<Self>) {
-        let now = self.clock.now();
-        let second = now.unix_timestamp();
-        let at = self.key_check.load(Ordering::Relaxed);
-        // One request in a few seconds looks, so that the cost does not grow with the number of issuers.
-        if self.keys.is_empty()
-            || second < at
-            || self
-                .key_check
-                .compare_exchange(
-                    at,
-                    second.saturating_add(KEY_CHECK_SECONDS),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                )
-                .is_err()
-        {
-            return;
-        }
-        for at in 0..self.keys.len() {
-            let shared = Arc::clone(self);
-            tokio::spawn(async move { shared.refresh_timed(at, now).await });
-        }
-    }
-
-    async fn refresh_timed(&self, at: usize, now: OffsetDateTime) {
-        let Some(keys) = self.keys.get(at) else { return };
-        if let Some(step) = keys.timed(now) {
-            self.fetch_keys(keys, step).await;
-        }
-    }
-
-    async fn fetch_keys(
-        &self,
-        keys: &KeyRefresh,
-        step: mcp_authz::step::Step<Fetch, mcp_authz::resource_server::AwaitingKeySet>,
-    ) -> bool {
-        self.counter.count(|counts| &mut counts.key_fetches);
-        self.observe(ResourceEvent::FetchingKeys(keys.issuer()));
-        let fetched =
-            keys.fetch(step, &self.fetcher, &*self.clock, |fetched| self.put_in_force(fetched)).await;
-        if let Err(error) = &fetched {
-            tracing::warn!(issuer = %keys.issuer(), %error, "the keys of an issuer could not be fetched");
-        }
-        fetched.is_ok()
-    }
-
-    fn put_in_force(&self, fetched: &FetchedKeys) {
-        for resource in self.resources() {
-            // Another resource may not trust this issuer: then there is nothing to change.
-            let _ = resource.change(|server| server.with_fetched_keys(fetched));
-        }
-    }
-
-    /// Whether the denial was for want of a key and the issuer's keys have just been fetched again.
-    async fn fetch_missing_key(&self, denial: &Denial) -> bool {
-        let Some(issuer) = denial.issuer() else { return false };
-        let Some(keys) = self.keys.iter().find(|keys| keys.issuer() == issuer) else { return false };
-        let now = self.clock.now();
-        match keys.missing(denial, now) {
-            MissingKey::Fetch(step) => self.fetch_keys(keys, step).await,
-            MissingKey::UnderWay => {
-                keys.wait(now).await;
-                true
-            }
-            MissingKey::Deny => false,
-        }
-    }
-
     /// The scopes of the operation, and the body as it was read for them.
     async fn required(
         &self,
         resource: &Resource,
+        head: &RequestHead,
         parts: &Parts,
         required: RequiredScopes,
         body: Body,
     ) -> Result<(RequiredScopes, Body), Response> {
-        if !resource.scopes.reads_body(parts) {
+        let (decides, is_form) = (resource.scopes.reads_body(parts), one_reading::is_form(&parts.headers));
+        if !decides && !is_form {
             return Ok((required, body));
         }
         let bytes: Bytes = read_body(body, self.body_limit).await.map_err(unread)?;
+        if is_form {
+            // MCP-AUTH-092: a token in the form besides the one in the field.
+            let admitted = resource.server().admit_form(head, &bytes, &required);
+            admitted.map(drop).map_err(|denial| self.denied(&denial))?;
+        }
+        if !decides {
+            return Ok((required, Body::from(bytes)));
+        }
         // D46: the bytes that decide are the bytes that go on.
         match resource.scopes.of_body(parts, &bytes) {
             Ok(required) => Ok((required, Body::from(bytes))),

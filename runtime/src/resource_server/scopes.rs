@@ -8,6 +8,7 @@ use mcp_authz::identifier::ScopeSet;
 use mcp_authz::resource_server::{InvalidConfiguration, RequiredScopes};
 use mcp_authz::syntax::json::{JsonBounds, JsonObject, JsonValue};
 
+use super::one_reading::{as_it_stands, no_near_names};
 use crate::mcp_fields;
 
 /// How deep the arguments of a tool may nest.
@@ -46,6 +47,17 @@ pub enum UnreadableOperation {
         "the body is no JSON-RPC message that names one operation and each member once, or has more elements than are read"
     )]
     Body,
+    /// The body may be in another charset than UTF-8, or says what it is twice.
+    #[error("send one Content-Type, with charset=utf-8 or without a charset")]
+    ContentType,
+    /// The body is compressed.
+    #[error("send the body without a Content-Encoding")]
+    ContentEncoding,
+    /// A member has the name of one that decides, but for the case of its letters.
+    #[error(
+        "write the names of members as JSON-RPC and MCP do: one here differs from jsonrpc, id, method, params, name or uri only in the case of its letters"
+    )]
+    NearName,
     /// A header field that repeats the body says something else, or is there twice.
     #[error("a header field (Mcp-Method, Mcp-Name) does not say what the body says")]
     OtherField,
@@ -83,23 +95,23 @@ impl McpScopes {
         Ok(Self { base, methods: BTreeMap::new(), tools: BTreeMap::new(), nodes: MESSAGE_NODES })
     }
 
-    /// What a JSON-RPC method needs besides.
+    /// What a JSON-RPC method needs besides; what two calls say of one method adds up.
     ///
     /// # Errors
     /// [`InvalidConfiguration::OfflineAccess`]
     pub fn method(mut self, name: &str, scopes: ScopeSet) -> Result<Self, InvalidConfiguration> {
         RequiredScopes::new(scopes.clone())?;
-        self.methods.insert(name.to_owned(), scopes);
+        add(&mut self.methods, name, &scopes);
         Ok(self)
     }
 
-    /// What a call of a tool needs besides.
+    /// What a call of a tool needs besides; what two calls say of one tool adds up.
     ///
     /// # Errors
     /// [`InvalidConfiguration::OfflineAccess`]
     pub fn tool(mut self, name: &str, scopes: ScopeSet) -> Result<Self, InvalidConfiguration> {
         RequiredScopes::new(scopes.clone())?;
-        self.tools.insert(name.to_owned(), scopes);
+        add(&mut self.tools, name, &scopes);
         Ok(self)
     }
 
@@ -113,6 +125,8 @@ impl McpScopes {
 
     /// What one message needs, checked against the head's account of it.
     fn of_message(&self, head: &Parts, message: &JsonObject) -> Result<ScopeSet, UnreadableOperation> {
+        // D46
+        no_near_names(message)?;
         let mut scopes = self.base.clone();
         // A response or notification of the client has no method to look up, or one without scopes.
         let method = message.string("method").map_err(|_| UnreadableOperation::Body)?;
@@ -163,6 +177,18 @@ impl McpScopes {
     }
 }
 
+/// Adds to what is needed: a second word about one operation never takes the first one back.
+fn add(needed: &mut BTreeMap<String, ScopeSet>, name: &str, scopes: &ScopeSet) {
+    let of_one = needed.entry(name.to_owned()).or_default();
+    *of_one = of_one.union(scopes);
+}
+
+/// Whether a request with this method is about its body (RFC 9110 section 9.3 gives the others none).
+#[must_use]
+pub fn method_has_a_body(method: &Method) -> bool {
+    ![Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS].contains(method)
+}
+
 /// What a message is about: a tool or prompt by its name, a resource by its URI.
 fn parameter<'m>(message: &'m JsonObject, name: &'static str) -> Result<&'m str, UnreadableOperation> {
     let params = message.object("params").ok().flatten().ok_or(UnreadableOperation::Body)?;
@@ -193,10 +219,14 @@ impl OperationScopes for McpScopes {
     }
 
     fn reads_body(&self, head: &Parts) -> bool {
-        head.method == Method::POST
+        // I-A13: whatever method the server behind takes for a POST, the body of it was authorized. What drops the bodies of the
+        // others is whoever passes requests on.
+        method_has_a_body(&head.method)
     }
 
     fn of_body(&self, head: &Parts, body: &[u8]) -> Result<RequiredScopes, UnreadableOperation> {
+        // D46
+        as_it_stands(&head.headers)?;
         let messages = self.messages(body)?;
         if messages.is_empty() {
             return Err(UnreadableOperation::Body);
@@ -213,7 +243,7 @@ impl OperationScopes for McpScopes {
 
 /// The scopes of an HTTP server by method and path, for a resource whose operations are not in its bodies.
 ///
-/// A route speaks for its path and everything below it, by whole segments. A request needs the base scopes and those of
+/// A route speaks for its path and everything below it, by whole segments, and one of GET for HEAD as well. A request needs the base scopes and those of
 /// every route that speaks for it.
 #[derive(Debug, Clone)]
 pub struct RouteScopes {
@@ -252,7 +282,9 @@ impl OperationScopes for RouteScopes {
         let path = head.uri.path();
         let speaks = |route: &&(Option<Method>, String, ScopeSet)| {
             let (method, prefix, _) = route;
-            method.as_ref().is_none_or(|method| *method == head.method)
+            // RFC 9110 section 9.3.2: HEAD is a GET whose answer is not sent.
+            let also = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+            method.as_ref().is_none_or(|method| *method == head.method || method == also)
                 && path
                     .strip_prefix(prefix.as_str())
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -408,6 +440,56 @@ mod tests {
         let few = scopes().most_nodes(10);
         assert!(few.of_body(&head(&[]), call("[1]").as_bytes()).is_ok());
         assert_eq!(few.of_body(&head(&[]), call(&rows(3)).as_bytes()), Err(UnreadableOperation::Body));
+    }
+
+    // D46, I-G2
+    #[test]
+    fn what_the_server_behind_could_read_in_another_way_is_refused() {
+        assert_eq!(
+            refused(&[("content-type", "application/json; charset=utf-7")], LIST),
+            UnreadableOperation::ContentType
+        );
+        assert_eq!(refused(&[("content-encoding", "gzip")], LIST), UnreadableOperation::ContentEncoding);
+        let twice = r#"{"id":1,"method":"tools/list","Method":"tools/call","params":{"name":"write_note"}}"#;
+        assert_eq!(refused(&[], twice), UnreadableOperation::NearName);
+        assert_eq!(refused(&[], &format!("[{LIST},{twice}]")), UnreadableOperation::NearName);
+    }
+
+    // I-A13
+    #[test]
+    fn the_body_decides_for_every_method_that_has_one() {
+        let reads = |method: &str| {
+            let parts = Request::builder().method(method).uri("/mcp").body(()).unwrap().into_parts().0;
+            scopes().reads_body(&parts)
+        };
+        for method in ["POST", "PUT", "PATCH", "QUERY", "TRACE", "post", "get"] {
+            assert!(reads(method), "{method}");
+        }
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+            assert!(!reads(method), "{method}");
+        }
+    }
+
+    // I-A13
+    #[test]
+    fn two_words_about_one_operation_add_up() {
+        let set = |text| ScopeSet::parse(text).unwrap();
+        let scopes = scopes().tool("write_note", set("notes:audit")).unwrap();
+        let scopes = scopes.method("tools/call", set("a")).unwrap().method("tools/call", set("b")).unwrap();
+        let required = scopes.of_body(&head(&[]), WRITE.as_bytes()).unwrap();
+        assert_eq!(required.scopes(), &set("notes:read notes:write notes:audit a b"));
+    }
+
+    // I-A13
+    #[test]
+    fn a_route_of_get_speaks_for_head() {
+        let set = |text| ScopeSet::parse(text).unwrap();
+        let routes =
+            RouteScopes::new(set("base")).unwrap().route(Method::GET, "/files", set("files")).unwrap();
+        for (method, needed) in [("GET", "base files"), ("HEAD", "base files"), ("POST", "base")] {
+            let parts = Request::builder().method(method).uri("/files/a").body(()).unwrap().into_parts().0;
+            assert_eq!(routes.of_head(&parts).scopes().to_string(), needed, "{method}");
+        }
     }
 
     // I-A11

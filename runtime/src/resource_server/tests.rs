@@ -7,11 +7,16 @@ use std::sync::{Arc, Mutex};
 use aws_lc_rs::signature::Ed25519KeyPair;
 use axum::body::Body;
 use axum::response::Response;
+use http::request::Parts;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use mcp_authz::identifier::{ClientId, Endpoint, Issuer, Origin, ResourceId, ScopeSet};
 use mcp_authz::jose::{Algorithm, KeyImporter as _, KeySet, signing_input};
-use mcp_authz::resource_server::{Authorized, Introspection, ResourceServer, TrustedIssuer};
+use mcp_authz::message::exchange::AddressPolicy;
+use mcp_authz::resource_server::{
+    Authorized, DenialReason, Introspection, InvalidConfiguration, RequiredScopes, ResourceServer,
+    TrustedIssuer,
+};
 use mcp_authz::secret::ClientSecret;
 use mcp_authz::syntax::base64url;
 use mcp_authz::time::OffsetDateTime;
@@ -83,7 +88,7 @@ fn call(token: Option<&str>, body: &'static str) -> Request<Body> {
 }
 
 fn layer(key: &SigningKey) -> ResourceServerLayer {
-    ResourceServerLayer::new(server(key), Fetcher::new().unwrap(), scopes())
+    ResourceServerLayer::new(server(key), Fetcher::new().unwrap(), scopes()).unwrap()
 }
 
 // MCP-AUTH-079, I-A7
@@ -131,7 +136,7 @@ async fn other_audiences_and_missing_scopes_do_not_pass() {
 async fn a_body_is_not_read_for_a_stranger_and_bounded_for_everyone() {
     let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let fetcher = Fetcher::new().unwrap();
-    let layer = ResourceServerLayer::builder(server(&key), fetcher, scopes()).body_limit(60).build();
+    let layer = ResourceServerLayer::builder(server(&key), fetcher, scopes()).body_limit(60).build().unwrap();
     let polled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&polled);
     let body = Body::new(http_body_util::StreamBody::new(futures_stream(counter)));
@@ -163,6 +168,7 @@ async fn the_document_needs_no_token() {
     let (status, body, response) = through(&layer(&key), request).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["vary"], "origin");
     assert!(body.contains(RESOURCE) && body.contains(ISSUER));
     let request = Request::post(path).header("host", HOST).body(Body::empty()).unwrap();
     assert_eq!(through(&layer(&key), request).await.0, StatusCode::METHOD_NOT_ALLOWED);
@@ -197,7 +203,8 @@ async fn unknown_keys_are_fetched_again_but_not_for_every_token() {
                 seen.fetch_add(1, Ordering::SeqCst);
             }
         })
-        .build();
+        .build()
+        .unwrap();
     assert_eq!(
         through(&layer, call(Some(&token(&new, RESOURCE, "notes:read")), LIST)).await.0,
         StatusCode::OK
@@ -225,6 +232,7 @@ fn two(key: &SigningKey) -> ResourceServerLayer {
     ResourceServerLayer::builder(of(RESOURCE), Fetcher::new().unwrap(), scopes("notes:read"))
         .and(of("http://127.0.0.1:2/mcp/admin"), scopes("admin"))
         .build()
+        .unwrap()
 }
 
 fn call_at(path: &str, token: &str) -> Request<Body> {
@@ -323,7 +331,7 @@ async fn another_host_or_origin_reaches_nothing() {
 async fn pages_of_configured_origins_can_call_and_read_the_challenge() {
     let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
     let server = server(&key).with_origins([Origin::new("https://app.example").unwrap()]);
-    let layer = ResourceServerLayer::new(server, Fetcher::new().unwrap(), scopes());
+    let layer = ResourceServerLayer::new(server, Fetcher::new().unwrap(), scopes()).unwrap();
     let good = token(&key, RESOURCE, "notes:read");
     for path in ["/mcp", "/.well-known/oauth-protected-resource/mcp"] {
         let preflight = Request::options(path)
@@ -336,6 +344,7 @@ async fn pages_of_configured_origins_can_call_and_read_the_challenge() {
         assert_eq!(status, StatusCode::NO_CONTENT);
         assert_eq!(response.headers()["access-control-allow-origin"], "https://app.example");
         assert_eq!(response.headers().get_all("access-control-allow-origin").iter().count(), 1);
+        assert_eq!(response.headers().get_all("vary").iter().count(), 1);
     }
     let mut challenged = call(None, LIST);
     challenged.headers_mut().insert("origin", "https://app.example".parse().unwrap());
@@ -402,6 +411,114 @@ async fn a_token_is_remembered_until_the_keys_change_and_everything_is_counted()
     assert!(layer.replace_keys(&Issuer::new("https://other.example").unwrap(), &keys_of(&other)).is_err());
 }
 
+/// The answer to one request, sent on its own.
+async fn answered(layer: &ResourceServerLayer, token: &str) -> StatusCode {
+    through(layer, call(Some(token), LIST)).await.0
+}
+
+// D42: the fetch belongs to everybody who waits for it, not to the request that began it.
+#[tokio::test]
+async fn a_caller_who_leaves_does_not_end_the_fetch_of_keys() {
+    let (old, new) =
+        (SigningKey::generate(Algorithm::EdDsa).unwrap(), SigningKey::generate(Algorithm::EdDsa).unwrap());
+    let (uri, served, asked) = key_server().await;
+    *served.lock().unwrap() = document(&[&old, &new]);
+    let (first, later) = (fetching(&uri, &Arc::default()), fetching_after(&uri, &old));
+    // Keys that were never there, and one that those there do not name.
+    for (layer, token) in
+        [(first, token(&old, RESOURCE, "notes:read")), (later, token(&new, RESOURCE, "notes:read"))]
+    {
+        let before = asked.load(Ordering::SeqCst);
+        let left = tokio::time::timeout(std::time::Duration::from_millis(20), answered(&layer, &token)).await;
+        assert!(left.is_err(), "the key server takes longer than that");
+        let patient = std::time::Duration::from_secs(5);
+        let answer = tokio::time::timeout(patient, answered(&layer, &token)).await;
+        assert_eq!(answer, Ok(StatusCode::OK));
+        assert!(asked.load(Ordering::SeqCst) > before);
+    }
+}
+
+/// A layer that has one key of its issuer, and fetches the others.
+fn fetching_after(uri: &str, known: &SigningKey) -> ResourceServerLayer {
+    let source =
+        KeySource::new(Issuer::new(ISSUER).unwrap(), Endpoint::new(uri).unwrap(), Arc::new(AwsLcImporter));
+    ResourceServerLayer::builder(server(known), Fetcher::new().unwrap(), scopes())
+        .refresh_keys(source)
+        .build()
+        .unwrap()
+}
+
+// D42
+#[tokio::test]
+async fn a_denial_of_keys_that_were_replaced_meanwhile_is_looked_at_again() {
+    let (old, new) =
+        (SigningKey::generate(Algorithm::EdDsa).unwrap(), SigningKey::generate(Algorithm::EdDsa).unwrap());
+    let (uri, served, _) = key_server().await;
+    *served.lock().unwrap() = document(&[&old, &new]);
+    let layer = fetching_after(&uri, &old);
+    let good = token(&new, RESOURCE, "notes:read");
+    let shared = &layer.shared;
+    // One request is denied, and before it asks what to do another one has fetched the keys.
+    let seen = shared.key_changes.load(Ordering::SeqCst);
+    let (parts, _) = call(Some(&good), LIST).into_parts();
+    let head = super::addressed_head(&parts);
+    let required = RequiredScopes::none();
+    let denial = shared.verify(&shared.first, &head, &required).await.unwrap_err();
+    assert_eq!(denial.reason(), DenialReason::UnknownKey);
+    assert_eq!(answered(&layer, &good).await, StatusCode::OK);
+    assert!(shared.has_new_keys(&denial, seen).await);
+    assert!(shared.verify(&shared.first, &head, &required).await.is_ok());
+    // Without new keys it stays denied.
+    let now = shared.key_changes.load(Ordering::SeqCst);
+    assert!(!shared.has_new_keys(&denial, now).await);
+}
+
+// I-A14
+#[tokio::test]
+async fn how_many_tokens_are_remembered_holds_for_every_resource_whenever_it_is_said() {
+    let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let admin = ResourceServer::new(
+        ResourceId::new("http://127.0.0.1:2/mcp/admin").unwrap(),
+        [TrustedIssuer::with_keys(Issuer::new(ISSUER).unwrap(), keys_of(&key))],
+    );
+    let layer = ResourceServerLayer::builder(server(&key), Fetcher::new().unwrap(), scopes())
+        .remembered_tokens(0)
+        .and(admin.unwrap(), McpScopes::new(set("admin")).unwrap())
+        .build()
+        .unwrap();
+    let notes = token(&key, RESOURCE, "notes:read");
+    let admin = token(&key, "http://127.0.0.1:2/mcp/admin", "admin");
+    for _ in 0..2 {
+        assert_eq!(through(&layer, call_at("/mcp", &notes)).await.0, StatusCode::OK);
+        assert_eq!(through(&layer, call_at("/mcp/admin", &admin)).await.0, StatusCode::OK);
+    }
+    assert_eq!(layer.counts().recalled, 0);
+}
+
+// MCP-AUTH-092, OAUTH21-5.1.2-1
+#[tokio::test]
+async fn a_form_with_a_token_besides_the_field_is_a_bad_request() {
+    let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
+    let layer =
+        ResourceServerLayer::new(server(&key), Fetcher::new().unwrap(), |_: &Parts| RequiredScopes::none())
+            .unwrap();
+    let good = token(&key, RESOURCE, "notes:read");
+    let send = |body: &'static str, media: &str| {
+        let mut request = call(Some(&good), body);
+        request.headers_mut().insert("content-type", media.parse().unwrap());
+        request
+    };
+    let form = "application/x-www-form-urlencoded; charset=utf-8";
+    let (status, seen, _) = through(&layer, send("a=b&c=d", form)).await;
+    assert!(status == StatusCode::OK && seen.ends_with("a=b&c=d"), "{status} {seen}");
+    for media in [form, "Application/X-WWW-Form-URLEncoded"] {
+        let (status, _, response) = through(&layer, send("a=b&access%5Ftoken=x", media)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{media}");
+        assert!(response.headers()["www-authenticate"].to_str().unwrap().contains("invalid_request"));
+    }
+    assert_eq!(through(&layer, send("access_token=x", "text/plain")).await.0, StatusCode::OK);
+}
+
 /// A server of a key set that can be changed, and how often it was asked.
 async fn key_server() -> (String, Arc<Mutex<Vec<u8>>>, Arc<AtomicUsize>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -437,6 +554,7 @@ fn fetching(uri: &str, clock: &Arc<Moved>) -> ResourceServerLayer {
         .refresh_keys(source)
         .clock(clock)
         .build()
+        .unwrap()
 }
 
 /// The system's clock, moved by so many seconds.
@@ -446,6 +564,56 @@ struct Moved(AtomicI64);
 impl crate::clock::Clock for Moved {
     fn now(&self) -> OffsetDateTime {
         SystemClock.now() + mcp_authz::time::Duration::seconds(self.0.load(Ordering::SeqCst))
+    }
+}
+
+// I-G8
+#[test]
+fn keys_that_are_to_be_fetched_have_a_place_and_an_issuer() {
+    let issuer = |id: &str| Issuer::new(id).unwrap();
+    let source = |id: &str| {
+        KeySource::new(issuer(id), Endpoint::new("https://as.example/jwks").unwrap(), Arc::new(AwsLcImporter))
+    };
+    let build = |trusted: &str, sources: &[&str]| {
+        let server = ResourceServer::new(
+            ResourceId::new(RESOURCE).unwrap(),
+            [TrustedIssuer::awaiting_keys(issuer(trusted))],
+        );
+        let builder = ResourceServerLayer::builder(server.unwrap(), Fetcher::new().unwrap(), scopes());
+        let built = sources.iter().fold(builder, |builder, id| builder.refresh_keys(source(id))).build();
+        built.map(drop)
+    };
+    assert_eq!(build(ISSUER, &[ISSUER]), Ok(()));
+    assert_eq!(build(ISSUER, &[]), Err(InvalidConfiguration::KeysNowhere));
+    assert_eq!(build(ISSUER, &["https://other.example"]), Err(InvalidConfiguration::UnknownIssuer));
+    assert_eq!(build(ISSUER, &[ISSUER, "https://other.example"]), Err(InvalidConfiguration::UnknownIssuer));
+    assert_eq!(build(ISSUER, &[ISSUER, ISSUER]), Err(InvalidConfiguration::Issuers));
+}
+
+// I-L8
+#[test]
+fn keys_are_reached_where_the_issuer_lies_and_inside_a_network_only_where_that_is_said() {
+    let source = |issuer: &str, jwks: &str| {
+        KeySource::new(Issuer::new(issuer).unwrap(), Endpoint::new(jwks).unwrap(), Arc::new(AwsLcImporter))
+    };
+    for (issuer, jwks, addresses, named) in [
+        (
+            "https://as.example",
+            "https://as.example/jwks",
+            AddressPolicy::Public,
+            AddressPolicy::PublicAndPrivateNetworks,
+        ),
+        (
+            "https://as.example",
+            "http://127.0.0.1:1/jwks",
+            AddressPolicy::Public,
+            AddressPolicy::PublicAndPrivateNetworks,
+        ),
+        (ISSUER, "https://as.example/jwks", AddressPolicy::Public, AddressPolicy::PublicAndPrivateNetworks),
+        (ISSUER, "http://127.0.0.1:1/jwks", AddressPolicy::Loopback, AddressPolicy::Loopback),
+    ] {
+        assert_eq!(source(issuer, jwks).addresses(), addresses, "{issuer} {jwks}");
+        assert_eq!(source(issuer, jwks).on_private_networks().addresses(), named, "{issuer} {jwks}");
     }
 }
 
@@ -549,8 +717,20 @@ async fn an_issuer_is_asked_once_about_an_opaque_token_and_shortly_about_one_tha
     let resource = ResourceServer::new(ResourceId::new(RESOURCE).unwrap(), [trusted]).unwrap();
     let clock = Arc::new(Moved::default());
     let moved: Arc<Moved> = Arc::clone(&clock);
-    let layer =
-        ResourceServerLayer::builder(resource, Fetcher::new().unwrap(), scopes()).clock(moved).build();
+    let told = Arc::new(AtomicUsize::new(0));
+    let heard = Arc::clone(&told);
+    let observer = move |event: ResourceEvent<'_>| {
+        // I-A7: whose token it is, and nothing of the question.
+        if let ResourceEvent::Introspecting(issuer) = event {
+            assert_eq!(issuer.as_str(), ISSUER);
+            heard.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let layer = ResourceServerLayer::builder(resource, Fetcher::new().unwrap(), scopes())
+        .clock(moved)
+        .observer(observer)
+        .build()
+        .unwrap();
     for _ in 0..3 {
         assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::OK);
         assert_eq!(through(&layer, call(Some("stale"), LIST)).await.0, StatusCode::UNAUTHORIZED);
@@ -563,6 +743,7 @@ async fn an_issuer_is_asked_once_about_an_opaque_token_and_shortly_about_one_tha
     clock.0.store(70, Ordering::SeqCst);
     assert_eq!(through(&layer, call(Some("good"), LIST)).await.0, StatusCode::OK);
     assert_eq!((asked.lock().unwrap().len(), layer.counts().introspections), (4, 4));
+    assert_eq!(told.load(Ordering::SeqCst), 4);
     // An issuer out of reach is no verdict on the token.
     server.abort();
     let _ = server.await;

@@ -62,7 +62,7 @@ async fn a_client_reaches_a_tool_in_the_name_of_somebody_who_signed_in_at_a_prov
     let resource = ResourceId::new(url.as_str()).unwrap();
     let server = ResourceServer::new(resource, [TrustedIssuer::with_keys(issuer, keys)]).unwrap();
     let scopes = McpScopes::new(ScopeSet::parse("notes:read").unwrap()).unwrap();
-    let layer = ResourceServerLayer::builder(server, fetcher.clone(), scopes).build();
+    let layer = ResourceServerLayer::builder(server, fetcher.clone(), scopes).build().unwrap();
     let configuration = StreamableHttpServerConfig::default().with_json_response(true);
     let sessions = Arc::new(LocalSessionManager::default());
     let service = StreamableHttpService::new(|| Ok(WhoAmI), sessions, configuration);

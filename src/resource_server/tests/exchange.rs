@@ -7,12 +7,17 @@ use crate::syntax::form::Form;
 const TARGET: &str = "https://calendar.example/api";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-fn exchanging() -> ResourceServer {
-    server().with_token_exchange(TokenExchange::new(
+fn exchange_of(issuer_id: &str) -> TokenExchange {
+    TokenExchange::new(
+        issuer(issuer_id),
         Endpoint::new("https://as.example/token").unwrap(),
         ClientId::new("rs").unwrap(),
         ClientSecret::new("rs-secret-canary").unwrap(),
-    ))
+    )
+}
+
+fn exchanging() -> ResourceServer {
+    server().with_token_exchange(exchange_of(ISSUER)).unwrap()
 }
 
 fn authorized(server: &ResourceServer) -> (String, Authorized) {
@@ -87,6 +92,50 @@ fn without_that_configuration_no_token_is_kept() {
     let (token, authorized) = authorized(&server());
     assert!(authorized.subject_token().is_none());
     assert!(!format!("{authorized:?}").contains(&token));
+}
+
+// I-A7
+#[test]
+fn a_token_of_another_issuer_is_not_exchanged() {
+    let other = TrustedIssuer::with_keys(issuer(OTHER_ISSUER), keys_of(key()));
+    let server = server_with([signed_issuer(), other]).with_token_exchange(exchange_of(ISSUER)).unwrap();
+    let theirs = token(&with("iss", format!("\"{OTHER_ISSUER}\"")));
+    let mut cache = TokenCache::default();
+    let mut subject_token = |token: &str| {
+        let presented = server.admit(&bearing(token), &RequiredScopes::none()).unwrap();
+        let verified = match cache.recall(presented, now()) {
+            Recalled::Verified(verified) => verified,
+            Recalled::Denied(denial) => panic!("{denial:?}"),
+            Recalled::Unknown(presented) => {
+                let VerificationOutcome::Verified(verified) = presented.verify(now()) else { panic!("good") };
+                cache.keep(&verified, now());
+                verified
+            }
+        };
+        verified.authorize(&RequiredScopes::none()).unwrap().subject_token().is_some()
+    };
+    // The second time it is remembered.
+    for _ in 0..2 {
+        assert!(subject_token(&token(&good_claims())));
+        assert!(!subject_token(&theirs));
+    }
+    let asking = TrustedIssuer::with_introspection(issuer(OTHER_ISSUER), introspection());
+    let asking = server_with([signed_issuer(), asking]).with_token_exchange(exchange_of(ISSUER)).unwrap();
+    let step = match asking.admit(&bearing("opaque"), &RequiredScopes::none()).unwrap().verify(now()) {
+        VerificationOutcome::Introspect(step) => step,
+        other => panic!("{other:?}"),
+    };
+    let answer = active(Some(("iss", None)));
+    let reply = Reply::new(200, answer).with_header("content-type", b"application/json");
+    let verified = step.into_parts().1.receive(Ok(reply), now()).unwrap();
+    assert!(verified.authorize(&RequiredScopes::none()).unwrap().subject_token().is_none());
+}
+
+// I-G8
+#[test]
+fn an_exchange_is_of_an_issuer_whose_tokens_are_accepted() {
+    let refused = server().with_token_exchange(exchange_of(OTHER_ISSUER));
+    assert_eq!(refused.unwrap_err(), InvalidConfiguration::ExchangeIssuer);
 }
 
 #[test]

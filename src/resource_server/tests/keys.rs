@@ -63,6 +63,67 @@ fn keys_are_fetched_at_once_then_when_they_are_due_and_sooner_after_a_failure() 
     assert!(keys.timed(at(601 + limits::KEYS_RETRY_SECONDS + 40)).is_some());
 }
 
+// D42: a clock that ran ahead and was set back leaves nothing behind that waits for the wrong time.
+#[test]
+fn a_clock_that_was_set_back_does_not_hold_the_keys_up() {
+    let year = 365 * 24 * 3600;
+    let mut keys = schedule();
+    let step = keys.timed(at(year)).unwrap();
+    fetched(&mut keys, step, at(year));
+    let step = asked(keys.missing(&unknown("genuine"), at(year))).unwrap();
+    fetched(&mut keys, step, at(year));
+    assert!(keys.timed(at(year)).is_none());
+    let step = asked(keys.missing(&unknown("genuine"), at(0))).unwrap();
+    fetched(&mut keys, step, at(0));
+    let mut keys = schedule();
+    let step = keys.timed(at(year)).unwrap();
+    assert!(keys.is_under_way(at(year)) && !keys.is_under_way(at(0)));
+    fetched(&mut keys, step, at(year));
+    assert!(keys.timed(at(0)).is_some());
+}
+
+// I-A14, D42
+#[test]
+fn the_same_document_again_holds_longer_and_leaves_what_is_remembered() {
+    let new = ToyKey::new(Algorithm::EdDsa, 0xd7);
+    let header = r#"{"alg":"EdDSA","kid":"n","typ":"at+jwt"}"#;
+    let theirs = new.token(header, &json(&with("exp", i64::MAX.to_string())));
+    let get = |second: i64, document: &str| {
+        let mut keys = schedule();
+        let (_, waiting) = keys.timed(at(second)).unwrap().into_parts();
+        let reply = Reply::new(200, document).with_header("content-type", b"application/json");
+        keys.receive(waiting, Ok(reply), &ToyImporter, at(second)).unwrap()
+    };
+    let mut cache = TokenCache::default();
+    let mut remembered = |server: &ResourceServer, second: i64| {
+        let presented = server.admit(&bearing(&theirs), &RequiredScopes::none()).unwrap();
+        match cache.recall(presented, at(second)) {
+            Recalled::Verified(_) => true,
+            Recalled::Denied(denial) => panic!("{denial:?}"),
+            Recalled::Unknown(presented) => {
+                let VerificationOutcome::Verified(verified) = presented.verify(at(second)) else {
+                    panic!("a good token")
+                };
+                cache.keep(&verified, at(second));
+                false
+            }
+        }
+    };
+    let server = server_with([TrustedIssuer::awaiting_keys(issuer(ISSUER))]);
+    assert_eq!(server.awaited_keys().count(), 1);
+    let server = server.with_fetched_keys(&get(0, SET)).unwrap();
+    assert_eq!(server.awaited_keys().count(), 0);
+    assert!(!remembered(&server, 0) && remembered(&server, 1));
+    let again = server.clone().with_fetched_keys(&get(2, SET)).unwrap();
+    assert!(remembered(&again, 3));
+    // Its keys hold as long as they would have without the first time.
+    let held = limits::KEYS_FRESH_SECONDS + limits::KEYS_STALE_SECONDS;
+    assert!(!remembered(&again, held + 1));
+    // Another document, with the same key: everything is verified again.
+    let other = again.with_fetched_keys(&get(held + 1, &SET.replacen("{", "{ ", 1))).unwrap();
+    assert!(!remembered(&other, held + 1));
+}
+
 // D42: invented key names must not turn this server against the issuer, nor starve the timed refresh.
 #[test]
 fn unknown_key_names_have_a_budget_of_their_own() {
