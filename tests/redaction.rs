@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mcp_authz::authorization_server::grace::{GraceKey, RefreshGrace};
+use mcp_authz::authorization_server::record::PushedRecord;
 use mcp_authz::jose::{JwtBuffer, UnverifiedJwt};
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::error_code::{ErrorDetail, ErrorText, TokenErrorCode};
@@ -247,6 +248,9 @@ fn held() -> BTreeMap<&'static str, Held> {
         ("ErrorDetail", Shown(format!("{:?}", ErrorDetail::of(CANARY)))),
         ("UnknownCode", Shown(format!("{:?}", TokenErrorCode::parse(CANARY).unwrap()))),
     ]);
+    let pushed = ObjectWriter::new().string("kind", "pushed").integer("version", 1).string("client_id", "c");
+    let pushed = pushed.string("query", format!("state={CANARY}")).integer("not_after", 1).finish();
+    held.insert("PushedRecord", Shown(format!("{:?}", PushedRecord::from_bytes(&pushed).unwrap())));
     let key = GraceKey::new(*b"canary-7Qe3zW9bLk2vXn5tRj8mPd4s!");
     held.extend([
         ("RefreshGrace", Shown(format!("{:?}", RefreshGrace::new(Duration::SECOND, 1, key).unwrap()))),
