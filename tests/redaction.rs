@@ -22,7 +22,7 @@ use mcp_authz::secret::{
 use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::flat::FlatObject;
 use mcp_authz::syntax::form::Form;
-use mcp_authz::syntax::json::JsonObject;
+use mcp_authz::syntax::json::{JsonObject, ObjectWriter};
 use mcp_authz::time::Duration;
 use quote::ToTokens as _;
 use syn::visit::{self, Visit};
