@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mcp_authz::authorization_server::grace::{GraceKey, RefreshGrace};
+use mcp_authz::authorization_server::record::PushedRecord;
 use mcp_authz::jose::{JwtBuffer, UnverifiedJwt};
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::error_code::{ErrorDetail, ErrorText, TokenErrorCode};
@@ -21,7 +22,7 @@ use mcp_authz::secret::{
 use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::flat::FlatObject;
 use mcp_authz::syntax::form::Form;
-use mcp_authz::syntax::json::JsonObject;
+use mcp_authz::syntax::json::{JsonObject, ObjectWriter};
 use mcp_authz::time::Duration;
 use quote::ToTokens as _;
 use syn::visit::{self, Visit};
@@ -249,6 +250,9 @@ fn held() -> BTreeMap<&'static str, Held> {
         ("ErrorDetail", Shown(format!("{:?}", ErrorDetail::of(CANARY)))),
         ("UnknownCode", Shown(format!("{:?}", TokenErrorCode::parse(CANARY).unwrap()))),
     ]);
+    let pushed = ObjectWriter::new().string("kind", "pushed").integer("version", 1).string("client_id", "c");
+    let pushed = pushed.string("query", format!("state={CANARY}")).integer("not_after", 1).finish();
+    held.insert("PushedRecord", Shown(format!("{:?}", PushedRecord::from_bytes(&pushed).unwrap())));
     let key = GraceKey::new(*b"canary-7Qe3zW9bLk2vXn5tRj8mPd4s!");
     held.extend([
         ("RefreshGrace", Shown(format!("{:?}", RefreshGrace::new(Duration::SECOND, 1, key).unwrap()))),

@@ -20,7 +20,7 @@ use crate::authorization_server::error::TokenReason;
 use crate::authorization_server::record::{ClientCredential, ClientRecord};
 use crate::authorization_server::store::ClientFound;
 use crate::identifier::{ClientId, ScopeSet};
-use crate::jose::{JwtBuffer, KeySet, UnverifiedJwt};
+use crate::jose::{JwkSet, JwtBuffer, KeySet, UnverifiedJwt};
 use crate::limits;
 use crate::message::exchange::RequestHead;
 use crate::secret::{ClientSecret, SecretDigest, SubmittedToken};
@@ -186,6 +186,13 @@ impl Assertion {
     /// The client, with what it registered.
     pub(crate) fn record(&self) -> &ClientRecord {
         &self.record
+    }
+
+    /// Whether one of the keys has the name that the assertion gives its own. One without a name looks for no other keys.
+    pub(crate) fn is_named_in(&self, keys: &JwkSet) -> bool {
+        let mut buffer = JwtBuffer::new();
+        let Ok(token) = UnverifiedJwt::parse(self.token.expose(), &mut buffer) else { return true };
+        token.kid().is_none_or(|kid| keys.keys().iter().any(|key| key.kid() == Some(kid)))
     }
 
     /// Verifies the assertion (RFC 7523 section 3): signature, kind, issuer, subject, audience, time.

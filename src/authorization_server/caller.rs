@@ -162,6 +162,12 @@ impl AwaitingCallerKeys {
         }
     }
 
+    /// Whether keys that were fetched before may hold the one that signed the assertion: a set that does not name it may be
+    /// older than the key, and is worth another fetch.
+    pub fn is_named_in(&self, fetched: &Reply) -> bool {
+        JwkSet::parse(fetched.body()).is_ok_and(|keys| self.0.assertion.is_named_in(&keys))
+    }
+
     /// What the fetch of the keys brought: of [`CallerOutcome::Fetch`].
     pub fn receive(self, fetched: Result<Reply, FetchFailure>, importer: &dyn KeyImporter) -> CallerOutcome {
         // Keys that cannot be had are a failure outside, and say nothing about the client (I-G9).

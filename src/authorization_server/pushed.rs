@@ -92,9 +92,15 @@ impl AuthorizationServer {
 }
 
 /// A pushed request, while its client is found out.
-#[derive(Debug)]
 pub(crate) struct Pushing {
     query: String,
+}
+
+impl fmt::Debug for Pushing {
+    /// Without the query: its `state` is the client's secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pushing(redacted)")
+    }
 }
 
 impl Pushing {

@@ -41,6 +41,7 @@ mod consents;
 mod pushed;
 mod registrations;
 mod revocation;
+mod subject;
 
 pub use access::{AccessFound, GrantFound, ReadAccess, ReadGrant};
 pub use consents::{ConsentFound, ReadConsent};

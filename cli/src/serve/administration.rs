@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::ClientRecord;
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::ClientId;
@@ -121,7 +121,8 @@ pub(crate) enum Clients {
 pub(crate) enum Keys {
     /// Publishes a new key, which signs as soon as every cached key set has it.
     Rotate {
-        /// Let it sign at once, after a leak: tokens are refused until resource servers fetch the key set again.
+        /// Let it sign at once, after a leak, and delete every key of before: tokens of the new one are refused until resource
+        /// servers fetch the key set again, tokens of the old ones from then on.
         #[arg(long)]
         at_once: bool,
         #[command(flatten)]
@@ -244,6 +245,28 @@ pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
     }
 }
 
+/// Warns of clients of the operator's that nothing configures: one whose file was taken out keeps its access.
+pub(super) async fn warn_of_other_clients(
+    store: &dyn AdministeredStore,
+    configured: &[ClientRecord],
+) -> Result<(), Failure> {
+    let mut after: Option<ClientId> = None;
+    loop {
+        let page = store.list_clients(after.as_ref()).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.client_id.clone());
+        let own = page.iter().filter(|client| client.origin == ClientOrigin::PreRegistered);
+        for client in own.filter(|client| configured.iter().all(|known| known.client_id != client.client_id))
+        {
+            tracing::warn!(
+                client_id = %TerminalText(client.client_id.as_str()),
+                "this client is in the store and in no file: it was added by command, or its file was taken out, which ends \
+                 nothing; `mcp-authz clients remove` ends it"
+            );
+        }
+    }
+}
+
 /// 256 random bits as text.
 fn drawn() -> Result<Zeroizing<String>, Failure> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
@@ -302,9 +325,14 @@ pub(super) async fn keys(command: Keys) -> Result<(), Failure> {
     let ring = key_ring(&settings, &*parts::master_key(&settings)?, store)?;
     let published = ring.publish().await?;
     if at_once {
-        ring.promote_at_once().await?;
+        if !ring.promote_at_once().await? {
+            return Err(
+                Misconfigured("another process rotated the keys meanwhile: try again".to_owned()).into()
+            );
+        }
         return say(format_args!(
-            "A new key signs; servers that run take it up within a minute. The old one is published until its tokens end."
+            "A new key signs, and no key of before is in the key set any longer. Servers that run take that up within a minute, \
+             resource servers when they fetch the key set again: it may be cached for five minutes."
         ));
     }
     if published {

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use mcp_authz::limits;
 use mcp_authz::syntax::basic;
 use mcp_authz::syntax::form::Form;
+use mcp_authz_tokio::authorization_server::passwords::RequestAddress;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 
@@ -211,7 +212,7 @@ impl Guard {
     fn allows(&self, path: &str, address: IpAddr) -> bool {
         let limiter = match endpoint(path) {
             "register" => &self.registrations,
-            "authorize" | "par" | "sign-in" | "decision" => &self.authorizations,
+            "authorize" | "par" | "sign-in" | "decision" | "grants" => &self.authorizations,
             "token" | "revoke" | "introspect" => &self.token_requests,
             _ if path.contains("/register/") => &self.registrations,
             _ if path.contains("/sign-in/") => &self.authorizations,
@@ -246,7 +247,7 @@ fn proxy(text: &str) -> Result<IpNet, Misconfigured> {
 pub(super) async fn guard(
     State(guard): State<Arc<Guard>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let peer = peer.ip().to_canonical();
@@ -259,6 +260,8 @@ pub(super) async fn guard(
     if !guard.allows(request.uri().path(), address) {
         return guard.too_many();
     }
+    // Wrong passwords are counted for it.
+    request.extensions_mut().insert(RequestAddress(address));
     let answer = if endpoint(request.uri().path()) == "token" {
         token_request(&guard, request, next).await
     } else {
@@ -365,6 +368,27 @@ mod tests {
         }
     }
 
+    // I-A9: what counts wrong passwords is told whose they are.
+    #[tokio::test]
+    async fn the_endpoints_are_told_where_a_request_comes_from() {
+        let guards = Arc::new(guard(&["127.0.0.1"]));
+        let said = axum::routing::post(|request: axum::extract::Request| async move {
+            request.extensions().get::<super::RequestAddress>().unwrap().0.to_string()
+        });
+        let router = axum::Router::new()
+            .route("/sign-in", said)
+            .layer(axum::middleware::from_fn_with_state(guards, super::guard));
+        for (peer, expected) in [("127.0.0.1", "198.51.100.1"), ("192.0.2.9", "192.0.2.9")] {
+            let request = axum::extract::Request::post("/sign-in").header("x-forwarded-for", "198.51.100.1");
+            let mut request = request.body(axum::body::Body::empty()).unwrap();
+            let peer = std::net::SocketAddr::new(peer.parse().unwrap(), 1);
+            request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+            let answer = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+            let body = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
+            assert_eq!(body, expected);
+        }
+    }
+
     // I-P7
     #[test]
     fn each_address_has_its_own_count_and_each_kind_of_endpoint() {
@@ -379,7 +403,9 @@ mod tests {
         for _ in 0..60 {
             assert!(guard.allows("/t/sign-in/op", one));
         }
-        assert!(!guard.allows("/t/sign-in/op", one) && !guard.allows("/t/authorize", one));
+        for path in ["/t/sign-in/op", "/t/sign-in", "/t/authorize", "/t/grants", "/t/decision", "/t/par"] {
+            assert!(!guard.allows(path, one), "{path}");
+        }
         assert!(guard.allows("/.well-known/oauth-authorization-server/t", one));
     }
 

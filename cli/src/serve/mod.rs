@@ -9,7 +9,7 @@ use axum::Router;
 use axum::middleware::from_fn_with_state;
 use mcp_authz_tokio::authorization_server::key_ring::{self, KeyRing};
 use mcp_authz_tokio::authorization_server::passwords::hash_password;
-use mcp_authz_tokio::authorization_server::{AuthorizationEvent, AuthorizationServerHost};
+use mcp_authz_tokio::authorization_server::{AllowedOrigin, AuthorizationEvent, AuthorizationServerHost};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 use mcp_authz_tokio::sealer::derived_key;
@@ -113,6 +113,15 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         )
         .into());
     }
+    // Who speaks https to the world is a proxy: unnamed, everybody would have its address, and share its limits (I-A9).
+    if tls.is_none() && settings.issuer.starts_with("https://") && settings.trusted_proxies.is_empty() {
+        return Err(Misconfigured(
+            "the issuer is https, and this server has no certificate: name one with --tls-cert and --tls-key, or the proxy \
+             with TLS before it with --trusted-proxy (127.0.0.1 for one on this machine)"
+                .to_owned(),
+        )
+        .into());
+    }
     let master = parts::master_key(&settings)?;
     let store = parts::store(&settings.store).await?;
     let now = SystemClock.now();
@@ -122,11 +131,11 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         // I-G14
         witness.advance(store.as_ref()).await?;
     }
-    for record in introspectors {
+    let files = settings.client.iter().map(|file| parts::client(file, now));
+    let configured = introspectors.into_iter().map(Ok).chain(files).collect::<Result<Vec<_>, _>>()?;
+    administration::warn_of_other_clients(store.as_ref(), &configured).await?;
+    for record in configured {
         store.put_client(record).await?;
-    }
-    for file in &settings.client {
-        store.put_client(parts::client(file, now)?).await?;
     }
     let ring = Arc::new(administration::key_ring(&settings, &master, Arc::clone(&store))?);
     ring.tend().await?;
@@ -134,7 +143,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let counters = Arc::new(Counters::default());
     let observer = Arc::clone(&counters);
     let origins = settings.allowed_origins.iter().map(|origin| {
-        origin.parse().map_err(|_| Misconfigured(format!("allowed_origins: {origin:?} is no origin")))
+        let parsed = AllowedOrigin::new(origin);
+        parsed.map_err(|error| Misconfigured(format!("allowed_origins: {origin:?}: {error}")))
     });
     let fetcher = Fetcher::new()?;
     let people = login::people(&settings, &master, &server, Arc::new(Arc::clone(&store)), &fetcher)?;
@@ -158,6 +168,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .router()
         .layer(from_fn_with_state(Arc::clone(&guards), guard))
         .merge(health::router(Arc::clone(&counters)));
+    parts::warn_of_one_place(&settings);
     counters.set_ready(true);
     tracing::info!(issuer = %settings.issuer, %address, "serving");
     let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));

@@ -61,9 +61,48 @@ pub(super) fn witness(settings: &Settings) -> Option<PathBuf> {
     if settings.store == "memory" {
         return None;
     }
-    let name = SecretDigest::of(settings.store.as_bytes());
+    let name = SecretDigest::of(place(&settings.store).as_bytes());
     let name = base64url::encode(name.as_bytes().get(..9).unwrap_or_default());
     Some(settings.state_directory.join(format!("mcp-authz-{name}.incarnation")))
+}
+
+/// Where the store is, whoever opens it: neither name nor password are part of it.
+fn place(store: &str) -> String {
+    let Some(mut url) = reqwest::Url::parse(store).ok().filter(reqwest::Url::has_host) else {
+        return store.to_owned();
+    };
+    let is_place = |name: &str| !matches!(name, "user" | "password");
+    let query: Vec<(String, String)> =
+        url.query_pairs().into_owned().filter(|(name, _)| is_place(name)).collect();
+    url.set_query(None);
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    // Neither fails where there is a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// Warns where the note of how far the store has counted lies with the store: who restores a copy of the folder restores both,
+/// and nothing is noticed.
+pub(super) fn warn_of_one_place(settings: &Settings) {
+    if is_one_place(settings) {
+        tracing::warn!(
+            state_directory = ?settings.state_directory,
+            "the state directory is the database's own: whoever restores a copy of it restores both, and an old store is not \
+             noticed; name another one, which no backup brings back"
+        );
+    }
+}
+
+fn is_one_place(settings: &Settings) -> bool {
+    let Some(file) = settings.store.strip_prefix("sqlite:") else { return false };
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let real = |folder: &Path| {
+        fs::canonicalize(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).ok()
+    };
+    real(folder).is_some_and(|folder| real(&settings.state_directory) == Some(folder))
 }
 
 /// The master key: of the file, of the environment, or for a store in memory one that ends with the process.
@@ -281,4 +320,46 @@ pub(super) fn client_of(json: &[u8], name: &str, now: OffsetDateTime) -> Result<
     ClientRecord::pre_registered(id, metadata, credential, now).ok_or_else(|| {
         named(&"it needs acceptable redirect_uris, keys for private_key_jwt, and an id that is no URL")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, is_one_place, place, witness};
+
+    // I-G7: the name of a file is no secret, and a new password makes no new store.
+    #[test]
+    fn a_store_is_known_by_its_place_and_not_by_who_opens_it() {
+        let of = |store: &str| witness(&Settings { store: store.to_owned(), ..Settings::default() });
+        let plain = of("postgres://db.example/authz?sslmode=require");
+        for same in [
+            "postgres://ann@db.example/authz?sslmode=require",
+            "postgres://ann:secret@db.example/authz?sslmode=require",
+            "postgres://bob:other@db.example/authz?user=x&sslmode=require&password=y",
+        ] {
+            assert_eq!(of(same), plain, "{same}");
+        }
+        for other in [
+            "postgres://db.example/other?sslmode=require",
+            "postgres://other.example/authz?sslmode=require",
+            "sqlite:authz.db",
+        ] {
+            assert_ne!(of(other), plain, "{other}");
+        }
+        assert_eq!(place("sqlite:some file.db"), "sqlite:some file.db");
+        assert!(!place("postgres://ann:secret@db.example/authz").contains("secret"));
+        assert_eq!(of("memory"), None);
+    }
+
+    #[test]
+    fn a_state_directory_beside_the_database_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        let database = folder.path().join("authz.db");
+        let of = |state: &std::path::Path| {
+            let store = format!("sqlite:{}", database.display());
+            is_one_place(&Settings { store, state_directory: state.to_owned(), ..Settings::default() })
+        };
+        assert!(of(folder.path()) && of(&folder.path().join("state/..")));
+        assert!(!of(&folder.path().join("state")) && !of(&folder.path().join("gone")));
+    }
 }

@@ -355,6 +355,16 @@ fn what_is_not_configured_right_does_not_start() {
         &["serve", "--listen", "0.0.0.0:0", "--issuer", "https://as.example", "--store", "memory"],
     );
     assert!(String::from_utf8(listening.stderr).unwrap().contains("--trusted-proxy"));
+    // Behind a proxy that is not named everybody would have its address.
+    let unnamed = refused(&["--issuer", "https://as.example", "--store", "memory"]);
+    assert!(unnamed.contains("no certificate") && unnamed.contains("--trusted-proxy"), "{unnamed}");
+    let with =
+        |more: &[&str]| with(&[&["--store", "memory", "--dangerously-auto-approve", "ann"], more].concat());
+    for origin in ["*", "null", "http://app.example", "https://app.example/"] {
+        std::fs::write(folder.path().join("o.toml"), format!("allowed_origins = [{origin:?}]\n")).unwrap();
+        let said = with(&["--config", "o.toml"]);
+        assert!(said.contains("allowed_origins") && !said.contains("panicked"), "{said}");
+    }
 }
 
 #[test]

@@ -125,3 +125,64 @@ fn a_client_gets_its_share_of_tokens_and_strangers_cannot_use_it_up() {
     assert_eq!(server.redeem(&other, &server.code(&other), VERIFIER).status(), StatusCode::OK);
     assert!(server.get("/metrics").text().unwrap().contains("mcp_authz_limited_total 2"));
 }
+
+// I-T4: whoever is taken out of the configuration gets nothing more for what they granted.
+#[test]
+fn a_person_who_is_taken_out_ends_their_grants_with_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    let people = |name: &'static str| [&STORED[..], &["--dangerously-auto-approve", name]].concat();
+    let mut server = Server::start_at(port, folder, &people("ann"));
+    let client = server.register();
+    let issued = server.redeem(&client, &server.code(&client), VERIFIER);
+    let refresh = member(issued, "refresh_token");
+    let code = server.code(&client);
+    assert_eq!(server.stop(), Some(0));
+    let server = Server::start_at(port, folder, &people("bob"));
+    assert_eq!(member(server.refresh(&client, &refresh), "error"), "invalid_grant");
+    assert_eq!(member(server.redeem(&client, &code, VERIFIER), "error"), "invalid_grant");
+}
+
+#[test]
+fn a_client_whose_file_is_taken_out_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let file = format!(
+        r#"{{"client_id":"from-a-file","redirect_uris":["{CALLBACK}"],"token_endpoint_auth_method":"none"}}"#
+    );
+    std::fs::write(folder.join("client.json"), file).unwrap();
+    let port = free_port();
+    let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
+    let with_file = [&arguments[..], &["--client", "client.json"]].concat();
+    for (arguments, is_warned) in [(&with_file, false), (&with_file, false), (&arguments, true)] {
+        let mut server = Server::start_at(port, folder, arguments);
+        server.stop();
+        let logged: Vec<String> = server.log.lock().unwrap().iter().collect();
+        let warned =
+            logged.iter().any(|line| line.contains("from-a-file") && line.contains("clients remove"));
+        assert_eq!(warned, is_warned, "{logged:?}");
+    }
+}
+
+// After a leak: the old key is in no key set any longer, and the new one signs.
+#[test]
+fn a_rotation_at_once_leaves_no_key_of_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let port = free_port();
+    let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
+    let kids = |server: &Server| -> Vec<Value> {
+        let keys = server.get("/jwks").json::<Value>().unwrap();
+        keys["keys"].as_array().unwrap().iter().map(|key| key["kid"].clone()).collect()
+    };
+    let mut server = Server::start_at(port, folder, &arguments);
+    let (issuer, leaked) = (server.base.clone(), kids(&server));
+    let rotated =
+        tool(folder, &[&["keys", "rotate", "--at-once", "--issuer", &issuer], &STORED[..]].concat());
+    assert!(rotated.status.success(), "{rotated:?}");
+    server.stop();
+    let server = Server::start_at(port, folder, &arguments);
+    let now = kids(&server);
+    assert!(leaked.len() == 1 && now.len() == 1 && leaked != now, "{leaked:?} {now:?}");
+}

@@ -27,6 +27,7 @@ use mcp_authz::limits;
 use mcp_authz::message::exchange::{RequestHead, Respond};
 use mcp_authz::step::Step;
 
+use super::people::Standing;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, request_head, response};
@@ -66,12 +67,7 @@ impl AuthorizationServerHost {
         loop {
             outcome = match outcome {
                 CallerOutcome::Keys(waiting) => self.core.measure(|| waiting.import(self.importer.as_ref())),
-                CallerOutcome::Fetch(step) => {
-                    let (fetch, waiting) = step.into_parts();
-                    self.observe(AuthorizationEvent::FetchDocument(&fetch));
-                    let fetched = self.fetcher.fetch(&fetch).await;
-                    self.core.measure(|| waiting.receive(fetched, self.importer.as_ref()))
-                }
+                CallerOutcome::Fetch(step) => self.with_key_set(step).await,
                 CallerOutcome::Reserve(step) => {
                     let (action, waiting) = step.into_parts();
                     let receipt = self.store.reserve_once(action).await;
@@ -111,12 +107,25 @@ impl AuthorizationServerHost {
         }
     }
 
+    /// What became of the person of a grant that was found: their removal ends it (I-T4). Nothing found is nobody's.
+    async fn standing(&self, subject: Option<&str>) -> Standing {
+        match subject {
+            Some(subject) => self.people.standing(subject).await,
+            None => Standing::Known,
+        }
+    }
+
     /// Code for tokens: read, sign, redeem, release.
     async fn code(&self, step: Step<ReadCode, AwaitingCode>) -> Result<Respond, Ended> {
         let (action, waiting) = step.into_parts();
         self.observe(AuthorizationEvent::ReadCode(&action));
         let found = self.store.read_code(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingCode::store_failed)?;
+        let found = match self.standing(found.subject()).await {
+            Standing::Known => found,
+            Standing::Removed => found.withheld(),
+            Standing::Unavailable => return Err(waiting.store_failed()),
+        };
         let step = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
             CodeOutcome::Redeem(step) => return self.redeem(step).await,
             CodeOutcome::Sign(step) => step,
@@ -155,6 +164,11 @@ impl AuthorizationServerHost {
             self.observe(AuthorizationEvent::ReadRefresh(&action));
             let found = self.store.read_refresh(action).await;
             let (found, waiting) = self.held(found, waiting, AwaitingRefresh::store_failed)?;
+            let found = match self.standing(found.subject()).await {
+                Standing::Known => found,
+                Standing::Removed => found.withheld(),
+                Standing::Unavailable => return Err(waiting.store_failed()),
+            };
             let rotate = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
                 RefreshOutcome::Rotate(step) => step,
                 RefreshOutcome::Sign(step) => {
@@ -245,6 +259,11 @@ impl AuthorizationServerHost {
         let (action, waiting) = step.into_parts();
         let found = self.store.read_access(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingIntrospected::store_failed)?;
+        let found = match self.standing(found.subject()).await {
+            Standing::Known => found,
+            Standing::Removed => found.withheld(),
+            Standing::Unavailable => return Err(waiting.store_failed()),
+        };
         let keys = JwkSet::new(self.signer.public_keys()).map_err(drop);
         let keys = keys.and_then(|keys| KeySet::import(&keys, self.importer.as_ref()).map_err(drop));
         let Ok(keys) = keys else { return Err(waiting.store_failed()) };
@@ -253,12 +272,22 @@ impl AuthorizationServerHost {
                 let (action, waiting) = step.into_parts();
                 let found = self.store.read_grant(action).await;
                 let (found, waiting) = self.held(found, waiting, |waiting| waiting.store_failed())?;
+                let found = match self.standing(found.subject()).await {
+                    Standing::Known => found,
+                    Standing::Removed => found.withheld(),
+                    Standing::Unavailable => return Err(waiting.store_failed()),
+                };
                 self.core.measure(|| waiting.found(found)).map_err(|failure| self.refused(&failure))
             }
             IntrospectionOutcome::Refresh(step) => {
                 let (action, waiting) = step.into_parts();
                 let found = self.store.read_refresh(action).await;
                 let (found, waiting) = self.held(found, waiting, |waiting| waiting.store_failed())?;
+                let found = match self.standing(found.subject()).await {
+                    Standing::Known => found,
+                    Standing::Removed => found.withheld(),
+                    Standing::Unavailable => return Err(waiting.store_failed()),
+                };
                 self.core.measure(|| waiting.found(found)).map_err(|failure| self.refused(&failure))
             }
             IntrospectionOutcome::Answer(answer) => Ok(answer),

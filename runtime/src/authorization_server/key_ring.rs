@@ -143,15 +143,15 @@ impl KeyRing {
         Ok(self.store.publish_key(row).await?)
     }
 
-    /// Makes the key that waits sign at once, after a leak: resource servers that cached the key set refuse its tokens
-    /// until they fetch it again. `false` when none waits.
+    /// Makes the key that waits sign at once, after a leak, and deletes every key of before: they leave the key set, and what
+    /// they signed is refused as soon as a resource server fetches it again. `false` when none waits.
     ///
     /// # Errors
     /// [`KeyRingError`]
     pub async fn promote_at_once(&self) -> Result<bool, KeyRingError> {
         let (rows, _) = self.store.keys().await?;
         match rows.iter().find(|row| row.state == KeyState::Published) {
-            Some(row) => Ok(self.store.promote_key(&row.kid).await?),
+            Some(row) => Ok(self.store.replace_keys(&row.kid).await?),
             None => Ok(false),
         }
     }
@@ -379,7 +379,10 @@ mod tests {
         assert!(ring.promote_at_once().await.unwrap());
         ring.tend().await.unwrap();
         assert_ne!(ring.signing_key().unwrap(), first);
+        // What leaked is trusted no longer: not in the store, and not in the key set.
         let states: Vec<_> = store.keys().await.unwrap().0.into_iter().map(|row| row.state).collect();
-        assert!(states.contains(&KeyState::Retired) && states.contains(&KeyState::Signing));
+        assert_eq!(states, [KeyState::Signing]);
+        let published: Vec<_> = ring.public_keys().iter().map(|key| key.kid().map(str::to_owned)).collect();
+        assert_eq!(published, [Some(ring.signing_key().unwrap().kid().to_owned())]);
     }
 }

@@ -34,7 +34,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderValue;
 use mcp_authz::authorization_server::AuthorizationServer;
 use mcp_authz::authorization_server::authorization::{ConsentView, Redirect};
 use mcp_authz::authorization_server::error::TokenFailure;
@@ -62,6 +61,8 @@ mod forms;
 mod freshness;
 #[cfg(feature = "aws-lc-rs")]
 pub mod key_ring;
+mod key_sets;
+mod origin;
 mod pages;
 #[cfg(feature = "passwords")]
 pub mod passwords;
@@ -69,13 +70,18 @@ pub mod people;
 mod person_endpoints;
 mod router;
 mod sessions;
+mod slots;
+#[cfg(feature = "passwords")]
+mod tries;
 pub mod upstream;
 
 pub use freshness::DocumentCaching;
+pub use origin::{AllowedOrigin, InvalidOrigin};
 
 use browser::Browsers;
 use documents::Documents;
 use forms::Forms;
+use key_sets::KeySets;
 use people::PersonAuthentication;
 
 /// What happens at the authorization server, for a log or a demonstration: the core's actions before they are
@@ -155,8 +161,9 @@ pub struct AuthorizationServerHost {
     importer: Arc<dyn KeyImporter>,
     administered: Option<Arc<dyn AdministeredStore>>,
     documents: Arc<Documents>,
+    key_sets: Arc<KeySets>,
     forms: Arc<Forms>,
-    origins: Vec<HeaderValue>,
+    origins: Vec<AllowedOrigin>,
     approves_everything: bool,
     clock: Arc<dyn Clock>,
     core: CoreTime,
@@ -188,6 +195,7 @@ impl AuthorizationServerHost {
             importer,
             administered,
             documents,
+            key_sets: Arc::default(),
             forms,
             origins,
             approves_everything,
@@ -215,7 +223,7 @@ impl AuthorizationServerHost {
     /// Lets programs in pages of these origins read the answers of the endpoints for clients, never those for people
     /// (D45). No credentials go along.
     #[must_use]
-    pub fn allowed_origins(mut self, origins: Vec<HeaderValue>) -> Self {
+    pub fn allowed_origins(mut self, origins: Vec<AllowedOrigin>) -> Self {
         self.origins = origins;
         self
     }

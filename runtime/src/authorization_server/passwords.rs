@@ -2,8 +2,9 @@
 //!
 //! Passwords are kept as argon2id hashes in PHC form.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::Argon2;
@@ -12,27 +13,28 @@ use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier 
 use http::request::Parts;
 use mcp_authz::sealer::Sealer;
 use mcp_authz::syntax::form::Form;
-use mcp_authz::time::{Duration, OffsetDateTime};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::browser::Browser;
-use super::people::{Person, PersonAuthentication, SignIn, Ways};
+use super::people::{Person, PersonAuthentication, SignIn, Standing, Ways};
 use super::sessions::{Session, Sessions};
+pub use super::tries::RequestAddress;
+use super::tries::Tries;
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
 
-/// Wrong passwords for one name within [`PAUSE`], after which the name is not tried for as long.
-const TRIES: u32 = 10;
-
-/// See [`TRIES`].
-const PAUSE: Duration = Duration::minutes(5);
-
-/// Names whose tries are counted at one time (I-P7).
-const COUNTED: usize = 10_000;
-
 /// Hashes computed at one time: each takes tens of megabytes.
 const HASHES: usize = 2;
+
+/// Who waits for a hash at one time; one more is told to come back.
+const WAITING: usize = 32;
+
+/// How long each waits at most.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Longest name, in bytes.
+const NAME_BYTES: usize = 256;
 
 /// Longest password, in bytes.
 const PASSWORD_BYTES: usize = 1024;
@@ -44,8 +46,8 @@ pub enum InvalidPeople {
     /// There is nobody.
     #[error("name at least one person who may sign in")]
     Nobody,
-    /// A name is empty, a URL, or stands twice.
-    #[error("a person's name is empty, a URL, or stands twice: {0:?}")]
+    /// A name is empty, longer than 256 bytes, a URL, or stands twice.
+    #[error("a person's name is empty, longer than 256 bytes, a URL, or stands twice: {0:?}")]
     Name(String),
     /// A hash is none.
     #[error(
@@ -57,14 +59,28 @@ pub enum InvalidPeople {
     Hashing,
 }
 
+/// What a try came to.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Right,
+    /// Or tried too often.
+    Wrong,
+    /// Nothing was looked at.
+    Busy,
+}
+
 /// People who sign in by name and password.
+///
+/// Wrong passwords are counted for a name from an address ([`RequestAddress`]); a name that is tried from very many
+/// addresses rests as well, but not for an address from which its person signed in before.
 pub struct Passwords {
     people: Arc<BTreeMap<String, String>>,
     /// What is computed for a name that nobody has, so that the time does not tell.
     nobody: Arc<String>,
     sessions: Sessions,
-    tries: Mutex<HashMap<String, (u32, OffsetDateTime)>>,
-    hashing: Semaphore,
+    tries: Mutex<Tries>,
+    waiting: Semaphore,
+    hashing: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
 }
 
@@ -98,7 +114,8 @@ impl Passwords {
             }
             // What begins like an issuer is somebody's who signs in elsewhere.
             let is_elsewhere = name.starts_with("https://") || name.starts_with("http://");
-            if name.is_empty() || is_elsewhere || known.contains_key(&name) {
+            let fits = (1..=NAME_BYTES).contains(&name.len());
+            if !fits || is_elsewhere || known.contains_key(&name) {
                 return Err(InvalidPeople::Name(name));
             }
             known.insert(name, hash);
@@ -111,8 +128,9 @@ impl Passwords {
             people: Arc::new(known),
             nobody: Arc::new(hash_password("nobody has this password")?),
             sessions: Sessions::new(sealer, "person", secure),
-            tries: Mutex::default(),
-            hashing: Semaphore::new(HASHES),
+            tries: Mutex::new(Tries::new()),
+            waiting: Semaphore::new(WAITING),
+            hashing: Arc::new(Semaphore::new(HASHES)),
             clock: Arc::new(SystemClock),
         })
     }
@@ -123,44 +141,40 @@ impl Passwords {
         Self { clock, ..self }
     }
 
-    /// Counts a try; whether the name may be tried.
-    fn may_try(&self, name: &str) -> bool {
-        let now = self.clock.now();
-        let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-        if tries.len() >= COUNTED {
-            tries.retain(|_, (_, since)| since.saturating_add(PAUSE) > now);
-        }
-        if tries.len() >= COUNTED && !tries.contains_key(name) {
-            // A flood of names: known ones are still counted, unknown ones need no hash.
-            return self.people.contains_key(name);
-        }
-        let entry = tries.entry(name.to_owned()).or_insert((0, now));
-        if entry.1.saturating_add(PAUSE) <= now {
-            *entry = (0, now);
-        }
-        entry.0 = entry.0.saturating_add(1);
-        entry.0 <= TRIES
+    fn tries(&self) -> std::sync::MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the password is that of the name. It takes as long for a name that nobody has.
-    async fn verify(&self, name: &str, password: &str) -> bool {
-        if name.is_empty() || password.is_empty() || password.len() > PASSWORD_BYTES || !self.may_try(name) {
-            return false;
+    /// Whether the password is that of the name. It takes as long for a name that nobody has, which is counted as well.
+    async fn verify(&self, name: &str, password: &str, from: IpAddr) -> Verdict {
+        let lengths = [(name, NAME_BYTES), (password, PASSWORD_BYTES)];
+        if lengths.iter().any(|(text, most)| text.is_empty() || text.len() > *most) {
+            return Verdict::Wrong;
         }
-        let Ok(_permit) = self.hashing.acquire().await else { return false };
+        // I-P7: who waits for a hash is bounded, in number and in time.
+        let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let Ok(Ok(permit)) = tokio::time::timeout(WAIT, Arc::clone(&self.hashing).acquire_owned()).await
+        else {
+            return Verdict::Busy;
+        };
+        if !self.tries().may_try(name, from, self.clock.now()) {
+            return Verdict::Wrong;
+        }
         let known = self.people.get(name).cloned();
         let is_known = known.is_some();
         let hash = known.unwrap_or_else(|| self.nobody.as_ref().clone());
         let password = Zeroizing::new(password.to_owned());
         let verified = tokio::task::spawn_blocking(move || {
+            // Held until the hash is computed, whoever waits for it.
+            let _permit = permit;
             PasswordHash::new(&hash)
                 .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
         });
-        let right = is_known && verified.await.unwrap_or(false);
-        if right {
-            self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if !(verified.await.unwrap_or(false) && is_known) {
+            return Verdict::Wrong;
         }
-        right
+        self.tries().signed_in(name, from);
+        Verdict::Right
     }
 
     /// Who is signed in in the browser. Somebody who was removed is signed out.
@@ -171,6 +185,10 @@ impl Passwords {
 }
 
 impl PersonAuthentication for Passwords {
+    fn standing<'a>(&'a self, subject: &'a str) -> BoxFuture<'a, Standing> {
+        Box::pin(std::future::ready(Standing::of(self.people.contains_key(subject))))
+    }
+
     fn person<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         Box::pin(std::future::ready(match self.signed_in(request, browser) {
             Some(Session { subject, since, .. }) => Person::SignedIn { subject, since, name: None },
@@ -180,14 +198,18 @@ impl PersonAuthentication for Passwords {
 
     fn sign_in<'a>(
         &'a self,
-        _request: &'a Parts,
+        request: &'a Parts,
         form: &'a Form,
         browser: &'a Browser,
     ) -> BoxFuture<'a, SignIn> {
         Box::pin(async move {
             let name = form.get("name").unwrap_or_default();
-            if !self.verify(name, form.get("password").unwrap_or_default()).await {
-                return SignIn::Refused;
+            let (password, from) =
+                (form.get("password").unwrap_or_default(), RequestAddress::network_of(request));
+            match self.verify(name, password, from).await {
+                Verdict::Right => {}
+                Verdict::Wrong => return SignIn::Refused,
+                Verdict::Busy => return SignIn::Busy,
             }
             let now = self.clock.now();
             let session = Session { subject: name.to_owned(), since: now, name: None };
@@ -207,9 +229,11 @@ impl fmt::Debug for Passwords {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::Arc;
 
-    use super::{InvalidPeople, Passwords, TRIES, hash_password};
+    use super::super::tries::TRIES;
+    use super::{InvalidPeople, NAME_BYTES, Passwords, Verdict, WAIT, WAITING, hash_password};
     use crate::sealer::AeadSealer;
 
     fn people(list: &[(&str, &str)]) -> Result<Passwords, InvalidPeople> {
@@ -236,19 +260,60 @@ mod tests {
         assert!(hash_password("").is_err());
     }
 
+    fn from(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
     // I-G8
     #[tokio::test]
-    async fn only_the_right_password_is_right_and_not_after_too_many_wrong_ones() {
+    async fn only_the_right_password_is_right_and_a_stranger_locks_nobody_out() {
         let people = people(&[("ann", &hash_password("secret").unwrap())]).unwrap();
-        assert!(people.verify("ann", "secret").await);
-        for (name, password) in
-            [("ann", ""), ("ann", "Secret"), ("", "secret"), ("bob", "secret"), ("Ann", "secret")]
-        {
-            assert!(!people.verify(name, password).await, "{name} {password}");
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right);
+        let long = "a".repeat(NAME_BYTES + 1);
+        for (name, password) in [
+            ("ann", ""),
+            ("ann", "Secret"),
+            ("", "secret"),
+            ("bob", "secret"),
+            ("Ann", "secret"),
+            (&long, "x"),
+        ] {
+            assert_eq!(people.verify(name, password, from(1)).await, Verdict::Wrong, "{name} {password}");
         }
         for _ in 0..TRIES {
-            assert!(!people.verify("ann", "wrong").await);
+            assert_eq!(people.verify("ann", "wrong", from(2)).await, Verdict::Wrong);
         }
-        assert!(!people.verify("ann", "secret").await, "the name rests");
+        assert_eq!(people.verify("ann", "secret", from(2)).await, Verdict::Wrong, "that address rests");
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right, "and no other");
+    }
+
+    // I-P7
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_hash_is_bounded_and_does_not_wait_for_ever() {
+        let people = Arc::new(people(&[("ann", &hash_password("secret").unwrap())]).unwrap());
+        let held = people.hashing.clone().acquire_many_owned(2).await.unwrap();
+        let verify = || {
+            let people = people.clone();
+            tokio::spawn(async move { people.verify("ann", "secret", from(1)).await })
+        };
+        let waiting: Vec<_> = (0..WAITING).map(|_| verify()).collect();
+        tokio::task::yield_now().await;
+        let began = tokio::time::Instant::now();
+        assert_eq!(verify().await.unwrap(), Verdict::Busy);
+        assert_eq!(began.elapsed(), std::time::Duration::ZERO, "there is no place to wait");
+        for one in waiting {
+            assert_eq!(one.await.unwrap(), Verdict::Busy);
+        }
+        assert!(began.elapsed() >= WAIT);
+        drop(held);
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right, "and nothing was counted");
+    }
+
+    #[test]
+    fn a_name_is_no_longer_than_what_is_tried() {
+        let hash = hash_password("secret").unwrap();
+        let (fits, long) = ("a".repeat(NAME_BYTES), "a".repeat(NAME_BYTES + 1));
+        assert!(people(&[(&fits, &hash)]).is_ok());
+        assert!(matches!(people(&[(&long, &hash)]).unwrap_err(), InvalidPeople::Name(_)));
     }
 }

@@ -17,6 +17,10 @@ use crate::clock::{Clock, SystemClock};
 /// How the host knows the person. It is asked when an authorization request is valid, and again when the consent
 /// page's form comes back.
 pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
+    /// Whether the person of that subject may still sign in here. It is asked whenever a client comes with something that
+    /// they granted: a person who was removed ends their grants (I-T4).
+    fn standing<'a>(&'a self, subject: &'a str) -> BoxFuture<'a, Standing>;
+
     /// Who is signed in, in this browser, by every factor the host asks for.
     ///
     /// The host's session should end with, or be bound to, `browser`: a decision counts only if the same person is
@@ -45,6 +49,24 @@ pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
         _next: &'a Browser,
     ) -> BoxFuture<'a, Returned> {
         Box::pin(std::future::ready(Returned::NoPage))
+    }
+}
+
+/// Whether a person is still one of the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// They may sign in.
+    Known,
+    /// They may not, or never could: what they granted gives no token.
+    Removed,
+    /// It cannot be known at the moment: the client gets 503 and tries again.
+    Unavailable,
+}
+
+impl Standing {
+    /// That of a person who is known or not.
+    pub fn of(is_known: bool) -> Self {
+        if is_known { Self::Known } else { Self::Removed }
     }
 }
 
@@ -122,6 +144,8 @@ pub enum SignIn {
     SignedIn(Option<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
     Refused,
+    /// As many sign in at the moment as can: the answer is 503.
+    Busy,
     /// This kind of authentication has no such page.
     NoPage,
 }
@@ -199,6 +223,10 @@ impl LocalUser {
 }
 
 impl PersonAuthentication for LocalUser {
+    fn standing<'a>(&'a self, subject: &'a str) -> BoxFuture<'a, Standing> {
+        Box::pin(std::future::ready(Standing::of(self.subject == subject)))
+    }
+
     fn person<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         let subject = self.subject.clone();
         Box::pin(std::future::ready(match self.since(browser) {

@@ -2,7 +2,7 @@
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
-use http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
+use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{
@@ -313,6 +313,7 @@ impl AuthorizationServerHost {
                 let why = "Name or password are wrong, or were tried too often.";
                 pages::ways(self.base(), &ways, request, &token, None, Some(why))
             }
+            SignIn::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")]).into_response(),
             SignIn::NoPage => StatusCode::NOT_FOUND.into_response(),
         }
     }

@@ -85,7 +85,7 @@ impl AuthorizationServerHost {
     /// Which pages' programs may read the answers for clients (D45): those of the configured origins, without credentials.
     fn cross_origin(&self) -> CorsLayer {
         CorsLayer::new()
-            .allow_origin(AllowOrigin::list(self.origins.iter().cloned()))
+            .allow_origin(AllowOrigin::list(self.origins.iter().map(|origin| origin.as_value().clone())))
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("mcp-protocol-version")])
             .expose_headers([WWW_AUTHENTICATE])

@@ -1,6 +1,9 @@
 //! The router as a client and a browser see it, over both stores.
 
-use std::sync::{Arc, Mutex};
+mod key_sets;
+mod standing;
+
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum::Router;
 use axum::body::Body;
@@ -10,7 +13,7 @@ use http_body_util::BodyExt as _;
 use mcp_authz::authorization_server::{
     AuthorizationServer, Configuration, KnownResource, PushedRequests, RegistrationPolicy,
 };
-use mcp_authz::identifier::{Issuer, ResourceId, Scope};
+use mcp_authz::identifier::{ClientId, Issuer, ResourceId, Scope};
 use mcp_authz::jose::Algorithm;
 use mcp_authz::pkce::CodeChallenge;
 use mcp_authz::secret::CodeVerifier;
@@ -28,7 +31,13 @@ use crate::store::memory::MemoryStore;
 const ISSUER: &str = "http://127.0.0.1:7/as";
 const RESOURCE: &str = "http://127.0.0.1:8/mcp";
 const REDIRECT: &str = "http://127.0.0.1:9/callback";
+/// Its tokens are opaque.
+const OPAQUE: &str = "http://127.0.0.1:8/opaque";
 const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
+
+/// One key for all servers: they may be the same one, started again.
+static KEY: LazyLock<Arc<SigningKey>> =
+    LazyLock::new(|| Arc::new(SigningKey::generate(Algorithm::EdDsa).unwrap()));
 
 struct World {
     router: Router,
@@ -48,20 +57,19 @@ impl World {
         let scope = |name, words: &str| (Scope::new(name).unwrap(), words.to_owned());
         let scopes =
             [scope("notes:read", "Read your notes"), scope("notes:write", "Change <b>your</b> notes")];
-        let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes);
-        let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
-        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id())
+        let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes.clone());
+        let opaque = KnownResource::new(ResourceId::new(OPAQUE).unwrap(), scopes)
+            .opaque_tokens(ClientId::new("resource-server").unwrap());
+        let resources = vec![resource, opaque];
+        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), resources, KEY.id())
             .registration(RegistrationPolicy::Open)
             .managed_registrations(true)
             .pushed_requests(PushedRequests::Offered);
         let server = AuthorizationServer::new(configuration).unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&events);
-        let host =
-            AuthorizationServerHost::new(server, store, Arc::new(key), people, Fetcher::new().unwrap())
-                .observer(move |event: AuthorizationEvent<'_>| {
-                    log.lock().unwrap().push(format!("{event:?}"))
-                });
+        let host = AuthorizationServerHost::new(server, store, KEY.clone(), people, Fetcher::new().unwrap())
+            .observer(move |event: AuthorizationEvent<'_>| log.lock().unwrap().push(format!("{event:?}")));
         Self { router: change(host).router(), events }
     }
 }
@@ -533,7 +541,7 @@ async fn requests_are_pushed_and_registrations_managed_over_http() {
 #[tokio::test]
 async fn pages_of_configured_origins_read_answers_for_clients_and_nothing_for_people() {
     let people = Arc::new(LocalUser::automatic("alice").unwrap());
-    let origins = vec!["https://app.example".parse().unwrap()];
+    let origins = vec![super::AllowedOrigin::new("https://app.example").unwrap()];
     let world = World::of(Arc::new(MemoryStore::new()), people, |host| host.allowed_origins(origins));
     let preflight = async |path: &str, origin: &str| {
         let request = Request::options(path)

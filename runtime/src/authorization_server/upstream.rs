@@ -37,7 +37,9 @@ use tokio::sync::Mutex;
 
 use super::browser::Browser;
 use super::default_importer;
-use super::people::{Person, PersonAuthentication, ProviderShown, Returned, SignIn, SignInFault, Ways};
+use super::people::{
+    Person, PersonAuthentication, ProviderShown, Returned, SignIn, SignInFault, Standing, Ways,
+};
 use super::person_endpoints::is_own_place;
 use super::sessions::{Session, Sessions, cookie, only_cookie};
 use crate::BoxFuture;
@@ -426,6 +428,17 @@ impl Upstream {
 }
 
 impl PersonAuthentication for Upstream {
+    fn standing<'a>(&'a self, subject: &'a str) -> BoxFuture<'a, Standing> {
+        Box::pin(async move {
+            match &self.beside {
+                // Of a provider that is configured, and on its list if it has one.
+                _ if self.providers.iter().any(|known| known.admits(subject)) => Standing::Known,
+                Some(people) => people.standing(subject).await,
+                None => Standing::Removed,
+            }
+        })
+    }
+
     fn person<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         Box::pin(async move {
             let session = self.sessions.of(request, browser, self.clock.now());

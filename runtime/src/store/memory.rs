@@ -433,7 +433,7 @@ impl Store for MemoryStore {
             let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
             let id = (kind, issuer, audience, action.value().to_owned());
             // I-A12
-            if tables.reservations.get(&id).is_some_and(|until| *until > now) {
+            if action.until() <= now || tables.reservations.get(&id).is_some_and(|until| *until > now) {
                 return Ok(action.already_seen());
             }
             tables.reservations.insert(id, action.until());

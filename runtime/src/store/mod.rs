@@ -163,6 +163,9 @@ pub trait AdministeredStore: Store {
     fn publish_key(&self, key: KeyRow) -> Stored<'_, bool>;
     /// If the key is published: it signs from now on, and what signed is retired. Says whether it did.
     fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool>;
+    /// If the key is published: it signs from now on, and every key that signed or was retired is deleted with that, so that
+    /// nothing they signed is trusted any longer. Says whether it did.
+    fn replace_keys<'a>(&'a self, kid: &'a str) -> Stored<'a, bool>;
     /// Deletes a key if it is retired. Says whether it did.
     fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool>;
     /// The store's incarnation: a number that only grows, of which its users keep a copy outside it.

@@ -2,13 +2,14 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use super::{InvalidRecord, envelope, opened, parsed, required, time};
 use crate::identifier::ClientId;
 use crate::time::OffsetDateTime;
 
 /// A pushed authorization request (RFC 9126), kept under the digest of its request URI.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PushedRecord {
     /// The client that pushed it, authenticated then.
@@ -40,5 +41,15 @@ impl PushedRecord {
             query: String::from(required(&object, "query")?),
             not_after: time(&object, "not_after")?,
         })
+    }
+}
+
+impl fmt::Debug for PushedRecord {
+    /// Without the query: its `state` is the client's secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushedRecord")
+            .field("client_id", &self.client_id)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }

@@ -137,7 +137,17 @@ async fn one_key_waits_and_one_signs<S: AdministeredStore>(store: S) -> Checked 
     holds("a retired key does not sign again", !store.promote_key("a").await?)?;
     holds("a key that signs is not forgotten", !store.forget_key("b").await?)?;
     holds("a retired one is", store.forget_key("a").await?)?;
-    holds("and gone", states().await? == [row("b", KeyState::Signing)])
+    holds("and gone", states().await? == [row("b", KeyState::Signing)])?;
+    // After a leak: no key of before is left, whether it signed or had signed.
+    holds("a third waits", store.publish_key(key("c")).await? && store.promote_key("c").await?)?;
+    holds("and a fourth", store.publish_key(key("d")).await?)?;
+    for other in ["b", "c", "x"] {
+        holds("what does not wait replaces nothing", !store.replace_keys(other).await?)?;
+    }
+    holds("nothing is gone", states().await?.len() == 3)?;
+    let won = race(&store, |store| async move { Ok(store.replace_keys("d").await?) }).await?;
+    holds("of a race to replace, exactly one wins", count(&won, &true) == 1)?;
+    holds("only the new one is left, and signs", states().await? == [row("d", KeyState::Signing)])
 }
 
 async fn an_incarnation_only_grows<S: AdministeredStore>(store: S) -> Checked {

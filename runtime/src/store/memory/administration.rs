@@ -70,6 +70,19 @@ impl AdministeredStore for MemoryStore {
         })
     }
 
+    fn replace_keys<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.act(|tables, now| {
+            if tables.keys.get(kid).is_none_or(|key| key.state != KeyState::Published) {
+                return Ok(false);
+            }
+            tables.keys.retain(|_, key| key.kid == kid);
+            for key in tables.keys.values_mut() {
+                (key.state, key.since) = (KeyState::Signing, now);
+            }
+            Ok(true)
+        })
+    }
+
     fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
         self.act(|tables, _| {
             let retired = tables.keys.get(kid).is_some_and(|key| key.state == KeyState::Retired);

@@ -229,6 +229,27 @@ impl This {
         Ok(promoted.rows_affected() == 1)
     }
 
+    pub(super) async fn replace_keys_rows(self, kid: String) -> Result<bool, StoreError> {
+        let (mut transaction, now) = self.write(Locks::KEYS).await?;
+        // D43: as a promotion, but that what signed is gone.
+        sqlx::query(
+            "DELETE FROM signing_keys WHERE kid <> $1 \
+             AND EXISTS (SELECT 1 FROM signing_keys WHERE kid = $1 AND state = 'published')",
+        )
+        .bind(kid.clone())
+        .execute(&mut *transaction)
+        .await?;
+        let promoted = sqlx::query(
+            "UPDATE signing_keys SET state = 'signing', since = $1 WHERE kid = $2 AND state = 'published'",
+        )
+        .bind(micros(now))
+        .bind(kid)
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await?;
+        Ok(promoted.rows_affected() == 1)
+    }
+
     pub(super) async fn forget_key_row(self, kid: String) -> Result<bool, StoreError> {
         let (mut transaction, _) = self.write(Locks::KEYS).await?;
         let forgotten = sqlx::query("DELETE FROM signing_keys WHERE kid = $1 AND state = 'retired'")

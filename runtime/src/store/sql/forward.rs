@@ -99,6 +99,10 @@ impl AdministeredStore for This {
         self.carry_out(kid.to_owned(), Self::promote_key_row)
     }
 
+    fn replace_keys<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
+        self.carry_out(kid.to_owned(), Self::replace_keys_rows)
+    }
+
     fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
         self.carry_out(kid.to_owned(), Self::forget_key_row)
     }

@@ -1,0 +1,219 @@
+//! How often passwords may be tried: by name and address, and more slowly by name.
+//!
+//! A stranger who tries a name uses up the tries of that name from the stranger's own address. Only one with very many
+//! addresses reaches the bound of the name itself, and that refuses nobody who signed in well from their address before. What
+//! is counted is the same for names that nobody has, in tables that do not grow.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use http::request::Parts;
+use mcp_authz::time::{Duration, OffsetDateTime};
+
+/// Wrong passwords for one name from one address within [`PAUSE`], after which they rest for as long.
+pub(super) const TRIES: u32 = 10;
+
+/// See [`TRIES`].
+const PAUSE: Duration = Duration::minutes(5);
+
+/// Wrong passwords for one name within [`LONG_PAUSE`], from addresses nobody signed in from.
+pub(super) const NAME_TRIES: u32 = 100;
+
+/// See [`NAME_TRIES`].
+const LONG_PAUSE: Duration = Duration::hours(1);
+
+/// Places of a table. Far more than the passwords that can be hashed within a pause, so that strangers share no place with
+/// anybody but by chance (I-P7).
+const PLACES: usize = 65_536;
+
+/// Addresses of each person that are remembered.
+const ADDRESSES: usize = 16;
+
+/// The address that a request comes from, as whoever serves the router knows it: put it into the request's extensions, where
+/// proxies stand before this server. Without it the peer's own counts (axum's `ConnectInfo`), and without that everybody comes
+/// from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestAddress(pub IpAddr);
+
+impl RequestAddress {
+    /// The network that is counted as one: an IPv4 address, or 64 bits of an IPv6 address.
+    pub(super) fn network_of(request: &Parts) -> IpAddr {
+        let peer = || request.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let address = request.extensions.get::<Self>().map(|address| address.0).or_else(peer);
+        match address.map(|address| address.to_canonical()) {
+            Some(IpAddr::V6(address)) => {
+                IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64_u32)))
+            }
+            Some(address) => address,
+            None => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// Counts by place, each for a while.
+struct Counts {
+    places: Vec<(u32, OffsetDateTime)>,
+    most: u32,
+    pause: Duration,
+}
+
+impl Counts {
+    fn new(most: u32, pause: Duration) -> Self {
+        Self { places: vec![(0, OffsetDateTime::UNIX_EPOCH); PLACES], most, pause }
+    }
+
+    fn place(&mut self, hash: u64) -> Option<&mut (u32, OffsetDateTime)> {
+        let at = usize::try_from(hash).ok()?.checked_rem(PLACES)?;
+        self.places.get_mut(at)
+    }
+
+    /// Counts one; whether it is within the bound.
+    fn count(&mut self, hash: u64, now: OffsetDateTime) -> bool {
+        let (most, pause) = (self.most, self.pause);
+        let Some(place) = self.place(hash) else { return false };
+        if place.1.saturating_add(pause) <= now {
+            *place = (0, now);
+        }
+        place.0 = place.0.saturating_add(1);
+        place.0 <= most
+    }
+
+    fn take_back(&mut self, hash: u64) {
+        if let Some(place) = self.place(hash) {
+            place.0 = place.0.saturating_sub(1);
+        }
+    }
+
+    fn clear(&mut self, hash: u64) {
+        if let Some(place) = self.place(hash) {
+            place.0 = 0;
+        }
+    }
+}
+
+/// The tries of everybody.
+pub(super) struct Tries {
+    near: Counts,
+    names: Counts,
+    /// Where each person signed in from; only they put something here.
+    well: HashMap<String, VecDeque<IpAddr>>,
+    hasher: RandomState,
+}
+
+impl Tries {
+    pub(super) fn new() -> Self {
+        let (near, names) = (Counts::new(TRIES, PAUSE), Counts::new(NAME_TRIES, LONG_PAUSE));
+        Self { near, names, well: HashMap::new(), hasher: RandomState::new() }
+    }
+
+    /// Counts a try, before the password is looked at; whether it may be.
+    pub(super) fn may_try(&mut self, name: &str, from: IpAddr, now: OffsetDateTime) -> bool {
+        let near = self.near.count(self.hasher.hash_one((name, from)), now);
+        // What rests near by does not count for the name: one address alone uses no name up.
+        if !near {
+            return false;
+        }
+        let of_name = self.names.count(self.hasher.hash_one(name), now);
+        of_name || self.well.get(name).is_some_and(|known| known.contains(&from))
+    }
+
+    /// The password was right.
+    pub(super) fn signed_in(&mut self, name: &str, from: IpAddr) {
+        self.near.clear(self.hasher.hash_one((name, from)));
+        self.names.take_back(self.hasher.hash_one(name));
+        let known = self.well.entry(name.to_owned()).or_default();
+        known.retain(|address| *address != from);
+        if known.len() >= ADDRESSES {
+            known.pop_front();
+        }
+        known.push_back(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
+    use axum::extract::ConnectInfo;
+    use http::Request;
+    use mcp_authz::time::{Duration, OffsetDateTime};
+
+    use super::{ADDRESSES, LONG_PAUSE, NAME_TRIES, PAUSE, RequestAddress, TRIES, Tries};
+
+    fn at(seconds: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::seconds(seconds)
+    }
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(std::net::Ipv4Addr::from_bits(0xc000_0200 + n))
+    }
+
+    // A stranger at another address takes no try away from anybody.
+    #[test]
+    fn tries_are_counted_for_the_name_from_the_address() {
+        let mut tries = Tries::new();
+        for _ in 0..TRIES {
+            assert!(tries.may_try("ann", address(1), at(0)));
+        }
+        for _ in 0..10 * NAME_TRIES {
+            assert!(!tries.may_try("ann", address(1), at(0)));
+        }
+        assert!(tries.may_try("ann", address(2), at(0)), "another address");
+        assert!(tries.may_try("bob", address(1), at(0)), "another name");
+        assert!(!tries.may_try("ann", address(1), at(PAUSE.whole_seconds() - 1)));
+        assert!(tries.may_try("ann", address(1), at(PAUSE.whole_seconds())));
+    }
+
+    // Many addresses reach the name's own bound, which whoever signed in from theirs before does not notice.
+    #[test]
+    fn a_name_that_many_try_rests_but_not_where_it_signed_in_before() {
+        let mut tries = Tries::new();
+        assert!(tries.may_try("ann", address(0), at(0)));
+        tries.signed_in("ann", address(0));
+        for n in 1..=NAME_TRIES {
+            assert!(tries.may_try("ann", address(n), at(0)), "{n}");
+        }
+        assert!(!tries.may_try("ann", address(1000), at(0)));
+        for _ in 0..TRIES {
+            assert!(tries.may_try("ann", address(0), at(0)), "their own address");
+        }
+        assert!(!tries.may_try("ann", address(0), at(0)), "which is counted, too");
+        assert!(tries.may_try("ann", address(1000), at(LONG_PAUSE.whole_seconds())));
+    }
+
+    // I-P7
+    #[test]
+    fn a_flood_of_names_fills_nothing_and_hides_no_try() {
+        let mut tries = Tries::new();
+        for n in 0..20_000 {
+            tries.may_try(&format!("stranger {n}"), address(n), at(0));
+        }
+        let allowed = (0..100).filter(|_| tries.may_try("ann", address(1), at(0))).count();
+        assert!(allowed <= usize::try_from(TRIES).unwrap());
+        assert!(tries.well.is_empty());
+        for n in 0..100 {
+            tries.signed_in("ann", address(n));
+        }
+        assert_eq!(tries.well["ann"].len(), ADDRESSES);
+    }
+
+    #[test]
+    fn an_address_is_the_one_that_is_known_best() {
+        let network = |own: Option<&str>, peer: Option<&str>| {
+            let mut request = Request::new(()).into_parts().0;
+            if let Some(own) = own {
+                request.extensions.insert(RequestAddress(own.parse().unwrap()));
+            }
+            if let Some(peer) = peer {
+                request.extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().unwrap(), 1)));
+            }
+            RequestAddress::network_of(&request).to_string()
+        };
+        assert_eq!(network(Some("192.0.2.1"), Some("127.0.0.1")), "192.0.2.1");
+        assert_eq!(network(None, Some("::ffff:192.0.2.1")), "192.0.2.1");
+        assert_eq!(network(Some("2001:db8::1:2:3:4"), None), "2001:db8::");
+        assert_eq!(network(None, None), "::");
+    }
+}
