@@ -19,6 +19,7 @@ mod bridge;
 mod client_metadata;
 mod demo;
 mod guard;
+mod listener;
 mod policy;
 mod probe;
 mod serve;

@@ -30,7 +30,7 @@ impl Drop for Guard {
 }
 
 struct World {
-    _guard: Guard,
+    guard: Guard,
     key: SigningKey,
     issuer: String,
     resource: String,
@@ -115,7 +115,7 @@ impl World {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("guarding") && line.contains(&resource), "{line}");
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { _guard: Guard(child), key, issuer, resource, seen, http }
+        Self { guard: Guard(child), key, issuer, resource, seen, http }
     }
 
     fn token(&self, scope: &str, subject: &str) -> String {
@@ -249,6 +249,24 @@ async fn a_stream_passes_as_it_comes() {
     let first = tokio::time::timeout(Duration::from_secs(2), answer.chunk()).await.unwrap().unwrap().unwrap();
     assert_eq!(first, "data: one\n\n");
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: two\n\n");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guard_that_is_told_to_stop_lets_requests_end() {
+    let mut world = World::new().await;
+    let url = format!("{}/stream", world.resource);
+    let request =
+        world.http.get(url).header("authorization", format!("Bearer {}", world.token("notes:read", "alice")));
+    let mut answer = request.send().await.unwrap();
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: one\n\n");
+    let process = world.guard.0.id().to_string();
+    assert!(Command::new("kill").arg(process).status().unwrap().success());
+    assert_eq!(answer.chunk().await.unwrap().unwrap(), "data: two\n\n", "what was begun goes on");
+    drop(answer);
+    let ended = tokio::task::spawn_blocking(move || world.guard.0.wait().map(|status| status.success()));
+    let ended = tokio::time::timeout(Duration::from_secs(25), ended).await;
+    assert!(ended.unwrap().unwrap().unwrap(), "it ends in order");
 }
 
 #[test]

@@ -5,12 +5,10 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::future::IntoFuture as _;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use mcp_authz::identifier::{Endpoint, Issuer, Network, Origin, ResourceId, ScopeSet};
@@ -21,10 +19,9 @@ use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer
 
 use proxy::Upstream;
 
-mod proxy;
+use crate::listener::{self, told_to_stop};
 
-/// How long requests may take to end once the guard was told to stop.
-const GRACE: Duration = Duration::from_secs(20);
+mod proxy;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -116,11 +113,11 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let scopes = scopes(options)?;
     let upstream = Upstream::new(Endpoint::new(&*options.upstream)?, server.resource().clone())?;
     let keys = keys(options, &fetcher).await?;
-    let listener = tokio::net::TcpListener::bind(options.listen).await?;
+    let listening = tokio::net::TcpListener::bind(options.listen).await?;
     let mut said = format!(
         "guarding {} at {}, before {}\nclients find {} and get their tokens from {}\n",
         server.resource(),
-        listener.local_addr()?,
+        listening.local_addr()?,
         upstream.endpoint(),
         server.metadata_url(),
         options.issuer,
@@ -132,27 +129,8 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let _ = std::io::stdout().write_all(said.as_bytes());
     let layer = ResourceServerLayer::builder(server, fetcher, scopes).refresh_keys(keys).build()?;
     let router = Router::new().fallback(move |request| upstream.clone().pass(request)).layer(layer);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move {
-        interrupted().await;
-        let _ = stop.send(());
-    });
-    // A stream has no end of its own.
-    let end = async {
-        let _ = stopped.await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        served = serving.into_future() => Ok(served?),
-        () = end => Ok(()),
-    }
-}
-
-async fn interrupted() {
-    // Without a signal handler the process ends at the signal as well.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+    listener::serve(listening, None, router, told_to_stop()).await;
+    Ok(())
 }
 
 fn server(options: &Options) -> Result<ResourceServer, Failure> {

@@ -27,10 +27,9 @@ mod administration;
 mod configuration;
 mod guard;
 mod health;
-mod listener;
 mod login;
 mod parts;
-mod tls;
+pub(crate) mod tls;
 
 pub(crate) use administration::{Clients, Grants, Keys, Stores};
 pub(crate) use configuration::Options;
@@ -173,13 +172,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     tracing::info!(issuer = %settings.issuer, %address, "serving");
     let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));
     let stop = async {
-        told_to_stop().await;
+        crate::listener::told_to_stop().await;
         counters.set_ready(false);
         tracing::info!("stopping");
     };
     #[cfg(unix)]
     let reloading = tls.clone().map(|tls| tokio::spawn(tls::reload_when_told(tls)));
-    listener::serve(listener, tls, router, stop).await;
+    crate::listener::serve(listener, tls, router, stop).await;
     #[cfg(unix)]
     if let Some(reloading) = reloading {
         reloading.abort();
@@ -233,22 +232,4 @@ async fn housekeeping(
         }
         counters.set_ready(ready);
     }
-}
-
-/// Waits for the signal to stop.
-async fn told_to_stop() {
-    let interrupt = async {
-        let _ = tokio::signal::ctrl_c().await;
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupt.await };
-        tokio::select! {
-            () = interrupt => {}
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    interrupt.await;
 }

@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use super::configuration::{Misconfigured, Settings};
 
 /// A certificate with its key, in use.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     certificate: PathBuf,
     key: PathBuf,
     current: RwLock<Arc<ServerConfig>>,
@@ -41,7 +41,7 @@ impl Tls {
         Ok(())
     }
 
-    pub(super) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         TlsAcceptor::from(current).accept(stream).await
     }

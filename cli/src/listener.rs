@@ -1,4 +1,4 @@
-//! Connections: how many, how long each may take to say what it wants, and their end when the server is told to stop.
+//! Connections of the commands that serve: how many, how long each may take to say what it wants, and their end when the server is told to stop.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use super::tls::Tls;
+use crate::serve::tls::Tls;
 
 /// Connections at one time; more wait in the system's queue (I-P7).
 const CONNECTIONS: usize = 4096;
@@ -29,7 +29,7 @@ const HEAD: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Serves the router, over TLS if there is a certificate, until `stop` ends and what was begun has ended.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
     router: Router,
@@ -87,4 +87,22 @@ async fn speak(
         .serve_connection(TokioIo::new(stream), service);
     // A peer that breaks the protocol or hangs up is no fault of ours.
     let _ = watcher.watch(connection).await;
+}
+
+/// Waits for the signal to stop.
+pub(crate) async fn told_to_stop() {
+    let interrupt = async {
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupt.await };
+        tokio::select! {
+            () = interrupt => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await;
 }
