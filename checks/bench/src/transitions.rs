@@ -10,7 +10,7 @@ use std::collections::HashMap;
 mod ours;
 mod oxide;
 
-pub use ours::{AtOnce, Ours, Wait};
+pub use ours::{AtOnce, Ours, Wait, bounds};
 pub use oxide::Oxide;
 
 /// The query of every authorization request.

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use mcp_authz_bench::postgres::Postgres;
-use mcp_authz_bench::transitions::{Ours, run};
+use mcp_authz_bench::transitions::{Ours, bounds, run};
 use mcp_authz_tokio::store::Store;
 use mcp_authz_tokio::store::postgres::PostgresStore;
 use mcp_authz_tokio::store::sqlite::SqliteStore;
@@ -68,9 +68,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("store.db");
-    let sqlite = runtime.block_on(SqliteStore::open(&file)).unwrap();
+    let sqlite = runtime.block_on(SqliteStore::open(&file)).unwrap().bounds(bounds());
     let server = Postgres::start();
-    let postgres = runtime.block_on(PostgresStore::open(&server.url())).unwrap();
+    let postgres = runtime.block_on(PostgresStore::open(&server.url())).unwrap().bounds(bounds());
     println!("milliseconds of one flow by stored grants, least of {BATCHES} batches of {flows}");
     let mut first: Option<[f64; 2]> = None;
     let (mut stored, mut goal) = (0, 100);

@@ -23,8 +23,8 @@ use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Step;
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 use mcp_authz_tokio::entropy::OsEntropy;
-use mcp_authz_tokio::store::Store;
 use mcp_authz_tokio::store::memory::MemoryStore;
+use mcp_authz_tokio::store::{Bounds, Store};
 
 use super::{CLIENT, PERSON, REDIRECT_URI, RESOURCE, SCOPES, Server};
 
@@ -65,8 +65,15 @@ impl Wait for &tokio::runtime::Runtime {
 impl Default for Ours {
     /// A server that has granted nothing yet.
     fn default() -> Self {
-        Self::over(MemoryStore::with_clock(Arc::new(SystemClock)), AtOnce)
+        Self::over(MemoryStore::with_clock(Arc::new(SystemClock)).bounds(bounds()), AtOnce)
     }
+}
+
+/// All flows of a batch are one person's, and wait for the answer at one time.
+pub fn bounds() -> Bounds {
+    let mut bounds = Bounds::default();
+    bounds.decisions_of_a_person = bounds.decisions;
+    bounds
 }
 
 impl<S: Store, W: Wait> Ours<S, W> {
