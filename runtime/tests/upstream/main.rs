@@ -16,6 +16,7 @@ use axum::http::request::Parts;
 use mcp_authz::client::{Client, Configuration};
 use mcp_authz::identifier::{ClientId, Endpoint, Issuer, ResourceId, ScopeSet};
 use mcp_authz::resource_server::{Authorized, ResourceServer, TrustedIssuer};
+use mcp_authz_tokio::authorization_server::people::{PersonAuthentication as _, Standing};
 use mcp_authz_tokio::authorization_server::upstream::{InvalidProvider, Upstream, UpstreamProvider};
 use mcp_authz_tokio::client::callback::CallbackListener;
 use mcp_authz_tokio::client::connection::Connection;
@@ -195,6 +196,26 @@ async fn a_provider_that_lets_nobody_in_or_has_no_name_of_its_own_is_a_mistake()
     };
     assert!(fails(vec![at(&provider).subjects([])]).contains("nobody could"));
     assert!(fails(vec![at(&provider), at(&provider)]).contains("no other provider's"));
+}
+
+// I-T4: whoever is of no provider here, or not on its list, keeps nothing that was granted.
+#[tokio::test]
+async fn only_people_of_a_provider_that_is_configured_and_on_its_list_are_known() {
+    let provider = OpenIdProvider::start().await;
+    let everybody = world::nowhere().provider(at(&provider)).unwrap();
+    let one = world::nowhere().provider(at(&provider).subjects(["ann".to_owned()])).unwrap();
+    let ann = format!("{}#ann", provider.origin);
+    let bob = format!("{}#bob", provider.origin);
+    for subject in [ann.as_str(), &bob] {
+        assert_eq!(everybody.standing(subject).await, Standing::Known);
+    }
+    assert_eq!((one.standing(&ann).await, one.standing(&bob).await), (Standing::Known, Standing::Removed));
+    for other in
+        ["ann", "", "https://gone.example#ann", &provider.origin, &format!("{}0#ann", provider.origin)]
+    {
+        assert_eq!(everybody.standing(other).await, Standing::Removed, "{other}");
+    }
+    assert_eq!(world::nowhere().standing(&ann).await, Standing::Removed);
 }
 
 // The request that waits for the person survives what goes wrong elsewhere.
