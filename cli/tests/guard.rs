@@ -297,4 +297,11 @@ fn a_guard_that_is_told_nonsense_does_not_start() {
         let (success, told) = run(&arguments);
         assert!(!success && told.contains(says), "{extra:?}: {told}");
     }
+    for option in ["--upstream", "--resource", "--issuer"] {
+        let mut arguments = base;
+        let at = arguments.iter().position(|argument| *argument == option).unwrap() + 1;
+        arguments[at] = "ftp://elsewhere.example";
+        let (success, told) = run(&arguments);
+        assert!(!success && told.contains(option), "{option}: {told}");
+    }
 }

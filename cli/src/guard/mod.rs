@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
-use mcp_authz::identifier::{Endpoint, Issuer, Network, Origin, ResourceId, ScopeSet};
+use mcp_authz::identifier::{Endpoint, InvalidIdentifier, Issuer, Network, Origin, ResourceId, ScopeSet};
 use mcp_authz::resource_server::{ResourceServer, TokenProfile, TrustedIssuer};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::keys::AwsLcImporter;
@@ -111,7 +111,10 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let fetcher = Fetcher::builder().private_networks(options.private_network.iter().copied()).build()?;
     let server = server(options)?;
     let scopes = scopes(options)?;
-    let upstream = Upstream::new(Endpoint::new(&*options.upstream)?, server.resource().clone())?;
+    let upstream = Upstream::new(
+        Endpoint::new(&*options.upstream).map_err(of("--upstream"))?,
+        server.resource().clone(),
+    )?;
     let keys = keys(options, &fetcher).await?;
     let listening = tokio::net::TcpListener::bind(options.listen).await?;
     let mut said = format!(
@@ -133,13 +136,19 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Names the option at fault.
+fn of(option: &'static str) -> impl Fn(InvalidIdentifier) -> Failure {
+    move |fault| format!("{option}: {fault}").into()
+}
+
 fn server(options: &Options) -> Result<ResourceServer, Failure> {
-    let mut trusted = TrustedIssuer::awaiting_keys(Issuer::new(&*options.issuer)?)
+    let mut trusted = TrustedIssuer::awaiting_keys(Issuer::new(&*options.issuer).map_err(of("--issuer"))?)
         .with_profile(options.profile.of_tokens());
     if !options.audience.is_empty() {
         trusted = trusted.accepting_audiences(options.audience.iter().cloned())?;
     }
-    let mut server = ResourceServer::new(ResourceId::new(&*options.resource)?, [trusted])?;
+    let mut server =
+        ResourceServer::new(ResourceId::new(&*options.resource).map_err(of("--resource"))?, [trusted])?;
     if !options.host.is_empty() {
         server = server.with_hosts(options.host.iter().cloned())?;
     }
@@ -180,13 +189,15 @@ fn scopes(options: &Options) -> Result<McpScopes, Failure> {
 }
 
 async fn keys(options: &Options, fetcher: &Fetcher) -> Result<KeySource, Failure> {
-    let (issuer, importer) = (Issuer::new(&*options.issuer)?, Arc::new(AwsLcImporter));
+    let (issuer, importer) =
+        (Issuer::new(&*options.issuer).map_err(of("--issuer"))?, Arc::new(AwsLcImporter));
     let inside = !options.private_network.is_empty();
     Ok(match &options.jwks {
         Some(place) if inside => {
-            KeySource::new(issuer, Endpoint::new(&**place)?, importer).on_private_networks()
+            KeySource::new(issuer, Endpoint::new(&**place).map_err(of("--jwks"))?, importer)
+                .on_private_networks()
         }
-        Some(place) => KeySource::new(issuer, Endpoint::new(&**place)?, importer),
+        Some(place) => KeySource::new(issuer, Endpoint::new(&**place).map_err(of("--jwks"))?, importer),
         None if inside => KeySource::discover_on_private_networks(issuer, fetcher, importer).await?,
         None => KeySource::discover(issuer, fetcher, importer).await?,
     })
