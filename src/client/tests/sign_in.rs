@@ -459,6 +459,19 @@ fn a_sign_in_that_was_put_away_is_the_same_for_its_browser_and_provider_only() {
     let moved = identity(ISSUER, "https://host.example/elsewhere");
     let moved = Client::new(configuration().pre_registered(moved)).unwrap();
     assert!(back(&provider_of(&moved, &[]).unwrap(), now()).is_err());
+    // I-L3: another provider is another place, even at the same redirect URI.
+    let second = "https://second.example";
+    let both = configuration().pre_registered(identity(ISSUER, REDIRECT));
+    let both = Client::new(both.pre_registered(identity(second, REDIRECT))).unwrap();
+    let (_, asked) = both.sign_in(&issuer(second)).unwrap().into_parts();
+    let second = asked.receive(Ok(document(&[("issuer", "\"https://second.example\"")]))).unwrap();
+    let first = provider_of(&both, &[]).unwrap();
+    let bytes = begun(&first).1.park(&PlaintextRecords).unwrap().to_bytes();
+    let back_at = |provider: &Provider| {
+        SignInRecord::from_bytes(&bytes).unwrap().resume(provider, &PlaintextRecords, now())
+    };
+    assert!(back_at(&first).is_ok());
+    assert!(matches!(back_at(&second), Err(Error::Host(HostMisuse::ForeignRecord))));
     // What announced `iss` when it was asked must send it, whatever its document says today.
     let silent = [("authorization_response_iss_parameter_supported", "false")];
     let waiting = back(&provider_of(&client, &silent).unwrap(), now()).unwrap();
