@@ -174,8 +174,8 @@ impl<'a> UnverifiedJwt<'a> {
         }
         let name = members.required_string("alg").map_err(|_| JwsError::Algorithm)?;
         let algorithm = Algorithm::from_name(name).map_err(|_| JwsError::Algorithm)?;
-        let kid = members.take_string("kid").map_err(|_| JwsError::Header)?;
-        let token_type = members.take_string("typ").map_err(|_| JwsError::Header)?;
+        let kid = members.kept_string("kid").map_err(|_| JwsError::Header)?;
+        let token_type = members.kept_string("typ").map_err(|_| JwsError::Header)?;
 
         // RFC7519-4-1: a claim said twice would be read differently by two parsers.
         let claims = FlatObject::empty();

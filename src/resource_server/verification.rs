@@ -135,11 +135,18 @@ impl PresentedToken {
             })
         };
         let mut buffer = JwtBuffer::new();
-        let jwt = match server.signed(token.expose(), &mut buffer) {
-            Err(reason) => return deny(reason, None),
-            Ok(jwt) => jwt,
+        // What has not three segments is opaque, and so is every token where no issuer has keys. It stays where it is read.
+        let parsed = if server.0.any_keys {
+            UnverifiedJwt::parse(token.expose(), &mut buffer)
+        } else {
+            Err(JwsError::Segments)
         };
-        match server.route(jwt.as_ref(), now) {
+        let jwt = match &parsed {
+            Ok(jwt) => Some(jwt),
+            Err(JwsError::Segments) => None,
+            Err(error) => return deny(DenialReason::Token(*error), None),
+        };
+        match server.route(jwt, now) {
             Err(Unroutable { reason, issuer }) => deny(reason, issuer),
             Ok(Route::Keys { jwt, trusted, keys, until }) => {
                 match server.check_jwt(jwt, trusted, keys, until, *digest, now) {
@@ -198,22 +205,6 @@ impl From<DenialReason> for Unroutable<'_> {
 }
 
 impl ResourceServer {
-    /// Reads a signed token. What has not three segments is opaque, and so is every token where no issuer has keys.
-    fn signed<'t>(
-        &self,
-        token: &'t str,
-        buffer: &'t mut JwtBuffer,
-    ) -> Result<Option<UnverifiedJwt<'t>>, DenialReason> {
-        if !self.0.any_keys {
-            return Ok(None);
-        }
-        match UnverifiedJwt::parse(token, buffer) {
-            Ok(jwt) => Ok(Some(jwt)),
-            Err(JwsError::Segments) => Ok(None),
-            Err(error) => Err(DenialReason::Token(error)),
-        }
-    }
-
     /// Chooses the issuer. A signed token names one of those configured; an opaque one belongs to the only issuer that
     /// can be asked. A token that one path refuses is never tried on the other.
     fn route<'a>(

@@ -2,21 +2,36 @@
 //! checked and left.
 //!
 //! The rules are those of [`json`](super::json), and both readers accept the same texts (I-G1, I-G2). This one is for
-//! documents that are read on every request: claims sets and the headers of signed tokens.
+//! documents that are read on every request: claims sets and the headers of signed tokens. It reads the forms that their
+//! members have; escapes, fractions and objects within are left to the reader of whole documents' library.
 
 use alloc::borrow::Cow;
-use alloc::string::ToString as _;
+use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::cursor::{Cursor, NotJson, Token};
 use super::json::JsonError;
 use crate::limits;
 
-/// Text of the document where it has no escapes, its unescaped form otherwise.
-type Text<'a> = Cow<'a, str>;
+/// Text as it stands in the document, or where its unescaped form stands among those of the object.
+#[derive(Debug, Clone, Copy)]
+enum Text<'a> {
+    Plain(&'a str),
+    Unescaped(usize),
+}
+
+impl Text<'_> {
+    fn among<'o>(&'o self, unescaped: &'o [String]) -> &'o str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Unescaped(at) => unescaped.get(*at).map(String::as_str).unwrap_or_default(),
+        }
+    }
+}
 
 /// Members kept without an allocation. Access tokens have about ten claims.
 const MEMBERS: usize = 16;
@@ -30,6 +45,8 @@ pub struct FlatObject<'a> {
     /// Of the first members' names, in their order: names that differ are told apart without looking at them.
     marks: [u32; MEMBERS],
     elements: Few<Text<'a>, ELEMENTS>,
+    /// Names and strings that have escapes, without them.
+    unescaped: Vec<String>,
 }
 
 /// The length of a name with its first, middle and last byte.
@@ -41,7 +58,25 @@ fn mark(name: &str) -> u32 {
     length | byte(bytes.first()) << 8 | byte(bytes.get(bytes.len() / 2)) << 16 | byte(bytes.last()) << 24
 }
 
+/// The names that were read, a bit for the mark of each: a bit that is free belongs to a new name.
+#[derive(Default)]
+struct Seen([u64; 4]);
+
+impl Seen {
+    /// Notes a name, and says whether it could be one that was noted.
+    fn note(&mut self, mark: u32) -> bool {
+        // Every bit of the mark counts in the highest of the product; the factor is 2^32 over the golden ratio.
+        let [place, ..] = mark.wrapping_mul(0x9e37_79b1).to_be_bytes();
+        let bit = 1_u64.wrapping_shl(u32::from(place));
+        let Some(word) = self.0.get_mut(usize::from(place >> 6)) else { return true };
+        let noted = *word & bit != 0;
+        *word |= bit;
+        noted
+    }
+}
+
 /// What is kept of a member.
+#[derive(Clone, Copy)]
 enum Value<'a> {
     Text(Text<'a>),
     Integer(i64),
@@ -57,12 +92,13 @@ pub struct Strings<'o> {
     alone: Option<&'o str>,
     head: &'o [Option<Text<'o>>],
     spill: &'o [Text<'o>],
+    unescaped: &'o [String],
 }
 
 impl<'o> Strings<'o> {
     /// Each of them, in order.
     pub fn iter(self) -> impl Iterator<Item = &'o str> + Clone {
-        let listed = self.head.iter().flatten().chain(self.spill).map(Cow::as_ref);
+        let listed = self.head.iter().flatten().chain(self.spill).map(move |text| text.among(self.unescaped));
         self.alone.into_iter().chain(listed)
     }
 }
@@ -80,7 +116,7 @@ impl<'a> FlatObject<'a> {
 
     /// An object without members, to be filled where it stands.
     pub(crate) fn empty() -> Self {
-        Self { members: Few::new(), marks: [0; MEMBERS], elements: Few::new() }
+        Self { members: Few::new(), marks: [0; MEMBERS], elements: Few::new(), unescaped: Vec::new() }
     }
 
     /// As [`FlatObject::parse`], into an empty one.
@@ -88,31 +124,105 @@ impl<'a> FlatObject<'a> {
         if bytes.len() > max_bytes {
             return Err(JsonError::TooLarge);
         }
-        let nodes = Cell::new(0);
         // Checked once for all of its strings.
         let text = core::str::from_utf8(bytes).map_err(|_| JsonError::Malformed)?;
-        let mut reader = serde_json::Deserializer::from_str(text);
-        Top { object: self, place: Place { depth: 0, nodes: &nodes } }
-            .deserialize(&mut reader)
-            .map_err(|_| JsonError::Malformed)?;
-        reader.end().map_err(|_| JsonError::Malformed)
+        self.read(text).map_err(|NotJson| JsonError::Malformed)
+    }
+
+    fn read(&mut self, text: &'a str) -> Result<(), NotJson> {
+        let nodes = Cell::new(0);
+        let place = Place { depth: 0, nodes: &nodes };
+        place.enter()?;
+        let mut cursor = Cursor::new(text);
+        cursor.expect(b'{')?;
+        let mut seen = Seen::default();
+        let mut maybe_repeated = false;
+        if !cursor.take(b'}') {
+            loop {
+                let name = self.name(&mut cursor)?;
+                cursor.expect(b':')?;
+                let value = self.value(&mut cursor, place.below())?;
+                let mark = mark(name.among(&self.unescaped));
+                maybe_repeated |= seen.note(mark);
+                if let Some(free) = self.marks.get_mut(self.members.len()) {
+                    *free = mark;
+                }
+                self.members.push((name, value));
+                if cursor.take(b'}') {
+                    break;
+                }
+                cursor.expect(b',')?;
+            }
+        }
+        // I-G2
+        if maybe_repeated && repeated(self.names(), self.members.len()) {
+            return Err(NotJson);
+        }
+        if cursor.is_at_end() { Ok(()) } else { Err(NotJson) }
+    }
+
+    #[inline(always)]
+    fn name(&mut self, cursor: &mut Cursor<'a>) -> Result<Text<'a>, NotJson> {
+        match cursor.name()? {
+            Token::Plain(text) => Ok(Text::Plain(text)),
+            Token::Unread(text) => Ok(self.keep(read_alone(text, Name)?)),
+            Token::Integer(_) | Token::Array => Err(NotJson),
+        }
+    }
+
+    /// Inlined: a value that is handed back through memory costs as much as it took to read.
+    #[inline(always)]
+    fn value(&mut self, cursor: &mut Cursor<'a>, place: Place<'_>) -> Result<Value<'a>, NotJson> {
+        let token = cursor.value()?;
+        place.enter()?;
+        Ok(match token {
+            Token::Plain(text) => Value::Text(Text::Plain(text)),
+            Token::Integer(number) => Value::Integer(number),
+            Token::Array => self.array(cursor, place.below())?,
+            Token::Unread(text) => match read_alone(text, Nested(place))? {
+                Kept::Text(text) => Value::Text(self.keep(text)),
+                Kept::Integer(number) => Value::Integer(number),
+                Kept::Nothing => Value::Other,
+            },
+        })
+    }
+
+    /// The elements of an array. Those of an array within it are checked alike; then it has not strings alone.
+    #[inline(never)]
+    fn array(&mut self, cursor: &mut Cursor<'a>, place: Place<'_>) -> Result<Value<'a>, NotJson> {
+        let first = self.elements.len();
+        let mut texts_alone = true;
+        if !cursor.take(b']') {
+            loop {
+                match self.value(cursor, place)? {
+                    Value::Text(text) => self.elements.push(text),
+                    _ => texts_alone = false,
+                }
+                if cursor.take(b']') {
+                    break;
+                }
+                cursor.expect(b',')?;
+            }
+        }
+        let count = self.elements.len().saturating_sub(first);
+        Ok(if texts_alone { Value::Texts(first, count) } else { Value::Other })
+    }
+
+    /// Keeps text that is not the document's own.
+    fn keep(&mut self, text: Cow<'a, str>) -> Text<'a> {
+        match text {
+            Cow::Borrowed(text) => Text::Plain(text),
+            Cow::Owned(text) => {
+                let at = self.unescaped.len();
+                self.unescaped.push(text);
+                Text::Unescaped(at)
+            }
+        }
     }
 
     /// The members' names, in their order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.members.iter().map(|(name, _)| name.as_ref())
-    }
-
-    /// Whether two names could be the same; always so where there are more than have marks.
-    fn has_equal_marks(&self) -> bool {
-        let mut marks = self.marks.get(..self.members.used).unwrap_or_default();
-        while let Some((mark, rest)) = marks.split_first() {
-            if rest.contains(mark) {
-                return true;
-            }
-            marks = rest;
-        }
-        !self.members.spill.is_empty()
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.members.iter().map(|(name, _)| name.among(&self.unescaped))
     }
 
     /// Inlined, so that names known when this is compiled are compared without a call.
@@ -122,7 +232,7 @@ impl<'a> FlatObject<'a> {
         let mut from = 0;
         while let Some(at) = self.marked(mark, from) {
             match self.members.head.get(at) {
-                Some(Some((known, value))) if known == name => return Some(value),
+                Some(Some((known, value))) if known.among(&self.unescaped) == name => return Some(value),
                 _ => from = at.saturating_add(1),
             }
         }
@@ -136,7 +246,8 @@ impl<'a> FlatObject<'a> {
 
     #[cold]
     fn spilled(&self, name: &str) -> Option<&Value<'a>> {
-        self.members.spill.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        let mut spilled = self.members.spill.iter();
+        spilled.find(|(known, _)| known.among(&self.unescaped) == name).map(|(_, value)| value)
     }
 
     /// Whether there is a member of that name, of any type.
@@ -153,7 +264,7 @@ impl<'a> FlatObject<'a> {
     pub fn string(&self, name: &'static str) -> Result<Option<&str>, JsonError> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(Value::Text(text)) => Ok(Some(text.among(&self.unescaped))),
             Some(_) => Err(JsonError::WrongType(name)),
         }
     }
@@ -167,18 +278,20 @@ impl<'a> FlatObject<'a> {
         self.string(name)?.ok_or(JsonError::Missing(name))
     }
 
-    /// Takes a string member out, to be kept longer than the object.
+    /// A string member that can be kept longer than the object, or `None` where it is absent.
     ///
     /// # Errors
     /// [`JsonError::WrongType`] when it is anything but a string.
-    pub fn take_string(&mut self, name: &'static str) -> Result<Option<Cow<'a, str>>, JsonError> {
-        match self.members.iter_mut().find(|(known, _)| known == name) {
-            None => Ok(None),
-            Some((_, value)) => match core::mem::replace(value, Value::Other) {
-                Value::Text(text) => Ok(Some(text)),
-                _ => Err(JsonError::WrongType(name)),
-            },
-        }
+    pub fn kept_string(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, JsonError> {
+        let text = match self.get(name) {
+            None => return Ok(None),
+            Some(Value::Text(text)) => *text,
+            Some(_) => return Err(JsonError::WrongType(name)),
+        };
+        Ok(Some(match text {
+            Text::Plain(text) => Cow::Borrowed(text),
+            Text::Unescaped(at) => Cow::Owned(self.unescaped.get(at).cloned().unwrap_or_default()),
+        }))
     }
 
     /// An integer member, or `None` where it is absent; one above `i64::MAX` is held there.
@@ -204,7 +317,7 @@ impl<'a> FlatObject<'a> {
             None => Ok(None),
             Some(Value::Texts(first, count)) => {
                 let (head, spill) = self.elements.range(*first, *count);
-                Ok(Some(Strings { alone: None, head, spill }))
+                Ok(Some(Strings { alone: None, head, spill, unescaped: &self.unescaped }))
             }
             Some(_) => Err(JsonError::WrongType(name)),
         }
@@ -218,7 +331,8 @@ impl<'a> FlatObject<'a> {
     pub fn one_or_more(&self, name: &'static str) -> Result<Option<Strings<'_>>, JsonError> {
         match self.get(name) {
             Some(Value::Text(text)) => {
-                Ok(Some(Strings { alone: Some(text.as_ref()), head: &[], spill: &[] }))
+                let alone = Some(text.among(&self.unescaped));
+                Ok(Some(Strings { alone, head: &[], spill: &[], unescaped: &[] }))
             }
             _ => self.strings(name),
         }
@@ -227,7 +341,7 @@ impl<'a> FlatObject<'a> {
 
 impl fmt::Debug for FlatObject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.members.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.names()).finish()
     }
 }
 
@@ -238,9 +352,9 @@ struct Few<T, const N: usize> {
     spill: Vec<T>,
 }
 
-impl<T, const N: usize> Few<T, N> {
+impl<T: Copy, const N: usize> Few<T, N> {
     fn new() -> Self {
-        Self { head: [const { None }; N], used: 0, spill: Vec::new() }
+        Self { head: [None; N], used: 0, spill: Vec::new() }
     }
 
     fn len(&self) -> usize {
@@ -259,10 +373,6 @@ impl<T, const N: usize> Few<T, N> {
 
     fn iter(&self) -> impl Iterator<Item = &T> + Clone {
         self.head.iter().take(self.used).flatten().chain(&self.spill)
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.head.iter_mut().take(self.used).flatten().chain(&mut self.spill)
     }
 
     /// That many elements from there on, in the two parts they may lie in.
@@ -303,217 +413,135 @@ impl Place<'_> {
     }
 
     /// I-G1: counted before the value is read.
-    fn enter<E: serde::de::Error>(self) -> Result<(), E> {
+    fn enter(self) -> Result<(), NotJson> {
         let count = self.nodes.get().saturating_add(1);
         self.nodes.set(count);
         if self.depth > limits::JSON_DEPTH || count > limits::JSON_NODES {
-            return Err(E::custom("too deep or too many"));
+            return Err(NotJson);
         }
         Ok(())
     }
+}
+
+/// Reads one whole value that is not of the plain forms.
+fn read_alone<'a, S: DeserializeSeed<'a>>(text: &'a str, seed: S) -> Result<S::Value, NotJson> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let value = seed.deserialize(&mut reader).map_err(|_| NotJson)?;
+    reader.end().map_err(|_| NotJson)?;
+    Ok(value)
 }
 
 /// A member's name.
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Text<'de>;
+    type Value = Cow<'de, str>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Text<'de>, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Cow<'de, str>, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl<'de> Visitor<'de> for Name {
-    type Value = Text<'de>;
+    type Value = Cow<'de, str>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
         Ok(Cow::Borrowed(text))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
         Ok(Cow::Owned(text.to_string()))
     }
 }
 
-/// The object itself.
-struct Top<'o, 'a, 'n> {
-    object: &'o mut FlatObject<'a>,
-    place: Place<'n>,
+/// What a value is to who reads the members at the top.
+enum Kept<'a> {
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Nothing,
 }
 
-impl<'de> DeserializeSeed<'de> for Top<'_, 'de, '_> {
-    type Value = ();
+/// A value that has been entered: it is checked, and kept if it is a string or an integer.
+struct Nested<'n>(Place<'n>);
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        self.place.enter()?;
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Top<'_, 'de, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        let Self { object, place } = self;
-        while let Some(name) = access.next_key_seed(Name)? {
-            let seed = Kept { elements: &mut object.elements, place: place.below() };
-            let value = access.next_value_seed(seed)?;
-            if let Some(free) = object.marks.get_mut(object.members.len()) {
-                *free = mark(&name);
-            }
-            object.members.push((name, value));
-        }
-        // I-G2
-        let names = object.members.iter().map(|(name, _)| name.as_ref());
-        if object.has_equal_marks() && repeated(names, object.members.len()) {
-            Err(A::Error::custom("repeated member"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// A value of a member at the top.
-struct Kept<'o, 'a, 'n> {
-    elements: &'o mut Few<Text<'a>, ELEMENTS>,
-    place: Place<'n>,
-}
-
-impl<'de> DeserializeSeed<'de> for Kept<'_, 'de, '_> {
-    type Value = Value<'de>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
-        self.place.enter()?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Kept<'_, 'de, '_> {
-    type Value = Value<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<Value<'de>, E> {
-        Ok(Value::Integer(number))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<Value<'de>, E> {
-        Ok(Value::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Value<'de>, E> {
-        Ok(Value::Text(Cow::Owned(text.to_string())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value<'de>, A::Error> {
-        let first = self.elements.len();
-        let mut texts_alone = true;
-        while let Some(element) = access.next_element_seed(Passed(self.place.below()))? {
-            match element {
-                Some(text) => self.elements.push(text),
-                None => texts_alone = false,
-            }
-        }
-        let count = self.elements.len().saturating_sub(first);
-        Ok(if texts_alone { Value::Texts(first, count) } else { Value::Other })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value<'de>, A::Error> {
-        Passed(self.place).visit_map(access).map(|_| Value::Other)
-    }
-}
-
-/// A value below the top: checked, and kept only if it is a string.
-struct Passed<'n>(Place<'n>);
-
-impl<'de> DeserializeSeed<'de> for Passed<'_> {
-    type Value = Option<Text<'de>>;
+impl<'de> DeserializeSeed<'de> for Nested<'_> {
+    type Value = Kept<'de>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        self.0.enter()?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Passed<'_> {
-    type Value = Option<Text<'de>>;
+impl<'de> Visitor<'de> for Nested<'_> {
+    type Value = Kept<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Kept::Nothing)
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Kept::Nothing)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Kept::Integer(number))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Kept::Integer(i64::try_from(number).unwrap_or(i64::MAX)))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
+        Ok(Kept::Nothing)
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
+        Ok(Kept::Text(Cow::Borrowed(text)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_string())))
+        Ok(Kept::Text(Cow::Owned(text.to_string())))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        while access.next_element_seed(Passed(self.0.below()))?.is_some() {}
-        Ok(None)
+        while access.next_element_seed(Below(self.0))?.is_some() {}
+        Ok(Kept::Nothing)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut names: Vec<Text<'de>> = Vec::new();
+        let mut names: Vec<Cow<'de, str>> = Vec::new();
         while let Some(name) = access.next_key_seed(Name)? {
             names.push(name);
-            access.next_value_seed(Passed(self.0.below()))?;
+            access.next_value_seed(Below(self.0))?;
         }
         // I-G2: at any depth.
         if repeated(names.iter().map(Cow::as_ref), names.len()) {
             Err(A::Error::custom("repeated member"))
         } else {
-            Ok(None)
+            Ok(Kept::Nothing)
         }
+    }
+}
+
+/// A value within another, which is entered before it is read.
+struct Below<'n>(Place<'n>);
+
+impl<'de> DeserializeSeed<'de> for Below<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let place = self.0.below();
+        // I-G1
+        place.enter().map_err(|NotJson| D::Error::custom("too deep or too many"))?;
+        Nested(place).deserialize(deserializer).map(drop)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod base64url;
 pub mod basic;
+mod cursor;
 pub mod field;
 pub mod flat;
 pub mod form;

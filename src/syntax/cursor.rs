@@ -1,0 +1,284 @@
+//! Where the parts of a JSON text lie: white space, strings without escapes and small integers are read here, the extent
+//! of anything else is found for a reader that checks it.
+
+/// A place in a text. Every step forward leaves it at a boundary of characters.
+pub(super) struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// A value, or a name, as far as it was read.
+pub(super) enum Token<'a> {
+    /// What stands between the quotes of a string without escapes.
+    Plain(&'a str),
+    /// An integer of at most 18 digits.
+    Integer(i64),
+    /// `[`, taken.
+    Array,
+    /// One whole value of another form, not checked.
+    Unread(&'a str),
+}
+
+/// The text is no JSON.
+pub(super) struct NotJson;
+
+/// An integer of more digits might not fit.
+const DIGITS: usize = 18;
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at = self.at.saturating_add(bytes);
+    }
+
+    /// Skips white space (RFC 8259 section 2).
+    fn skip_blank(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.byte() {
+            self.skip(1);
+        }
+    }
+
+    /// Whether nothing but white space is left.
+    pub(super) fn is_at_end(&mut self) -> bool {
+        self.skip_blank();
+        self.byte().is_none()
+    }
+
+    /// Takes this byte, behind white space, if it is the next.
+    pub(super) fn take(&mut self, byte: u8) -> bool {
+        self.skip_blank();
+        let found = self.byte() == Some(byte);
+        if found {
+            self.skip(1);
+        }
+        found
+    }
+
+    /// Takes this byte, behind white space.
+    pub(super) fn expect(&mut self, byte: u8) -> Result<(), NotJson> {
+        if self.take(byte) { Ok(()) } else { Err(NotJson) }
+    }
+
+    /// Takes a member's name: a string and nothing else.
+    #[inline(always)]
+    pub(super) fn name(&mut self) -> Result<Token<'a>, NotJson> {
+        self.skip_blank();
+        if self.byte() == Some(b'"') { self.string() } else { Err(NotJson) }
+    }
+
+    /// Takes a value; of an array its beginning.
+    #[inline(always)]
+    pub(super) fn value(&mut self) -> Result<Token<'a>, NotJson> {
+        self.skip_blank();
+        match self.byte() {
+            Some(b'"') => self.string(),
+            Some(b'-' | b'0'..=b'9') => Ok(self.number()),
+            Some(b'[') => {
+                self.skip(1);
+                Ok(Token::Array)
+            }
+            Some(b'{') => self.enclosed(),
+            Some(b't' | b'f' | b'n') => {
+                let word = self.rest().iter().take_while(|byte| byte.is_ascii_lowercase()).count();
+                Ok(Token::Unread(self.piece(word)))
+            }
+            _ => Err(NotJson),
+        }
+    }
+
+    /// Takes so many bytes.
+    fn piece(&mut self, bytes: usize) -> &'a str {
+        let start = self.at;
+        self.skip(bytes);
+        // Nothing, where it would end within a character: that is no value either.
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn string(&mut self) -> Result<Token<'a>, NotJson> {
+        let (start, rest) = (self.at, self.rest());
+        let inner = rest.get(1..).unwrap_or_default();
+        let length = plain_length(inner);
+        match inner.get(length) {
+            Some(b'"') => {
+                self.skip(1);
+                let text = self.piece(length);
+                self.skip(1);
+                Ok(Token::Plain(text))
+            }
+            Some(b'\\') => {
+                self.skip(length.saturating_add(1));
+                self.escaped(start)
+            }
+            _ => Err(NotJson),
+        }
+    }
+
+    /// The rest of a string that has escapes.
+    #[cold]
+    fn escaped(&mut self, start: usize) -> Result<Token<'a>, NotJson> {
+        while let Some(byte) = self.byte() {
+            self.skip(if byte == b'\\' { 2 } else { 1 });
+            if byte == b'"' {
+                return Ok(Token::Unread(self.text.get(start..self.at).unwrap_or_default()));
+            }
+        }
+        Err(NotJson)
+    }
+
+    fn number(&mut self) -> Token<'a> {
+        let rest = self.rest();
+        let sign = usize::from(rest.first() == Some(&b'-'));
+        let mut value = 0_i64;
+        let mut digits = 0_usize;
+        for byte in rest.get(sign..).unwrap_or_default() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            // It wraps only where there are too many digits.
+            value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
+            digits = digits.saturating_add(1);
+        }
+        let length = sign.saturating_add(digits);
+        let goes_on = matches!(rest.get(length), Some(b'-' | b'+' | b'.' | b'e' | b'E'));
+        // Zero has no sign, and no longer number begins with it.
+        let from_zero = rest.get(sign) == Some(&b'0') && length > 1;
+        if digits == 0 || digits > DIGITS || from_zero || goes_on {
+            return Token::Unread(self.long_number());
+        }
+        self.skip(length);
+        Token::Integer(if sign == 0 { value } else { value.wrapping_neg() })
+    }
+
+    /// As many bytes as could belong to one number.
+    #[cold]
+    fn long_number(&mut self) -> &'a str {
+        let numeric = |byte: &&u8| matches!(**byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let length = self.rest().iter().take_while(numeric).count();
+        self.piece(length)
+    }
+
+    /// Takes an object: up to where its brackets are closed again, whatever is between.
+    fn enclosed(&mut self) -> Result<Token<'a>, NotJson> {
+        let start = self.at;
+        let mut open = 0_usize;
+        while let Some(byte) = self.byte() {
+            match byte {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => open = open.saturating_add(1),
+                b'}' | b']' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            self.skip(1);
+            if open == 0 {
+                return Ok(Token::Unread(self.text.get(start..self.at).unwrap_or_default()));
+            }
+        }
+        Err(NotJson)
+    }
+}
+
+/// How many bytes stand before the first quote, backslash or control character.
+fn plain_length(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut length = 0_usize;
+    for word in words {
+        let found = marked(u64::from_le_bytes(*word));
+        if found != 0 {
+            let zeros = usize::try_from(found.trailing_zeros()).unwrap_or_default();
+            return length.saturating_add(zeros / 8);
+        }
+        length = length.saturating_add(8);
+    }
+    let plain = rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)).count();
+    length.saturating_add(plain)
+}
+
+/// The high bit of the first byte that is a quote, a backslash or a control character is the lowest that is set; above it
+/// bits say nothing.
+fn marked(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    const BLANKS: u64 = u64::from_ne_bytes([b' '; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // A byte that is less than the other is borrowed for by its high bit; one from 0x80 on is not.
+    let less = |word: u64, than: u64| word.wrapping_sub(than) & !word;
+    (less(word ^ QUOTES, ONES) | less(word ^ BACKSLASHES, ONES) | less(word, BLANKS)) & HIGH
+}
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_are_read_here_only_where_they_are_written_plainly_and_fit() {
+        for (text, value) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("-1", Some(-1)),
+            ("999999999999999999", Some(999_999_999_999_999_999)),
+            ("-999999999999999999", Some(-999_999_999_999_999_999)),
+            ("1000000000000000000", None),
+            ("-0", None),
+            ("00", None),
+            ("01", None),
+            ("-01", None),
+            ("-", None),
+            ("", None),
+            ("1.0", None),
+            ("1e3", None),
+            ("1-1", None),
+            ("+1", None),
+            ("--1", None),
+        ] {
+            for behind in ["", ",", "}", " "] {
+                let text = format!("{text}{behind}");
+                let mut cursor = Cursor::new(&text);
+                let read = match cursor.number() {
+                    Token::Integer(number) => Some(number),
+                    _ => None,
+                };
+                assert_eq!(read, value, "{text}");
+                assert_eq!(
+                    cursor.rest(),
+                    behind.as_bytes(),
+                    "{text}: what stands behind is not of the number"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        // The first of the bytes that end a plain string, at every place of a word.
+        #[test]
+        fn the_end_of_a_plain_string_is_the_first_byte_that_can_be_none_of_it(
+            bytes in proptest::collection::vec(
+                prop_oneof![9 => any::<u8>(), 1 => Just(b'"'), 1 => Just(b'\\'), 1 => Just(0x1f), 1 => Just(0x20)],
+                0..40,
+            ),
+        ) {
+            let first = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+            prop_assert_eq!(plain_length(&bytes), first.unwrap_or(bytes.len()));
+        }
+    }
+}
