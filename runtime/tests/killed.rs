@@ -97,20 +97,20 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_left_by_half() {
             "SELECT count(*) FROM (SELECT 1 FROM refresh_tokens WHERE retired IS NULL GROUP BY family HAVING count(*) > 1)",
         ),
         (
-            "an active family without a live token",
-            "SELECT count(*) FROM families WHERE active AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.family = families.family AND r.retired IS NULL AND r.generation = families.generation)",
+            "a grant without a live token",
+            "SELECT count(*) FROM grants WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.family = grants.family AND r.retired IS NULL)",
         ),
         (
-            "a spent code of a pending family",
-            "SELECT count(*) FROM codes JOIN families USING (family) WHERE spent <> active",
+            "a token without its grant",
+            "SELECT count(*) FROM refresh_tokens WHERE family NOT IN (SELECT family FROM grants)",
         ),
         (
-            "a grant without its family",
-            "SELECT count(*) FROM grants WHERE family NOT IN (SELECT family FROM families WHERE active)",
+            "a spent code without its grant, or a grant whose code is not spent",
+            "SELECT count(*) FROM codes LEFT JOIN grants USING (family) WHERE spent <> (grants.record IS NOT NULL)",
         ),
         (
-            "a code without its family",
-            "SELECT count(*) FROM codes WHERE family NOT IN (SELECT family FROM families)",
+            "a retired token without its successor",
+            "SELECT count(*) FROM refresh_tokens r WHERE retired IS NOT NULL AND NOT EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.family = r.family AND s.generation = r.generation + 1)",
         ),
     ] {
         let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();

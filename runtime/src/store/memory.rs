@@ -1,9 +1,10 @@
 //! The store in memory: every action under one lock. What it holds ends with the process.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, FamilyId};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -122,11 +123,11 @@ impl Store for MemoryStore {
     }
 
     fn delete_client(&self, action: DeleteClient) -> Stored<'_, ClientDeletion> {
-        self.act(|tables, _| {
+        self.act(|tables, now| {
             if tables.digest_of(action.client_id()) != Some(action.expected()) {
                 return Ok(action.changed());
             }
-            tables.move_epoch(EpochKey::Client(action.client_id().clone()))?;
+            tables.move_epoch(EpochKey::Client(action.client_id().clone()), now)?;
             tables.clients.remove(action.client_id());
             Ok(action.deleted())
         })
@@ -408,7 +409,7 @@ impl Store for MemoryStore {
     }
 
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked> {
-        self.act(|tables, _| {
+        self.act(|tables, now| {
             let epoch = match action.target() {
                 RevocationTarget::Client(id) => EpochKey::Client(id.clone()),
                 RevocationTarget::Subject(subject) => EpochKey::Subject(subject.clone()),
@@ -418,7 +419,7 @@ impl Store for MemoryStore {
                 // A target this store does not know must not count as revoked.
                 _ => return Err(StoreError::Inconsistent),
             };
-            tables.move_epoch(epoch)?;
+            tables.move_epoch(epoch, now)?;
             Ok(action.revoked())
         })
     }
@@ -455,10 +456,15 @@ impl Store for MemoryStore {
             tables.decisions.retain(|_, decision| decision.not_after > now);
             tables.reservations.retain(|_, until| *until > now);
             let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
-            families.retain(|_, family| kept(family.not_after));
             tombstones.retain(|_, not_after| kept(*not_after));
             grants.retain(|_, grant| kept(grant.not_after));
-            codes.retain(|_, code| kept(code.record.grant.not_after));
+            // A code that was redeemed is told from a guess for as long as its family may live; one that was not, and cannot
+            // be any more, is a guess like others.
+            codes.retain(|_, code| {
+                kept(if code.spent { code.record.grant.not_after } else { code.record.expires })
+            });
+            let asked: HashSet<FamilyId> = codes.values().map(|code| code.record.grant.family).collect();
+            families.retain(|id, family| kept(family.not_after) && (family.active || asked.contains(id)));
             refresh_tokens.retain(|_, refresh| kept(refresh.record.grant.not_after));
             clients.retain(|id, client| {
                 client.record.origin == ClientOrigin::PreRegistered
@@ -469,6 +475,7 @@ impl Store for MemoryStore {
                         Some(used) => used.saturating_add(USED_CLIENT_LIFETIME) > now,
                     }
             });
+            tables.sweep_epochs(now);
             Ok(())
         })
     }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{FamilyId, GrantRecord};
-use mcp_authz::authorization_server::test_kit::Seen;
+use mcp_authz::authorization_server::record::{ClientOrigin, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::test_kit::{self as core, Seen};
 use mcp_authz::identifier::ClientId;
 
-use super::{Checked, KitError, Path, client, clock, code, count, decision, holds, race, refresh, register};
+use super::{
+    Checked, KitError, Path, SUBJECT, client, clock, code, count, decision, holds, race, random_digest,
+    refresh, register,
+};
+use crate::entropy::OsEntropy;
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED};
 
 pub(super) async fn run<S, F>(make: &impl Fn() -> F) -> Checked
@@ -164,7 +168,18 @@ async fn an_incarnation_only_grows<S: AdministeredStore>(store: S) -> Checked {
 async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checked {
     let now = clock(&store).await?;
     register(&store, "c1", now).await?;
+    let mut document = core::sample_client("https://client.example/id", now)?;
+    document.origin = ClientOrigin::MetadataDocument;
+    let shown =
+        core::sample_decision("https://client.example/id", SUBJECT, Path::fresh("c1", now)?.agent, now)?;
+    let insert = core::insert_decision(random_digest()?, shown, Some(document), &mut OsEntropy)?;
+    let _inserted = store.insert_decision(insert).await?;
+    let mut operator = core::sample_client("operator", now)?;
+    operator.origin = ClientOrigin::PreRegistered;
+    store.put_client(operator).await?;
     store.publish_key(key("a")).await?;
+    store.promote_key("a").await?;
+    store.publish_key(key("b")).await?;
     let (asked, approved, live) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?, Path::fresh("c1", now)?);
     asked.ask(&store).await?;
     approved.ask_and_approve(&store).await?;
@@ -175,8 +190,11 @@ async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checke
     holds("no code is left", code(&store, &approved).await? == Seen::Absent)?;
     holds("nor a token", refresh(&store, live.refresh).await? == Seen::Absent)?;
     holds("nor a grant", listed(&store, GrantsOf::All).await?.is_empty())?;
-    holds("clients stay", client(&store, "c1").await?.0.is_some())?;
-    holds("and keys", store.keys().await?.0.len() == 1)?;
+    holds("nor a key, which might have been withdrawn since", store.keys().await?.0.is_empty())?;
+    for (id, stays) in [("c1", false), ("https://client.example/id", false), ("operator", true)] {
+        holds("clients but the operator's go", client(&store, id).await?.0.is_some() == stays)?;
+    }
+    holds("and another key may wait", store.publish_key(key("c")).await?)?;
     let again = Path::fresh("c1", clock(&store).await?)?;
     again.up_to_refresh(&store).await?;
     holds("the number only grows", store.restored(7).await? == 43)

@@ -64,7 +64,7 @@ async fn a_sweep_keeps_what_is_needed<S: Store>(store: S) -> Checked {
     for path in [&live, &recent, &over] {
         path.up_to_refresh(&store).await?;
     }
-    revoked.ask_and_approve(&store).await?;
+    revoked.up_to_refresh(&store).await?;
     revoked.revoke(&store).await?;
     let (mut pending, mut late) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?);
     pending.grant.authenticated = now.saturating_sub(Duration::minutes(9));
@@ -92,8 +92,8 @@ async fn a_sweep_keeps_what_is_needed<S: Store>(store: S) -> Checked {
         let kept = matches!(refresh(&store, path.refresh).await?, Seen::Live(_));
         holds("and so does its refresh token", kept)?;
     }
-    let redeemed = revoked.redeem(&store, revoked.refresh).await?;
-    holds("and so does a tombstone", redeemed == Seen::Revoked)?;
+    holds("and a code of a revoked family", code(&store, &revoked).await? == Seen::Used(()))?;
+    holds("with its tombstone", refresh(&store, revoked.refresh).await? == Seen::Absent)?;
     holds("a pending decision stays", decision(&store, &pending).await?.is_some())?;
     holds("a late one goes", decision(&store, &late).await?.is_none())?;
     // D40

@@ -1,6 +1,6 @@
 //! What operators and the rotation of keys need.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, FamilyId, GrantRecord};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::time::OffsetDateTime;
 
@@ -31,8 +31,8 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
-        self.act(|tables, _| {
-            tables.move_epoch(EpochKey::Client(client.clone()))?;
+        self.act(|tables, now| {
+            tables.move_epoch(EpochKey::Client(client.clone()), now)?;
             Ok(tables.clients.remove(client).is_some())
         })
     }
@@ -105,8 +105,11 @@ impl AdministeredStore for MemoryStore {
         self.act(|tables, _| {
             let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
             let old = std::mem::take(tables);
-            let Tables { clients, keys, epochs, tombstones, .. } = old;
-            *tables = Tables { clients, keys, epochs, tombstones, incarnation: next, ..Tables::default() };
+            // What only ever refuses stays, and the operator's own clients.
+            let Tables { mut clients, epochs, tombstones, reservations, .. } = old;
+            clients.retain(|_, client| client.record.origin == ClientOrigin::PreRegistered);
+            let kept = Tables { clients, epochs, tombstones, reservations, ..Tables::default() };
+            *tables = Tables { incarnation: next, ..kept };
             Ok(next)
         })
     }

@@ -36,6 +36,15 @@ impl This {
     }
 }
 
+/// Declares one method per action that reads: nothing has to be ended if nobody waits any more.
+macro_rules! read {
+    ($($method:ident($action:ty) -> $receipt:ty = $statement:ident;)*) => {
+        $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
+            Box::pin(self.clone().$statement(action))
+        })*
+    };
+}
+
 /// Declares one method per action, carried out by the transaction of that name.
 macro_rules! carry_out {
     ($($method:ident($action:ty) -> $receipt:ty = $transaction:ident;)*) => {
@@ -46,23 +55,26 @@ macro_rules! carry_out {
 }
 
 impl Store for This {
-    carry_out! {
+    read! {
         find_client(FindClient) -> ClientFound = find_client_row;
+        read_pushed(ReadPushed) -> PushedFound = read_pushed_row;
+        read_consent(ReadConsent) -> ConsentFound = read_consent_row;
+        read_access(ReadAccess) -> AccessFound = read_access_row;
+        read_grant(ReadGrant) -> GrantFound = read_grant_row;
+        read_decision(ReadDecision) -> DecisionFound = read_decision_row;
+        read_code(ReadCode) -> CodeFound = read_code_row;
+        read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
+    }
+
+    carry_out! {
         insert_client(InsertClient) -> ClientInsertion = insert_client_row;
         put_client(ClientRecord) -> () = put_client_row;
         update_client(UpdateClient) -> ClientUpdate = update_client_row;
         delete_client(DeleteClient) -> ClientDeletion = delete_client_row;
         insert_pushed(InsertPushed) -> PushedInsertion = insert_pushed_row;
-        read_pushed(ReadPushed) -> PushedFound = read_pushed_row;
-        read_consent(ReadConsent) -> ConsentFound = read_consent_row;
-        read_access(ReadAccess) -> AccessFound = read_access_row;
-        read_grant(ReadGrant) -> GrantFound = read_grant_row;
         insert_decision(InsertDecision) -> DecisionInsertion = insert_decision_row;
-        read_decision(ReadDecision) -> DecisionFound = read_decision_row;
         decide_once(DecideOnce) -> DecisionTaken = decide_once_rows;
-        read_code(ReadCode) -> CodeFound = read_code_row;
         redeem_code(RedeemCode) -> CodeRedemption = redeem_code_rows;
-        read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
         rotate_refresh(RotateRefresh) -> RefreshRotation = rotate_refresh_rows;
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;

@@ -34,9 +34,13 @@ CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
     key       BLOB PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX consents_by_subject ON consents (subject, client_id);
+CREATE INDEX consents_by_client ON consents (client_id);
 CREATE INDEX consents_by_end ON consents (not_after);
 
 CREATE TABLE codes (
@@ -44,21 +48,17 @@ CREATE TABLE codes (
     family    BLOB NOT NULL,
     spent     INTEGER NOT NULL,
     client_id TEXT NOT NULL,
-    expires   INTEGER NOT NULL,            -- of the code
-    not_after INTEGER NOT NULL,             -- of the family
+    subject   TEXT NOT NULL,
+    expires   INTEGER NOT NULL,            -- of the code: an unspent one is deleted after it
+    not_after INTEGER NOT NULL,            -- of the family: a spent one is deleted after it
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX codes_unspent ON codes (client_id, expires) WHERE NOT spent;
-CREATE INDEX codes_by_end ON codes (not_after);
+CREATE INDEX codes_unspent_by_client ON codes (client_id, expires) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
+CREATE INDEX codes_spent_by_end ON codes (not_after) WHERE spent;
 
-CREATE TABLE families (
-    family     BLOB PRIMARY KEY NOT NULL,
-    active     INTEGER NOT NULL,            -- false: pending
-    generation INTEGER NOT NULL,            -- of the live refresh token
-    not_after  INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX families_by_end ON families (not_after);
-
+-- A family is active from its grant on; its leaf is its one token that is not retired.
 CREATE TABLE grants (
     family    BLOB PRIMARY KEY NOT NULL,
     client_id TEXT NOT NULL,
@@ -87,7 +87,8 @@ CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
 CREATE TABLE access_tokens (
     digest    BLOB PRIMARY KEY NOT NULL,
-    not_after INTEGER NOT NULL,             -- of the token
+    family    BLOB NOT NULL,
+    not_after INTEGER NOT NULL,            -- of the token
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX access_by_end ON access_tokens (not_after);
@@ -100,13 +101,17 @@ CREATE TABLE tombstones (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
+-- What was granted under an older number has ended. No number is used twice: it says when it was written, in
+-- microseconds. A row that ends nothing any more is deleted.
 CREATE TABLE epochs (
-    kind      INTEGER NOT NULL,             -- 1 client, 2 subject, 3 consent
+    kind      INTEGER NOT NULL,            -- 1 client, 2 subject, 3 consent
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
     epoch     INTEGER NOT NULL,
+    looked_at INTEGER NOT NULL,            -- when it was written, or seen to end something, in microseconds
     PRIMARY KEY (kind, subject, client_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX epochs_by_look ON epochs (looked_at);
 
 CREATE TABLE reservations (
     key   BLOB PRIMARY KEY NOT NULL,        -- digest of kind, issuer, audience and value, each with its length
