@@ -30,19 +30,31 @@ fn successor(round: u64) -> SecretDigest {
     SecretDigest::of(&[b"successor".as_slice(), &round.to_be_bytes()].concat())
 }
 
-/// Approves, redeems and rotates for ever, and says after each receipt what it got.
+/// Approves, redeems and rotates for ever, six at a time so that they are committed together, and says after each receipt what
+/// it got.
 async fn writes(file: &str) {
     let store = SqliteStore::open(file).await.unwrap();
     let first = std::env::var("MCP_AUTHZ_KILLED_FIRST").unwrap().parse::<u64>().unwrap();
-    for round in first.. {
-        let path = path_of(&store, round).await;
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, "ada").await.unwrap();
-        println!("approved {round}");
-        assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
-        println!("redeemed {round}");
-        assert_eq!(path.rotate(&store, path.refresh, 0, successor(round)).await.unwrap(), Seen::Live(()));
-        println!("rotated {round}");
+    let writers: Vec<_> = (0..6)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for round in (first + writer * 1000).. {
+                    let path = path_of(&store, round).await;
+                    path.ask(&store).await.unwrap();
+                    path.approve(&store, path.agent, "ada").await.unwrap();
+                    println!("approved {round}");
+                    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
+                    println!("redeemed {round}");
+                    let rotated = path.rotate(&store, path.refresh, 0, successor(round)).await.unwrap();
+                    assert_eq!(rotated, Seen::Live(()));
+                    println!("rotated {round}");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
     }
 }
 

@@ -248,152 +248,24 @@ impl From<sqlx::Error> for StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use mcp_authz::authorization_server::record::Epochs;
-    use mcp_authz::authorization_server::test_kit::{self, Seen, client_found, find_client};
-    use mcp_authz::identifier::ClientId;
-    use mcp_authz::time::{Duration, OffsetDateTime};
-
-    use super::{Store, kit, memory::MemoryStore};
-    use crate::clock::Clock;
-    use crate::entropy::OsEntropy;
-
-    #[derive(Debug, Default)]
-    struct Minutes(AtomicI64);
-
-    impl Clock for Minutes {
-        fn now(&self) -> OffsetDateTime {
-            let minutes = Duration::minutes(self.0.load(Ordering::SeqCst));
-            OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + minutes
-        }
-    }
-
-    #[derive(Debug, Default)]
-    struct Days(AtomicI64);
-
-    impl Clock for Days {
-        fn now(&self) -> OffsetDateTime {
-            OffsetDateTime::UNIX_EPOCH + Duration::days(20_000 + self.0.load(Ordering::SeqCst))
-        }
-    }
-
-    // D40, I-P7
-    async fn a_client_stays_as_long_as_a_grant_of_it(store: impl Store, clock: &Days) {
-        let known = async || {
-            let found = store.find_client(find_client(ClientId::new("c1").unwrap())).await.unwrap();
-            client_found(found).0.is_some()
-        };
-        kit::register(&store, "c1", clock.now()).await.unwrap();
-        let mut path = kit::Path::fresh("c1", clock.now()).unwrap();
-        path.grant.not_after = clock.now() + Duration::days(300);
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
-        path.redeem(&store, path.refresh).await.unwrap();
-        for (day, stays) in [(179, true), (181, true), (299, true), (301, false)] {
-            clock.0.store(day, Ordering::SeqCst);
-            store.sweep().await.unwrap();
-            // The second sweep sees what the first one's order left.
-            store.sweep().await.unwrap();
-            assert_eq!(known().await, stays, "day {day}");
-            let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
-            assert_eq!(live, stays, "day {day}");
-        }
-    }
-
-    /// Whether `client` has ever been revoked, as a new page of it says.
-    async fn is_moved(store: &impl Store, client: &str, now: OffsetDateTime) -> bool {
-        let page = kit::Path::fresh(client, now).unwrap();
-        page.ask(store).await.unwrap();
-        let read = test_kit::read_decision(page.decision);
-        let (found, _) = test_kit::decision_found(store.read_decision(read).await.unwrap());
-        let moved = found.unwrap().1 != Epochs::default();
-        // The page is not to be what keeps the epoch.
-        let refused = test_kit::decide_once(page.decision, page.agent, "ada", None, &mut OsEntropy).unwrap();
-        let _refused = store.decide_once(refused).await.unwrap();
-        moved
-    }
-
-    async fn an_epoch_stays_as_long_as_what_it_ends(store: impl Store, clock: &Days) {
-        let mut path = kit::Path::fresh("c1", clock.now()).unwrap();
-        path.grant.not_after = clock.now() + Duration::days(90);
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, "ada").await.unwrap();
-        path.redeem(&store, path.refresh).await.unwrap();
-        let approved = kit::Path::fresh("c2", clock.now()).unwrap();
-        approved.ask(&store).await.unwrap();
-        approved.approve(&store, approved.agent, "ada").await.unwrap();
-        for ended in [&path, &approved] {
-            ended.withdraw(&store).await.unwrap();
-        }
-        for (day, kept, approved_kept) in
-            [(0, true, true), (2, true, false), (89, true, false), (93, false, false)]
-        {
-            clock.0.store(day, Ordering::SeqCst);
-            // A second sweep sees what the first one's order left.
-            for _ in 0..2 {
-                store.sweep().await.unwrap();
-            }
-            assert_eq!(is_moved(&store, "c1", clock.now()).await, kept, "day {day}");
-            assert_eq!(is_moved(&store, "c2", clock.now()).await, approved_kept, "day {day}");
-            // Whatever was swept: what has ended never lives again.
-            assert_eq!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Absent, "day {day}");
-            let redeemed = approved.redeem(&store, approved.refresh).await.unwrap();
-            let refused = if approved_kept { Seen::Revoked } else { Seen::Absent };
-            assert_eq!(redeemed, refused, "day {day}");
-        }
-    }
-
-    // I-C3: a code that was redeemed is told from a guess, one that nobody redeemed takes no room for the family's days.
-    async fn a_code_stays_as_long_as_it_is_told_from_a_guess(store: impl Store, clock: &Minutes) {
-        let seen = async |path: &kit::Path| {
-            let found = store.read_code(test_kit::read_code(path.code)).await.unwrap();
-            test_kit::code_found(found).0
-        };
-        let (unspent, spent) =
-            (kit::Path::fresh("c1", clock.now()).unwrap(), kit::Path::fresh("c1", clock.now()).unwrap());
-        for path in [&unspent, &spent] {
-            path.ask(&store).await.unwrap();
-            path.approve(&store, path.agent, "ada").await.unwrap();
-        }
-        spent.redeem(&store, spent.refresh).await.unwrap();
-        // A code of the kit lives a minute, its family an hour; each is kept for twenty minutes more.
-        for (minute, unspent_stays, spent_stays) in
-            [(2, true, true), (20, true, true), (22, false, true), (79, false, true), (81, false, false)]
-        {
-            clock.0.store(minute, Ordering::SeqCst);
-            store.sweep().await.unwrap();
-            assert_eq!(matches!(seen(&unspent).await, Seen::Live(_)), unspent_stays, "minute {minute}");
-            assert_eq!(matches!(seen(&spent).await, Seen::Used(_)), spent_stays, "minute {minute}");
-        }
-    }
+    use super::{kit, memory::MemoryStore};
 
     #[tokio::test]
     async fn in_memory_each_row_stays_as_long_as_something_rests_on_it() {
-        let days = Arc::new(Days::default());
-        a_client_stays_as_long_as_a_grant_of_it(MemoryStore::with_clock(days.clone()), &days).await;
-        let days = Arc::new(Days::default());
-        an_epoch_stays_as_long_as_what_it_ends(MemoryStore::with_clock(days.clone()), &days).await;
-        let minutes = Arc::new(Minutes::default());
-        let store = MemoryStore::with_clock(minutes.clone());
-        a_code_stays_as_long_as_it_is_told_from_a_guess(store, &minutes).await;
+        kit::run_aging(|clock| async { MemoryStore::with_clock(clock) }).await.unwrap();
     }
 
     #[cfg(feature = "sqlite")]
     #[tokio::test]
     async fn in_a_file_each_row_stays_as_long_as_something_rests_on_it() {
-        use super::sqlite::SqliteStore;
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        let days = Arc::new(Days::default());
-        let store = SqliteStore::open_with_clock(file("clients"), days.clone()).await.unwrap();
-        a_client_stays_as_long_as_a_grant_of_it(store, &days).await;
-        let days = Arc::new(Days::default());
-        let store = SqliteStore::open_with_clock(file("epochs"), days.clone()).await.unwrap();
-        an_epoch_stays_as_long_as_what_it_ends(store, &days).await;
-        let minutes = Arc::new(Minutes::default());
-        let store = SqliteStore::open_with_clock(file("codes"), minutes.clone()).await.unwrap();
-        a_code_stays_as_long_as_it_is_told_from_a_guess(store, &minutes).await;
+        let count = std::sync::atomic::AtomicU32::new(0);
+        kit::run_aging(|clock| {
+            let file = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
+            let path = folder.path().join(file);
+            async { super::sqlite::SqliteStore::open_with_clock(path, clock).await.unwrap() }
+        })
+        .await
+        .unwrap();
     }
 }

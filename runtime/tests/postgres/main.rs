@@ -379,6 +379,20 @@ async fn a_sweep_goes_on_after_its_first_batch() {
     assert_eq!(number(&mut admin, "SELECT count(*) FROM clients WHERE origin = 0").await, 1);
 }
 
+#[tokio::test]
+async fn each_row_stays_as_long_as_something_rests_on_it() {
+    let server = Server::start().await;
+    kit::run_aging(|clock| {
+        let server = &server;
+        async move {
+            let database = server.database(None).await;
+            PostgresStore::open_with_clock(&server.url(&database), clock).await.unwrap()
+        }
+    })
+    .await
+    .unwrap();
+}
+
 /// Waits until a statement of the store's waits for another transaction.
 async fn waits_for_a_lock(admin: &mut PgConnection) {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mcp-authz' AND wait_event_type = 'Lock'";

@@ -18,8 +18,13 @@ const QUERY: &str = "response_type=code&client_id=editor&redirect_uri=http%3A%2F
     &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-const SETTINGS: &str = r#"limits = { registrations = 1000000000, authorizations = 1000000000, token_requests = 1000000000 }
-"#;
+const SETTINGS: &str = "\
+[limits]
+registrations = 1000000000
+authorizations = 1000000000
+token_requests = 1000000000
+tokens_per_client = 1000000000
+";
 
 /// A server process that ends with its guard.
 struct Server {

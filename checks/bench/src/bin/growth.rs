@@ -21,22 +21,21 @@ const CHUNK: usize = 100_000;
 
 /// New keys for so many flows, and the rows of a flow under them. `$random(n)` is so many random bytes, `$series` the
 /// table of the numbers from 1 on.
-const FILL: [&str; 6] = [
+const FILL: [&str; 5] = [
     "CREATE TEMPORARY TABLE fresh AS SELECT $random(16) AS family, $random(32) AS code, $random(32) AS retired, \
      $random(32) AS leaf, $random(32) AS first, $random(32) AS second, 'person' || (n % 100000) AS subject FROM $series",
-    "INSERT INTO families (family, active, generation, not_after) SELECT fresh.family, old.active, old.generation, \
-     old.not_after FROM fresh, (SELECT * FROM families LIMIT 1) AS old",
-    "INSERT INTO codes (digest, family, spent, not_after, record) SELECT code, fresh.family, old.spent, old.not_after, \
-     old.record FROM fresh, (SELECT * FROM codes LIMIT 1) AS old",
+    "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) SELECT code, \
+     fresh.family, old.spent, old.client_id, fresh.subject, old.expires, old.not_after, old.record FROM fresh, \
+     (SELECT * FROM codes WHERE spent LIMIT 1) AS old",
     "INSERT INTO grants (family, client_id, subject, not_after, record) SELECT fresh.family, old.client_id, \
      fresh.subject, old.not_after, old.record FROM fresh, (SELECT * FROM grants LIMIT 1) AS old",
     "INSERT INTO refresh_tokens (digest, family, generation, retired, request, repeats, not_after, record) \
      SELECT CASE WHEN old.retired IS NULL THEN leaf ELSE fresh.retired END, fresh.family, old.generation, old.retired, \
      old.request, old.repeats, old.not_after, old.record FROM fresh, (SELECT * FROM refresh_tokens WHERE family = \
      (SELECT family FROM refresh_tokens LIMIT 1)) AS old",
-    "INSERT INTO access_tokens (digest, not_after, record) SELECT first, old.not_after, old.record FROM fresh, \
-     (SELECT * FROM access_tokens LIMIT 1) AS old UNION ALL SELECT second, old.not_after, old.record FROM fresh, \
-     (SELECT * FROM access_tokens LIMIT 1) AS old",
+    "INSERT INTO access_tokens (digest, family, not_after, record) SELECT first, fresh.family, old.not_after, old.record \
+     FROM fresh, (SELECT * FROM access_tokens LIMIT 1) AS old UNION ALL SELECT second, fresh.family, old.not_after, \
+     old.record FROM fresh, (SELECT * FROM access_tokens LIMIT 1) AS old",
 ];
 
 /// What a database calls its random bytes and its numbers.
