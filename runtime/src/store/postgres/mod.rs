@@ -2,8 +2,8 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. Commits wait for the disk (`synchronous_commit = on`), and time is the database's,
-//! the same for all processes. It holds digests, never a code or token.
+//! barrier; reads see one moment each. Nobody is answered before a commit that waited for the disk (`synchronous_commit =
+//! on`), and time is the database's, the same for all processes. It holds digests, never a code or token.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{Connection as _, Executor as _, PgConnection, Postgres, Row as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres, Row as _};
 
 use super::connections::{Connections, Held};
 use super::schema::{self, Mismatch};
@@ -30,6 +30,7 @@ macro_rules! clock {
 mod administration {
     include!("../sql/administration.rs");
 }
+mod durability;
 mod epochs {
     include!("../sql/epochs.rs");
 }
@@ -47,6 +48,7 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
+use durability::Durability;
 use locks::{Locks, take_turns};
 
 type This = PostgresStore;
@@ -107,6 +109,7 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     connections: Connections<PgConnection>,
+    durability: Durability,
     /// In place of the database's clock, for tests.
     clock: Option<Arc<dyn Clock>>,
     bounds: Bounds,
@@ -134,20 +137,21 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
+        let options =
+            options.application_name("mcp-authz").options([("idle_in_transaction_session_timeout", "30s")]);
         // Durable before the receipt, whatever the database's default is.
-        let options = options
-            .application_name("mcp-authz")
-            .options([("synchronous_commit", "on"), ("idle_in_transaction_session_timeout", "30s")]);
-        let connections = Connections::new(options, CONNECTIONS);
-        let mut held = connections.take().await?;
+        let waiting = options.clone().options([("synchronous_commit", "on")]);
+        let options = options.options([("synchronous_commit", "off")]);
+        let mut connection = waiting.connect().await?;
         let replica: bool =
-            sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut held.connection).await?;
+            sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
             return Err(OpenError::Replica);
         }
-        migrate(&mut held.connection).await?;
-        held.give_back();
-        Ok(Self { connections, clock, bounds: Bounds::default() })
+        migrate(&mut connection).await?;
+        let connections = Connections::new(options, CONNECTIONS);
+        let durability = Durability::new(waiting, connection);
+        Ok(Self { connections, durability, clock, bounds: Bounds::default() })
     }
 
     /// Sets how much may wait at one time.
@@ -159,6 +163,7 @@ impl PostgresStore {
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
         self.connections.close().await;
+        self.durability.close().await;
     }
 
     /// A transaction that writes, with its locks, and the clock.
@@ -175,7 +180,7 @@ impl PostgresStore {
             || now.ok_or(StoreError::Inconsistent).and_then(rows::instant),
             |clock| Ok(clock.now()),
         )?;
-        Ok((Writing { held }, now))
+        Ok((Writing { held, durability: self.durability.clone() }, now))
     }
 
     /// A transaction that reads one moment of the database over several statements.
@@ -208,12 +213,15 @@ impl PostgresStore {
 /// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.
 struct Writing {
     held: Held<PgConnection>,
+    durability: Durability,
 }
 
 impl Writing {
     /// Returns once the changes are on the disk.
     async fn commit(self) -> Result<(), StoreError> {
-        self.end("COMMIT").await
+        let durability = self.durability.clone();
+        self.end("COMMIT").await?;
+        Ok(durability.reached().await?)
     }
 
     /// Goes back to before the transaction, and gives what is to be answered.
