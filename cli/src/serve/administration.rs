@@ -154,7 +154,7 @@ async fn opened(options: Options) -> Result<(Settings, Arc<dyn AdministeredStore
                 .to_owned(),
         ));
     }
-    let store = parts::store(&settings.store).await?;
+    let store = parts::store(&settings.store, settings.limits.bounds()).await?;
     Ok((settings, store))
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use mcp_authz::identifier::Issuer;
+use mcp_authz_tokio::store::Bounds;
 use serde::Deserialize;
 
 use super::login::{Login, LoginOptions};
@@ -115,6 +116,7 @@ pub(crate) struct Limits {
     pub(crate) authorizations: u32,
     pub(crate) token_requests: u32,
     pub(crate) tokens_per_client: u32,
+    pub(crate) pages_per_person: usize,
 }
 
 /// For how long clients' metadata documents are used.
@@ -134,7 +136,13 @@ impl Default for DocumentCache {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { registrations: 10, authorizations: 60, token_requests: 600, tokens_per_client: 6000 }
+        Self {
+            registrations: 10,
+            authorizations: 60,
+            token_requests: 600,
+            tokens_per_client: 6000,
+            pages_per_person: Bounds::default().decisions_of_a_person,
+        }
     }
 }
 
@@ -273,6 +281,15 @@ impl Options {
         settings.login.extend(self.login.login());
         settings.auto_approve = self.dangerously_auto_approve;
         Ok(settings)
+    }
+}
+
+impl Limits {
+    /// How much may wait in the store.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let mut bounds = Bounds::default();
+        bounds.decisions_of_a_person = self.pages_per_person;
+        bounds
     }
 }
 

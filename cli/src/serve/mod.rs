@@ -122,7 +122,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .into());
     }
     let master = parts::master_key(&settings)?;
-    let store = parts::store(&settings.store).await?;
+    let store = parts::store(&settings.store, settings.limits.bounds()).await?;
     let now = SystemClock.now();
     let (server, introspectors) = parts::server(&settings, &master, now)?;
     let witness = parts::witness(&settings).map(Witness::open).transpose()?;

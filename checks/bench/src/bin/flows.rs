@@ -24,6 +24,7 @@ registrations = 1000000000
 authorizations = 1000000000
 token_requests = 1000000000
 tokens_per_client = 1000000000
+pages_per_person = 10000
 ";
 
 /// A server process that ends with its guard.
