@@ -133,7 +133,8 @@ pub(crate) enum Keys {
 /// Speaks of the store itself.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Stores {
-    /// Says that an older copy of the store was restored: ends everything that was granted, so that it can be served.
+    /// Says that an older copy of the store was restored: ends everything that was granted, with the signing keys and the
+    /// clients that were not yours, so that it can be served.
     Restored {
         #[command(flatten)]
         options: Options,
@@ -359,6 +360,29 @@ pub(super) async fn stores(command: Stores) -> Result<(), Failure> {
     };
     witness.restored(store.as_ref()).await?;
     say(format_args!(
-        "Everything that was granted has ended; clients and keys are as in the copy. People sign in again."
-    ))
+        "Everything that was granted has ended, and people sign in again. The signing keys of the copy are gone, because one of \
+         them may have been withdrawn since: the server makes a new one when it starts. Clients that registered themselves, or \
+         came of their metadata document, are gone too, because one of them may have been deleted since: they come back by \
+         themselves."
+    ))?;
+    let mut after: Option<ClientId> = None;
+    loop {
+        let page = store.list_clients(after.as_ref()).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        if after.is_none() {
+            say(format_args!(
+                "Your own clients are as in the copy. End those that you had removed since, with `mcp-authz clients remove`, \
+                 and give those a new secret that you had given one:"
+            ))?;
+        }
+        after = Some(last.client_id.clone());
+        for client in page {
+            say(format_args!(
+                "{}  {}  since {}",
+                TerminalText(client.client_id.as_str()),
+                TerminalText(client.metadata.client_name.as_deref().unwrap_or("(no name)")),
+                client.created.date()
+            ))?;
+        }
+    }
 }

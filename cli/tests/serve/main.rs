@@ -227,6 +227,14 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
     let port = free_port();
     let mut server = Server::start_at(port, folder, &arguments);
+    let kid = |server: &Server| {
+        server.get("/jwks").json::<serde_json::Value>().unwrap()["keys"][0]["kid"].as_str().unwrap().to_owned()
+    };
+    let withdrawn = kid(&server);
+    let added = ["clients", "add", "--name", "Mine", "--redirect-uri", "http://127.0.0.1/cb", "--method", "none"];
+    let added = tool(folder, &[&added[..], &STORED[..]].concat());
+    let added = String::from_utf8(added.stdout).unwrap();
+    let own = added.lines().find_map(|line| line.strip_prefix("client_id: ")).unwrap().to_owned();
     let client = server.register();
     let refresh = member(server.redeem(&client, &server.code(&client), VERIFIER), "refresh_token");
     server.stop();
@@ -249,10 +257,17 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let refused = tool(folder, &[&["serve"], &arguments[..], &issuer, &resource].concat());
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && error.contains("store restored"), "{error}");
-    assert!(tool(folder, &[&["store", "restored"], &STORED[..], &issuer[..2]].concat()).status.success());
+    let restored = tool(folder, &[&["store", "restored"], &STORED[..], &issuer[..2]].concat());
+    assert!(restored.status.success());
+    let said = String::from_utf8(restored.stdout).unwrap();
+    // Its own client is the operator's to look after; one that registered itself comes back by itself.
+    assert!(said.contains("signing keys") && said.contains(&own) && !said.contains(&client), "{said}");
     let server = Server::start_at(port, folder, &arguments);
+    assert_ne!(kid(&server), withdrawn, "a key of the copy may have been withdrawn since");
+    assert_eq!(member(server.refresh(&client, &refresh), "error"), "invalid_client");
+    let again = server.register();
     assert_eq!(
-        member(server.refresh(&client, &refresh), "error"),
+        member(server.refresh(&again, &refresh), "error"),
         "invalid_grant",
         "the retired token stays dead"
     );

@@ -1,7 +1,7 @@
 //! The PostgreSQL store on a server of its own. Without server binaries the target fails and says what to install.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
 use mcp_authz::secret::SecretDigest;
@@ -200,50 +200,56 @@ async fn a_connection_that_is_cut_off_redeems_wholly_or_not_at_all() {
     let database = server.database(None).await;
     let store = Arc::new(store(&server, &database).await);
     let now = kit::clock(&store).await.unwrap();
-    let mut paths = Vec::new();
-    for _ in 0..60 {
-        let path = Path::fresh("c1", now).unwrap();
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, "ada").await.unwrap();
-        paths.push(path);
-    }
-    let done = Arc::new(AtomicBool::new(false));
-    let killer = {
-        let (done, mut admin) = (Arc::clone(&done), server.connect(&database).await.unwrap());
-        tokio::spawn(async move {
-            let mut cut = 0;
-            while !done.load(Ordering::Relaxed) {
-                let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                    WHERE application_name = 'mcp-authz' AND state <> 'idle'";
-                cut += sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap();
-                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
-            }
-            cut
-        })
-    };
-    let redeeming: Vec<_> = paths
-        .iter()
-        .map(|path| {
-            let (store, path) = (Arc::clone(&store), path.clone());
-            tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })
-        })
-        .collect();
-    let mut answers = Vec::new();
-    for redeemed in redeeming {
-        answers.push(redeemed.await.unwrap());
-    }
-    done.store(true, Ordering::Relaxed);
-    assert!(killer.await.unwrap() > 0, "nothing was cut off");
-    for (path, answer) in paths.iter().zip(answers) {
-        // The pool may still hold connections that were cut off.
-        let mut live = Err(());
+    let (cut, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (mut paths, mut answers) = (Vec::new(), Vec::new());
+    // Until enough were hit in the middle of something.
+    for _ in 0..100 {
+        let first = paths.len();
         for _ in 0..40 {
-            if let Ok(found) = kit::refresh(&store, path.refresh).await {
-                live = Ok(matches!(found, Seen::Live(_)));
-                break;
-            }
+            let path = Path::fresh("c1", now).unwrap();
+            path.ask(&store).await.unwrap();
+            path.approve(&store, path.agent, "ada").await.unwrap();
+            paths.push(path);
         }
-        let live = live.unwrap();
+        done.store(false, Ordering::Relaxed);
+        let killer = {
+            let (cut, done) = (Arc::clone(&cut), Arc::clone(&done));
+            let mut admin = server.connect(&database).await.unwrap();
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                        WHERE application_name = 'mcp-authz' AND state <> 'idle'";
+                    let hit = sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap();
+                    cut.fetch_add(u64::try_from(hit).unwrap(), Ordering::Relaxed);
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let redeeming: Vec<_> = paths[first..]
+            .iter()
+            .map(|path| {
+                let (store, path) = (Arc::clone(&store), path.clone());
+                tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })
+            })
+            .collect();
+        for redeemed in redeeming {
+            answers.push(redeemed.await.unwrap());
+        }
+        done.store(true, Ordering::Relaxed);
+        killer.await.unwrap();
+        // The store may still hold connections that were cut off.
+        let mut goes_on = false;
+        for _ in 0..40 {
+            goes_on = goes_on || store.advance_incarnation().await.is_ok();
+        }
+        assert!(goes_on);
+        if cut.load(Ordering::Relaxed) > 10 {
+            break;
+        }
+    }
+    assert!(cut.load(Ordering::Relaxed) > 0, "nothing was cut off");
+    for (path, answer) in paths.iter().zip(answers) {
+        let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
         assert!(live || answer.is_none(), "an answer was given for what is not stored");
         let mut second = path.clone();
         second.refresh = SecretDigest::of(path.code.as_bytes());

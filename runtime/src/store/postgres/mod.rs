@@ -27,6 +27,14 @@ macro_rules! clock {
     };
 }
 
+/// Two statements that are sent as one, with one list of arguments; the second is an `INSERT` of a `SELECT` without a source,
+/// which begins once the first has changed its row.
+macro_rules! together {
+    ($first:literal, $second:literal) => {
+        concat!("WITH changed AS (", $first, " RETURNING 1) ", $second, " FROM changed")
+    };
+}
+
 mod administration {
     include!("../sql/administration.rs");
 }
@@ -188,6 +196,17 @@ impl PostgresStore {
         let mut held = self.connections.take().await?;
         held.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         Ok(held)
+    }
+
+    /// A transaction of one statement; says how many rows it wrote.
+    async fn alone(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
+        let mut held = self.connections.take().await?;
+        let rows = query.execute(&mut held.connection).await?.rows_affected();
+        held.give_back();
+        if rows > 0 {
+            self.durability.reached().await?;
+        }
+        Ok(rows)
     }
 
     /// One row of one statement, and the clock: where there is a row, it has the clock in its column `now`.

@@ -136,7 +136,7 @@ async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bo
     Ok(number(&sqlx::query(sql).bind(most).fetch_one(connection).await?)? >= most)
 }
 
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 

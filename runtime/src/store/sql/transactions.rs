@@ -1,7 +1,7 @@
 // One transaction per action, the same for every SQL database: compiled once for each, like `rows.rs`.
 //
-// `write` begins a transaction that holds what [`Locks`] names until it ends, and reads the store's clock; `snapshot`
-// begins one whose reads all see one moment.
+// `write` begins a transaction that holds what [`Locks`] names until it ends, and reads the store's clock; `one` reads by one
+// statement, and `alone` writes by one.
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, GrantRecord, PushedRecord,
@@ -18,7 +18,7 @@ use mcp_authz::authorization_server::store::{
 use sqlx::Row as _;
 
 use super::epochs::move_epoch;
-use super::room::{DECISIONS, PUSHED, make_room_for_client};
+use super::room::{DECISIONS, PUSHED, limit, make_room_for_client};
 use super::rows::{
     Replace, blob, bytes, client_used, digest, epochs, family_bytes, insert_access, insert_code,
     insert_refresh, instant, is_known, micros, reservation_key, signed, standing, stands, today,
@@ -128,6 +128,26 @@ impl This {
         self,
         action: InsertDecision,
     ) -> Result<DecisionInsertion, StoreError> {
+        if action.pushed().is_none() && action.client().is_none() {
+            // One statement where nothing has to give way.
+            let bounds = (self.bounds.decisions, self.bounds.decisions_of_a_person);
+            let record = action.record();
+            let query = sqlx::query(
+                "INSERT INTO decisions (key, subject, client_id, not_after, record) SELECT $1, $2, $3, $4, $5 \
+                 WHERE (SELECT count(*) FROM (SELECT 1 FROM decisions LIMIT $6) AS few) < $6 \
+                 AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $2 LIMIT $7) AS few) < $7",
+            )
+            .bind(bytes(action.key()))
+            .bind(record.subject.as_str())
+            .bind(record.client_id.as_str())
+            .bind(record.not_after.unix_timestamp())
+            .bind(record.to_bytes())
+            .bind(limit(bounds.0))
+            .bind(limit(bounds.1));
+            if self.alone(query).await? == 1 {
+                return Ok(action.inserted());
+            }
+        }
         let (mut transaction, now) = self.write(Locks::NONE).await?;
         if let Some(pushed) = action.pushed() {
             let consumed = sqlx::query("DELETE FROM pushed_requests WHERE key = $1")
@@ -274,18 +294,16 @@ impl This {
         if row.try_get("active")? || row.try_get("ended")? || today(&row)? != grant.epochs {
             return transaction.unchanged(action.revoked()).await;
         }
-        sqlx::query("UPDATE codes SET spent = TRUE WHERE digest = $1")
-            .bind(bytes(action.digest()))
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query(
-            "INSERT INTO grants (family, client_id, subject, not_after, record) VALUES ($1, $2, $3, $4, $5)",
-        )
+        sqlx::query(together!(
+            "UPDATE codes SET spent = TRUE WHERE digest = $6",
+            "INSERT INTO grants (family, client_id, subject, not_after, record) SELECT $1, $2, $3, $4, $5"
+        ))
         .bind(family_bytes(grant.family))
         .bind(grant.client_id.as_str())
         .bind(grant.subject.as_str())
         .bind(grant.not_after.unix_timestamp())
         .bind(grant.to_bytes())
+        .bind(bytes(action.digest()))
         .execute(&mut *transaction)
         .await?;
         if let Some((digest, record)) = action.refresh() {
@@ -382,13 +400,22 @@ impl This {
         match action.repeats() {
             // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
             None if !retired && leaf == Some(bytes(action.presented())) => {
-                sqlx::query("UPDATE refresh_tokens SET retired = $1, request = $2 WHERE digest = $3")
-                    .bind(micros(now))
-                    .bind(bytes(action.request()))
-                    .bind(bytes(action.presented()))
-                    .execute(&mut *transaction)
-                    .await?;
-                insert_refresh(&mut transaction, action.successor_digest(), action.successor()).await?;
+                let successor = action.successor();
+                sqlx::query(together!(
+                    "UPDATE refresh_tokens SET retired = $6, request = $7 WHERE digest = $8 AND retired IS NULL",
+                    "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
+                     SELECT $1, $2, $3, 0, $4, $5"
+                ))
+                .bind(bytes(action.successor_digest()))
+                .bind(family_bytes(successor.grant.family))
+                .bind(signed(successor.generation)?)
+                .bind(successor.grant.not_after.unix_timestamp())
+                .bind(successor.to_bytes())
+                .bind(micros(now))
+                .bind(bytes(action.request()))
+                .bind(bytes(action.presented()))
+                .execute(&mut *transaction)
+                .await?;
             }
             // I-T3
             Some(most)

@@ -25,6 +25,13 @@ macro_rules! clock {
     };
 }
 
+/// Two statements that are sent as one, with one list of arguments; the second is an `INSERT` of a `SELECT` without a source.
+macro_rules! together {
+    ($first:literal, $second:literal) => {
+        concat!($first, "; ", $second)
+    };
+}
+
 mod administration {
     include!("../sql/administration.rs");
 }
@@ -185,6 +192,17 @@ impl SqliteStore {
         let mut held = self.readers.take().await?;
         held.connection.execute("BEGIN").await?;
         Ok(held)
+    }
+
+    /// A transaction of one statement; says how many rows it wrote.
+    async fn alone<'q>(&self, query: Query<'q, Sqlite, SqliteArguments<'q>>) -> Result<u64, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        let rows = query.execute(&mut *transaction).await?.rows_affected();
+        if rows == 0 {
+            return transaction.unchanged(0).await;
+        }
+        transaction.commit().await?;
+        Ok(rows)
     }
 
     /// One row of one statement, and the clock.
