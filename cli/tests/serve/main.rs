@@ -228,10 +228,14 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let port = free_port();
     let mut server = Server::start_at(port, folder, &arguments);
     let kid = |server: &Server| {
-        server.get("/jwks").json::<serde_json::Value>().unwrap()["keys"][0]["kid"].as_str().unwrap().to_owned()
+        server.get("/jwks").json::<serde_json::Value>().unwrap()["keys"][0]["kid"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let withdrawn = kid(&server);
-    let added = ["clients", "add", "--name", "Mine", "--redirect-uri", "http://127.0.0.1/cb", "--method", "none"];
+    let added =
+        ["clients", "add", "--name", "Mine", "--redirect-uri", "http://127.0.0.1/cb", "--method", "none"];
     let added = tool(folder, &[&added[..], &STORED[..]].concat());
     let added = String::from_utf8(added.stdout).unwrap();
     let own = added.lines().find_map(|line| line.strip_prefix("client_id: ")).unwrap().to_owned();

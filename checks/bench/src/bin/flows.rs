@@ -181,7 +181,7 @@ fn main() {
     };
     let number = |at: usize, default: f64| rest.get(at).map_or(default, |text| text.parse().unwrap());
     let (time, connections, rounds) =
-        (Duration::from_secs_f64(number(0, 4.0)), number(1, 16.0) as usize, number(2, 3.0) as usize);
+        (Duration::from_secs_f64(number(0, 4.0)), number(1, 64.0) as usize, number(2, 3.0) as usize);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let postgres = Postgres::start();
     let servers = [

@@ -196,13 +196,7 @@ impl SqliteStore {
 
     /// A transaction of one statement; says how many rows it wrote.
     async fn alone<'q>(&self, query: Query<'q, Sqlite, SqliteArguments<'q>>) -> Result<u64, StoreError> {
-        let mut transaction = self.writer.begin().await?;
-        let rows = query.execute(&mut *transaction).await?.rows_affected();
-        if rows == 0 {
-            return transaction.unchanged(0).await;
-        }
-        transaction.commit().await?;
-        Ok(rows)
+        self.writer.alone(query).await
     }
 
     /// One row of one statement, and the clock.

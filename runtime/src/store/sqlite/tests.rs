@@ -206,6 +206,10 @@ async fn a_failure_between_two_writes_leaves_nothing_behind() {
     let mend = async || run(&store, "DROP TRIGGER fail").await;
 
     let path = Path::fresh("c1", now).unwrap();
+    fail("INSERT ON decisions").await;
+    assert!(path.ask(&store).await.is_err());
+    mend().await;
+    assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 0);
     path.ask(&store).await.unwrap();
     for event in ["INSERT ON codes", "DELETE ON decisions"] {
         fail(event).await;

@@ -15,8 +15,12 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, Database, Sqlite, SqliteConnection, TransactionManager};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Database, Executor as _, Sqlite, SqliteConnection,
+    TransactionManager,
+};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::store::StoreError;
@@ -36,6 +40,8 @@ struct Lane {
     connection: SqliteConnection,
     /// What the connection has under way is not known: it is replaced before its next use.
     broken: bool,
+    /// What was done since the last savepoint is to be undone.
+    dirty: bool,
     /// The transaction that is open, and how many wait for its commit.
     group: Option<watch::Sender<Outcome>>,
     members: usize,
@@ -50,14 +56,36 @@ pub(super) struct Writing {
 
 impl Writer {
     pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
-        Self(Arc::new(Mutex::new(Lane { options, connection, broken: false, group: None, members: 0 })))
+        let (broken, dirty, group, members) = (false, false, None, 0);
+        Self(Arc::new(Mutex::new(Lane { options, connection, broken, dirty, group, members })))
     }
 
     /// Waits for its turn, then begins a transaction in the group that is open, or in a new one.
     pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
         let mut lane = Arc::clone(&self.0).lock_owned().await;
         lane.open().await?;
+        // None is released: the `COMMIT` ends them all, and a rollback goes to the last one.
+        if let Err(error) = lane.connection.execute(sqlx::query("SAVEPOINT one")).await {
+            return Err(lane.fail(error));
+        }
         Ok(Writing { writer: self.clone(), lane, ended: false })
+    }
+
+    /// A transaction of one statement, which SQLite does wholly or not at all; says how many rows it wrote.
+    pub(super) async fn alone<'q>(
+        &self,
+        query: Query<'q, Sqlite, SqliteArguments<'q>>,
+    ) -> Result<u64, StoreError> {
+        let mut lane = Arc::clone(&self.0).lock_owned().await;
+        lane.open().await?;
+        match query.execute(&mut lane.connection).await {
+            Ok(done) => {
+                Writing { writer: self.clone(), lane, ended: true }.join().await?;
+                Ok(done.rows_affected())
+            }
+            // It may have been more than the statement that was undone.
+            Err(error) => Err(lane.fail(error)),
+        }
     }
 
     /// Closes the connection, as soon as everything that waits has ended.
@@ -72,31 +100,39 @@ impl Writer {
 }
 
 impl Lane {
+    /// Makes the connection ready for one more transaction.
     async fn open(&mut self) -> Result<(), StoreError> {
         if self.broken {
             self.connection = self.options.connect().await?;
             self.broken = false;
         }
-        let begun = async {
-            if self.group.is_none() {
-                Manager::begin(&mut self.connection, Some("BEGIN IMMEDIATE".into())).await?;
-                self.group = Some(watch::Sender::new(None));
+        if self.group.is_none() {
+            if let Err(error) = Manager::begin(&mut self.connection, Some("BEGIN IMMEDIATE".into())).await {
+                return Err(self.fail(error));
             }
-            Manager::begin(&mut self.connection, None).await
-        };
-        if let Err(error) = begun.await {
-            return Err(self.fail(error));
+            self.group = Some(watch::Sender::new(None));
+        }
+        self.undo().await
+    }
+
+    /// Goes back to the savepoint of a transaction that did not end well. Where that is gone, so is the whole group: SQLite
+    /// may have rolled back more.
+    async fn undo(&mut self) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.dirty) {
+            if let Err(error) = self.connection.execute(sqlx::query("ROLLBACK TO one")).await {
+                return Err(self.fail(error));
+            }
         }
         Ok(())
     }
 
     /// Commits what the group did, and tells it.
     async fn commit(&mut self) {
-        match Manager::commit(&mut self.connection).await {
-            // Nothing open any more, so it was a `COMMIT`: not the end of a savepoint that should have ended before.
-            Ok(()) if Manager::get_transaction_depth(&self.connection) == 0 => self.answer(Ok(())),
-            Ok(()) => drop(self.fail(sqlx::Error::WorkerCrashed)),
-            Err(error) => drop(self.fail(error)),
+        if self.undo().await.is_ok() {
+            match Manager::commit(&mut self.connection).await {
+                Ok(()) => self.answer(Ok(())),
+                Err(error) => drop(self.fail(error)),
+            }
         }
     }
 
@@ -105,7 +141,7 @@ impl Lane {
         self.broken = true;
         // The connection is replaced only when it is needed next; the file's write lock goes free now.
         Manager::start_rollback(&mut self.connection);
-        Manager::start_rollback(&mut self.connection);
+        self.dirty = false;
         let error = Arc::new(error);
         self.answer(Err(Arc::clone(&error)));
         StoreError::Failed(Box::new(error))
@@ -123,9 +159,6 @@ impl Writing {
     /// Returns once the changes are on the disk.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         self.ended = true;
-        if let Err(error) = Manager::commit(&mut self.lane.connection).await {
-            return Err(self.lane.fail(error));
-        }
         self.join().await
     }
 
@@ -134,9 +167,7 @@ impl Writing {
     pub(super) async fn unchanged<R>(mut self, receipt: R) -> Result<R, StoreError> {
         if self.lane.members > 0 {
             self.ended = true;
-            if let Err(error) = Manager::rollback(&mut self.lane.connection).await {
-                return Err(self.lane.fail(error));
-            }
+            self.lane.dirty = true;
             self.join().await?;
         }
         Ok(receipt)
@@ -189,8 +220,10 @@ impl Drop for Writing {
             return;
         }
         let lane = &mut *self.lane;
-        Manager::start_rollback(&mut lane.connection);
-        if lane.members == 0 {
+        if lane.members > 0 {
+            // Whoever comes next undoes it: at the latest a member of the group, to commit.
+            lane.dirty = true;
+        } else {
             // Nobody would commit: the file's write lock goes free for other processes.
             Manager::start_rollback(&mut lane.connection);
             lane.group = None;
