@@ -118,12 +118,13 @@ impl Lane {
     /// Goes back to the savepoint of a transaction that did not end well. Where that is gone, so is the whole group: SQLite
     /// may have rolled back more.
     async fn undo(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.dirty) {
-            if let Err(error) = self.connection.execute(sqlx::query("ROLLBACK TO one")).await {
-                return Err(self.fail(error));
-            }
+        if !std::mem::take(&mut self.dirty) {
+            return Ok(());
         }
-        Ok(())
+        match self.connection.execute(sqlx::query("ROLLBACK TO one")).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     /// Commits what the group did, and tells it.
