@@ -1,5 +1,8 @@
 -- Version 1. Every instant is Unix seconds, but for `since` and `retired`, which are microseconds; every digest is 32
 -- bytes; `record` is the core's stored form.
+--
+-- Only tables of small rows are without rowids: a tree of whole records would have four of them to a page, and grow deep.
+-- With rowids new records go to the end, and what is random is a narrow index.
 
 CREATE TABLE clients (
     client_id TEXT PRIMARY KEY NOT NULL,
@@ -18,7 +21,7 @@ CREATE TABLE decisions (
     client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX decisions_by_subject ON decisions (subject, not_after);
 CREATE INDEX decisions_by_client ON decisions (client_id, not_after);
 CREATE INDEX decisions_by_end ON decisions (not_after);
@@ -28,7 +31,7 @@ CREATE TABLE pushed_requests (
     client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX pushed_requests_by_client ON pushed_requests (client_id, not_after);
 CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
@@ -38,7 +41,7 @@ CREATE TABLE consents (
     client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX consents_by_subject ON consents (subject, client_id);
 CREATE INDEX consents_by_client ON consents (client_id);
 CREATE INDEX consents_by_end ON consents (not_after);
@@ -52,7 +55,7 @@ CREATE TABLE codes (
     expires   INTEGER NOT NULL,            -- of the code: an unspent one is deleted after it
     not_after INTEGER NOT NULL,            -- of the family: a spent one is deleted after it
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX codes_unspent_by_client ON codes (client_id, expires) WHERE NOT spent;
 CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
 CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
@@ -65,7 +68,7 @@ CREATE TABLE grants (
     subject   TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX grants_by_subject ON grants (subject, family);
 CREATE INDEX grants_by_client ON grants (client_id, family);
 CREATE INDEX grants_by_end ON grants (not_after);
@@ -79,7 +82,7 @@ CREATE TABLE refresh_tokens (
     repeats    INTEGER NOT NULL,            -- how often the answer was repeated
     not_after  INTEGER NOT NULL,            -- of the family
     record     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 -- Never two live tokens in one family.
 CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
@@ -90,7 +93,7 @@ CREATE TABLE access_tokens (
     family    BLOB NOT NULL,
     not_after INTEGER NOT NULL,            -- of the token
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX access_by_end ON access_tokens (not_after);
 
 CREATE TABLE tombstones (
