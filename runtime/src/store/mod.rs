@@ -103,6 +103,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
     /// Reserves an identifier.
     fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
+    /// Whether the identifier of that action is reserved; changes nothing.
+    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool>;
     /// Deletes what nothing can depend on any more, in bounded steps. The host calls it every few minutes; a sweep
     /// that fails or is dropped half way has deleted less, and nothing else.
     fn sweep(&self) -> Stored<'_, ()>;
@@ -208,6 +210,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         revoke_family(RevokeFamily) -> FamilyRevocation;
         revoke_all(RevokeAll) -> AllRevoked;
         reserve_once(ReserveOnce) -> Reservation;
+        is_reserved(ReserveOnce) -> bool;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {

@@ -67,6 +67,7 @@ impl Store for This {
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
+        is_reserved(ReserveOnce) -> bool = is_reserved_row;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
