@@ -212,7 +212,7 @@ impl Guard {
     fn allows(&self, path: &str, address: IpAddr) -> bool {
         let limiter = match endpoint(path) {
             "register" => &self.registrations,
-            "authorize" | "par" | "sign-in" | "decision" | "grants" => &self.authorizations,
+            "authorize" | "par" | "sign-in" | "sign-out" | "decision" | "grants" => &self.authorizations,
             "token" | "revoke" | "introspect" => &self.token_requests,
             _ if path.contains("/register/") => &self.registrations,
             _ if path.contains("/sign-in/") => &self.authorizations,

@@ -4,6 +4,7 @@ mod attacks;
 mod login;
 mod operator;
 mod people;
+mod sessions;
 mod tls;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -35,10 +36,15 @@ impl Server {
 
     /// A server whose issuer is the same after a restart.
     fn start_at(port: u16, folder: &Path, arguments: &[&str]) -> Self {
-        let base = format!("http://127.0.0.1:{port}");
+        Self::start_beside(port, port, folder, arguments)
+    }
+
+    /// A further process of the server whose issuer is at the first port: it listens at the other, as if behind one proxy.
+    fn start_beside(issuer: u16, port: u16, folder: &Path, arguments: &[&str]) -> Self {
+        let (issuer, base) = (format!("http://127.0.0.1:{issuer}"), format!("http://127.0.0.1:{port}"));
         let mut child = Command::new(TOOL)
             .current_dir(folder)
-            .args(["serve", "--issuer", &base, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
+            .args(["serve", "--issuer", &issuer, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
             .args(["--resource", "http://127.0.0.1:8/mcp", "--registration", "open"])
             .args(arguments)
             .stderr(Stdio::piped())

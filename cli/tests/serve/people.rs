@@ -11,9 +11,13 @@ use reqwest::blocking::Response;
 use super::{CALLBACK, CHALLENGE, Server, TOOL, VERIFIER, member};
 
 pub(crate) fn user(name: &str) -> String {
+    user_with(name, &format!("password of {name}"))
+}
+
+pub(crate) fn user_with(name: &str, password: &str) -> String {
     let mut child =
         Command::new(TOOL).arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "password of {name}").unwrap();
+    writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
     let hash = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     format!("{name}:{}", hash.trim())
 }
@@ -26,7 +30,7 @@ fn start(folder: &Path) -> Server {
 /// A browser: its cookies, and the page it shows.
 pub(crate) struct Browser<'s> {
     server: &'s Server,
-    cookies: Vec<(String, String)>,
+    pub(crate) cookies: Vec<(String, String)>,
 }
 
 impl<'s> Browser<'s> {
@@ -34,17 +38,26 @@ impl<'s> Browser<'s> {
         Self { server, cookies: Vec::new() }
     }
 
-    fn of(server: &'s Server, name: &str, client: &str) -> Self {
+    pub(crate) fn of(server: &'s Server, name: &str, client: &str) -> Self {
         let mut browser = Self::new(server);
-        let page = browser.visit(&path(client, &[]));
-        let request = hidden(&page, "request");
-        let password = format!("password of {name}");
-        let pairs = [("request", request.as_str()), ("name", name), ("password", &password)];
-        assert_eq!(browser.submit("/sign-in", &pairs, &[]).status(), StatusCode::SEE_OTHER);
+        let answer = browser.sign_in(&path(client, &[]), name, &format!("password of {name}"));
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
         browser
     }
 
-    fn send(&mut self, request: reqwest::blocking::RequestBuilder) -> Response {
+    /// The same browser, or one with a copy of its cookies, at another process.
+    pub(crate) fn at(&self, server: &'s Server) -> Self {
+        Self { server, cookies: self.cookies.clone() }
+    }
+
+    pub(crate) fn sign_in(&mut self, path: &str, name: &str, password: &str) -> Response {
+        let page = self.visit(path);
+        let request = hidden(&page, "request");
+        let pairs = [("request", request.as_str()), ("name", name), ("password", password)];
+        self.submit("/sign-in", &pairs, &[])
+    }
+
+    pub(crate) fn send(&mut self, request: reqwest::blocking::RequestBuilder) -> Response {
         let cookies: Vec<String> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let answer = request.header("cookie", cookies.join("; ")).send().unwrap();
@@ -77,7 +90,7 @@ impl<'s> Browser<'s> {
         self.send(request)
     }
 
-    fn approve(&mut self, page: &str, more: &[(&str, &str)]) -> Response {
+    pub(crate) fn approve(&mut self, page: &str, more: &[(&str, &str)]) -> Response {
         let (handle, csrf) = (hidden(page, "handle"), hidden(page, "csrf"));
         let pairs =
             [("handle", handle.as_str()), ("csrf", &csrf), ("decision", "approve"), ("scope.mcp", "on")];
@@ -104,7 +117,7 @@ pub(crate) fn hidden(page: &str, name: &str) -> String {
     rest.split_once('"').unwrap().0.replace("&amp;", "&")
 }
 
-fn code(answer: &Response) -> String {
+pub(crate) fn code(answer: &Response) -> String {
     let location = answer.headers()["location"].to_str().unwrap();
     let query = location.split_once('?').unwrap().1;
     Form::parse(query.as_bytes()).unwrap().get("code").unwrap().to_owned()

@@ -49,10 +49,11 @@ button.main{background:#0b57d0;border-color:#0b57d0;color:#fff}\
 button:focus-visible,input:focus-visible{outline:3px solid Highlight;outline-offset:2px}";
 
 /// The consent page (decision D44). `name` is what somebody else calls the person.
-pub(super) fn consent(base: &str, view: &ConsentView, name: Option<&str>) -> Response {
+pub(super) fn consent(base: &str, view: &ConsentView, name: Option<&str>, leave: &str) -> Response {
     let mut body = String::new();
     // Writing to a string does not fail.
     let _ = write_consent(&mut body, base, view, name);
+    let _ = write_sign_out(&mut body, base, leave);
     page(StatusCode::OK, "Allow access?", &body)
 }
 
@@ -262,12 +263,33 @@ pub(super) fn signed_in() -> Response {
     page(StatusCode::OK, "You are signed in", body)
 }
 
+/// The button for whoever is signed in, and should not be.
+fn write_sign_out(out: &mut String, base: &str, token: &str) -> fmt::Result {
+    write!(
+        out,
+        "<form method=\"post\" action=\"{}/sign-out\"><input type=\"hidden\" name=\"csrf\" value=\"{}\">\
+         <p class=\"note\">Somebody else, or done here?</p><div class=\"buttons\"><button>Sign out</button></div></form>",
+        Exact(base),
+        Exact(token)
+    )
+}
+
+/// Nobody is signed in in this browser any longer.
+pub(super) fn signed_out(base: &str) -> Response {
+    let body = format!(
+        "<h1>You are signed out</h1><p>An application that asks has you sign in again. What you allowed stays: \
+         <a href=\"{}/grants\">sign in to see it and to end it</a>.</p>",
+        Exact(base)
+    );
+    page(StatusCode::OK, "You are signed out", &body)
+}
+
 /// What the person has allowed, with a button for each application.
 pub(super) fn grants(
     base: &str,
     (subject, name): (&str, Option<&str>),
     grants: &[GrantRecord],
-    token: &str,
+    (token, leave): (&str, &str),
 ) -> Response {
     let person = SignedInAs(subject, name);
     let mut body = format!("<h1>What you have allowed</h1><p>You are signed in as {person}.</p>");
@@ -282,6 +304,7 @@ pub(super) fn grants(
         // Writing to a string does not fail.
         let _ = write_client(&mut body, base, client, &grants, token);
     }
+    let _ = write_sign_out(&mut body, base, leave);
     page(StatusCode::OK, "What you have allowed", &body)
 }
 

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use http::HeaderValue;
 use http::request::Parts;
 use mcp_authz::sealer::Sealer;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::form::Form;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
@@ -177,10 +179,18 @@ impl Passwords {
         Verdict::Right
     }
 
-    /// Who is signed in in the browser. Somebody who was removed is signed out.
+    /// Who is signed in in the browser. Somebody who was removed is signed out, and whose password has changed as well: the
+    /// old one may be known to others.
     fn signed_in(&self, request: &Parts, browser: &Browser) -> Option<Session> {
         let session = self.sessions.of(request, browser, self.clock.now())?;
-        self.people.contains_key(&session.subject).then_some(session)
+        // I-P9
+        let proved = self.proved(&session.subject)?;
+        (session.proved == Some(proved)).then_some(session)
+    }
+
+    /// What stands for the password of that person in their sessions.
+    fn proved(&self, name: &str) -> Option<SecretDigest> {
+        self.people.get(name).map(|hash| SecretDigest::of(hash.as_bytes()))
     }
 }
 
@@ -212,12 +222,17 @@ impl PersonAuthentication for Passwords {
                 Verdict::Busy => return SignIn::Busy,
             }
             let now = self.clock.now();
-            let session = Session { subject: name.to_owned(), since: now, name: None };
+            let proved = self.proved(name);
+            let session = Session { subject: name.to_owned(), since: now, name: None, proved };
             match self.sessions.cookie(&session, browser, now) {
                 Some(cookie) => SignIn::SignedIn(Some(cookie)),
                 None => SignIn::Refused,
             }
         })
+    }
+
+    fn sign_out<'a>(&'a self, _request: &'a Parts, _browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        Box::pin(std::future::ready(self.sessions.no_cookie().into_iter().collect()))
     }
 }
 

@@ -38,6 +38,12 @@ pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(SignIn::NoPage))
     }
 
+    /// The person signs out in this browser, whose sessions do not count from now on. What the host keeps of it, it forgets; the
+    /// cookies it gives go with the answer.
+    fn sign_out<'a>(&'a self, _request: &'a Parts, _browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// A browser came back from the provider of that name. `browser` is the one the cookie says, and `next` the one it is
     /// from now on if somebody is signed in: whoever knew the cookie before does not know the one they are signed in
     /// under.
@@ -250,6 +256,13 @@ impl PersonAuthentication for LocalUser {
             browsers.insert(browser.agent().to_bytes(), self.clock.now());
         }
         Box::pin(std::future::ready(SignIn::SignedIn(None)))
+    }
+
+    fn sign_out<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        if let Some(browsers) = &self.signed_in {
+            browsers.lock().unwrap_or_else(PoisonError::into_inner).remove(&browser.agent().to_bytes());
+        }
+        Box::pin(std::future::ready(Vec::new()))
     }
 }
 

@@ -23,6 +23,7 @@ use mcp_authz::syntax::form::Form;
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
 use super::people::{Person, Returned, SignIn, Ways};
+use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
@@ -88,6 +89,27 @@ impl AuthorizationServerHost {
         }
     }
 
+    /// Who is signed in in the browser, as far as the host knows and as long as they did not sign out there.
+    async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
+        let person = self.people.person(parts, browser).await;
+        // A browser that is new has not signed out.
+        if browser.set_cookie().is_some() || !matches!(person, Person::SignedIn { .. }) {
+            return person;
+        }
+        // I-P9: in whichever process it was, and whoever has a copy of the cookies.
+        match self.store.is_reserved(self.server.signed_out(browser.agent(), self.clock.now())).await {
+            Ok(false) => person,
+            Ok(true) => match self.browsers.fresh() {
+                Some(fresh) => self.people.person(parts, &fresh).await,
+                None => Person::Unavailable,
+            },
+            Err(error) => {
+                self.store_failed(&error);
+                Person::Unavailable
+            }
+        }
+    }
+
     /// The person, or the answer that has them sign in first.
     async fn person(
         &self,
@@ -95,7 +117,7 @@ impl AuthorizationServerHost {
         browser: &Browser,
         asked: impl FnOnce() -> RequestShown,
     ) -> Result<(Authentication, Option<String>), Response> {
-        match self.people.person(parts, browser).await {
+        match self.person_in(parts, browser).await {
             Person::SignedIn { subject, since, name } => {
                 let person = Authentication::assertion(subject, *browser.agent(), since);
                 let person = person.ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())?;
@@ -154,7 +176,7 @@ impl AuthorizationServerHost {
             };
         }
         self.observe(AuthorizationEvent::Shown(&view));
-        pages::consent(self.base(), &view, name.as_deref())
+        pages::consent(self.base(), &view, name.as_deref(), &self.sign_out_token(browser))
     }
 
     /// The request, unless the person wanted the answer to it remembered: then the answer.
@@ -203,7 +225,7 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let person = match self.people.person(&parts, &browser).await {
+        let person = match self.person_in(&parts, &browser).await {
             Person::SignedIn { subject, .. } => subject,
             _ => return pages::expired(),
         };
@@ -318,6 +340,35 @@ impl AuthorizationServerHost {
         }
     }
 
+    /// `POST /sign-out`: the sessions of the browser end, in every process over the store.
+    pub(super) async fn sign_out(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        // I-P9: no other page signs anybody out.
+        let token = form.get("csrf").unwrap_or_default();
+        if !self.forms.is_token(browser.agent(), SIGN_OUT, token) {
+            return pages::expired();
+        }
+        let until = self.clock.now().saturating_add(SESSION);
+        // Whether it is the first time or not: it is signed out.
+        if let Err(error) = self.store.reserve_once(self.server.signed_out(browser.agent(), until)).await {
+            self.store_failed(&error);
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let cookies = self.people.sign_out(&parts, &browser).await;
+        let next = self.browsers.fresh();
+        let next = next.as_ref().and_then(Browser::set_cookie);
+        with_cookies(pages::signed_out(self.base()), next.into_iter().chain(&cookies))
+    }
+
+    /// The value for the button that signs the person of this browser out.
+    fn sign_out_token(&self, browser: &Browser) -> String {
+        self.forms.token(browser.agent(), SIGN_OUT)
+    }
+
     /// `GET /sign-in/ID`: the browser comes back from a provider.
     pub(super) async fn returned(&self, provider: &str, parts: Parts) -> Response {
         // Session fixation: who is signed in is known by another cookie than who was not.
@@ -361,12 +412,13 @@ impl AuthorizationServerHost {
         let Some(browser) = self.browsers.known_or_fresh(&parts) else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
-        let mut answer = match self.people.person(&parts, &browser).await {
+        let mut answer = match self.person_in(&parts, &browser).await {
             Person::SignedIn { subject, name, .. } => {
                 match administered.list_grants(GrantsOf::Subject(&subject), None).await {
                     Ok(grants) => {
                         let token = self.forms.token(browser.agent(), &subject);
-                        pages::grants(self.base(), (&subject, name.as_deref()), &grants, &token)
+                        let leave = self.sign_out_token(&browser);
+                        pages::grants(self.base(), (&subject, name.as_deref()), &grants, (&token, &leave))
                     }
                     Err(error) => {
                         self.store_failed(&error);
@@ -396,7 +448,7 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let Person::SignedIn { subject, .. } = self.people.person(&parts, &browser).await else {
+        let Person::SignedIn { subject, .. } = self.person_in(&parts, &browser).await else {
             return pages::expired();
         };
         // I-P9: the form was shown to this person in this browser, by this server.
@@ -454,6 +506,9 @@ impl AuthorizationServerHost {
 pub(super) fn is_own_place(place: &str) -> bool {
     place.starts_with("/authorize?") || place == "/grants"
 }
+
+/// What the button to sign out is for. No subject has such a name.
+const SIGN_OUT: &str = "\0sign out";
 
 /// What a person approves who goes elsewhere to sign in: to come back to that place. No subject has such a name.
 fn approval_of(place: &str) -> String {
