@@ -1,12 +1,13 @@
 // Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use sqlx::Row as _;
 
 use super::room::idle;
-use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
+use super::rows::{blob, bytes, epochs, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
 use super::{Connection, Locks, Row, This};
 use crate::store::{
     AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
@@ -147,6 +148,41 @@ impl This {
                 let record = GrantRecord::from_bytes(&blob(&row)?)?;
                 after = family_bytes(record.family);
                 if listed.len() < LISTED && is_active(&mut transaction, &record).await? {
+                    listed.push(record);
+                }
+            }
+            if read < LISTED {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    pub(super) async fn list_consent_rows(
+        self,
+        subject: String,
+        after: Option<SecretDigest>,
+    ) -> Result<Vec<ConsentRecord>, StoreError> {
+        let (mut transaction, now) = self.snapshot().await?;
+        let mut listed = Vec::new();
+        let mut after = after.map_or_else(Vec::new, bytes);
+        let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
+        while listed.len() < LISTED {
+            let rows = sqlx::query(
+                "SELECT record FROM consents WHERE subject = $1 AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4",
+            )
+            .bind(subject.as_str())
+            .bind(after.clone())
+            .bind(now.unix_timestamp())
+            .bind(page)
+            .fetch_all(&mut *transaction)
+            .await?;
+            let read = rows.len();
+            for row in rows {
+                let record = ConsentRecord::from_bytes(&blob(&row)?)?;
+                after = bytes(record.key());
+                let today = epochs(&mut transaction, &record.client_id, &record.subject).await?;
+                if listed.len() < LISTED && today == record.epochs {
                     listed.push(record);
                 }
             }

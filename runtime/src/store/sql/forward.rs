@@ -1,6 +1,6 @@
 // [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -10,6 +10,7 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::This;
@@ -78,6 +79,14 @@ impl Store for This {
 impl AdministeredStore for This {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         Box::pin(self.clone().list_grant_rows(of, after))
+    }
+
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>> {
+        Box::pin(self.clone().list_consent_rows(subject.to_owned(), after))
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {

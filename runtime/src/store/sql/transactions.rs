@@ -222,10 +222,11 @@ impl This {
         }
         if let Some((key, record)) = action.remember() {
             sqlx::query(
-                "INSERT INTO consents (key, not_after, record) VALUES ($1, $2, $3) ON CONFLICT (key) \
+                "INSERT INTO consents (key, subject, not_after, record) VALUES ($1, $2, $3, $4) ON CONFLICT (key) \
                  DO UPDATE SET not_after = excluded.not_after, record = excluded.record",
             )
             .bind(bytes(key))
+            .bind(record.subject.as_str())
             .bind(record.not_after.unix_timestamp())
             .bind(record.to_bytes())
             .execute(&mut *transaction)

@@ -34,9 +34,11 @@ CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
     key       BLOB PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX consents_by_subject ON consents (subject, key);
 CREATE INDEX consents_by_end ON consents (not_after);
 
 CREATE TABLE codes (
