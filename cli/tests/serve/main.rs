@@ -1,6 +1,7 @@
 //! `mcp-authz serve` as an operator runs it: one process, a file for a store, and what its own subcommands say of it.
 
 mod attacks;
+mod grants;
 mod login;
 mod operator;
 mod people;

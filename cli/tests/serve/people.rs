@@ -98,11 +98,31 @@ impl<'s> Browser<'s> {
     }
 }
 
+/// Where a client on a server of its own has its answers.
+pub(crate) const CONFIDENTIAL: &str = "https://app.example/callback";
+
+/// A client that proves who it is, and its secret.
+pub(crate) fn confidential(server: &Server) -> (String, String) {
+    let body = serde_json::json!({
+        "redirect_uris": [CONFIDENTIAL],
+        "token_endpoint_auth_method": "client_secret_post",
+    });
+    let request = server.http.post(format!("{}/register", server.base));
+    let answer = request.header("content-type", "application/json").body(body.to_string()).send().unwrap();
+    let body: serde_json::Value = answer.json().unwrap();
+    (body["client_id"].as_str().unwrap().to_owned(), body["client_secret"].as_str().unwrap().to_owned())
+}
+
 pub(crate) fn path(client: &str, more: &[(&str, &str)]) -> String {
+    path_to(CALLBACK, client, more)
+}
+
+/// A request whose answer goes there.
+pub(crate) fn path_to(redirect_uri: &str, client: &str, more: &[(&str, &str)]) -> String {
     let pairs = [
         ("response_type", "code"),
         ("client_id", client),
-        ("redirect_uri", CALLBACK),
+        ("redirect_uri", redirect_uri),
         ("state", "s"),
         ("resource", "http://127.0.0.1:8/mcp"),
         ("code_challenge", CHALLENGE),

@@ -60,6 +60,7 @@ mod clients;
 mod documents;
 mod forms;
 mod freshness;
+mod grants;
 #[cfg(feature = "aws-lc-rs")]
 pub mod key_ring;
 mod key_sets;

@@ -12,9 +12,9 @@ use mcp_authz::authorization_server::authorization::{
 use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::authorization_server::sign_in::RequestShown;
-use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, RevokeAll};
+use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::evidence::{Approval, Authentication};
-use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
+use mcp_authz::identifier::{Scope, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Step;
@@ -27,7 +27,6 @@ use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
-use crate::store::GrantsOf;
 
 impl AuthorizationServerHost {
     /// `GET /authorize`
@@ -90,7 +89,7 @@ impl AuthorizationServerHost {
     }
 
     /// Who is signed in in the browser, as far as the host knows and as long as they did not sign out there.
-    async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
+    pub(super) async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
         let person = self.people.person(parts, browser).await;
         // A browser that is new has not signed out.
         if browser.set_cookie().is_some() || !matches!(person, Person::SignedIn { .. }) {
@@ -365,7 +364,7 @@ impl AuthorizationServerHost {
     }
 
     /// The value for the button that signs the person of this browser out.
-    fn sign_out_token(&self, browser: &Browser) -> String {
+    pub(super) fn sign_out_token(&self, browser: &Browser) -> String {
         self.forms.token(browser.agent(), SIGN_OUT)
     }
 
@@ -406,75 +405,8 @@ impl AuthorizationServerHost {
         with_cookies(answer, browser.set_cookie().into_iter().chain(&more))
     }
 
-    /// `GET /grants`: what the person has allowed.
-    pub(super) async fn grants(&self, parts: Parts) -> Response {
-        let Some(administered) = &self.administered else { return StatusCode::NOT_FOUND.into_response() };
-        let Some(browser) = self.browsers.known_or_fresh(&parts) else {
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
-        };
-        let mut answer = match self.person_in(&parts, &browser).await {
-            Person::SignedIn { subject, name, .. } => {
-                match administered.list_grants(GrantsOf::Subject(&subject), None).await {
-                    Ok(grants) => {
-                        let token = self.forms.token(browser.agent(), &subject);
-                        let leave = self.sign_out_token(&browser);
-                        pages::grants(self.base(), (&subject, name.as_deref()), &grants, (&token, &leave))
-                    }
-                    Err(error) => {
-                        self.store_failed(&error);
-                        StatusCode::SERVICE_UNAVAILABLE.into_response()
-                    }
-                }
-            }
-            Person::Button { subject } => pages::sign_in(self.base(), &subject, "/grants"),
-            Person::Ways(ways) => {
-                let token = self.forms.token(browser.agent(), &approval_of("/grants"));
-                pages::ways(self.base(), &ways, "/grants", &token, None, None)
-            }
-            Person::Elsewhere(response) => *response,
-            Person::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        };
-        if let Some(cookie) = browser.set_cookie() {
-            answer.headers_mut().append(SET_COOKIE, cookie.clone());
-        }
-        answer
-    }
-
-    /// `POST /grants`: the person ends what they allowed one application. That withdraws their consent to it, so that
-    /// all its grants of theirs end, and what was remembered.
-    pub(super) async fn end_grants(&self, request: Request) -> Response {
-        let (parts, form) = match self.own_form(request).await {
-            Ok(read) => read,
-            Err(answer) => return answer,
-        };
-        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let Person::SignedIn { subject, .. } = self.person_in(&parts, &browser).await else {
-            return pages::expired();
-        };
-        // I-P9: the form was shown to this person in this browser, by this server.
-        if !self.forms.is_token(browser.agent(), &subject, form.get("csrf").unwrap_or_default()) {
-            return pages::expired();
-        }
-        let Ok(client_id) = ClientId::new(form.get("client").unwrap_or_default()) else {
-            return StatusCode::BAD_REQUEST.into_response();
-        };
-        let target = RevocationTarget::Consent { subject, client_id };
-        match self.store.revoke_all(RevokeAll::of(target)).await {
-            Ok(_ended) => {
-                let Ok(target) = HeaderValue::try_from(format!("{}/grants", self.base())) else {
-                    return pages::expired();
-                };
-                (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response()
-            }
-            Err(error) => {
-                self.store_failed(&error);
-                StatusCode::SERVICE_UNAVAILABLE.into_response()
-            }
-        }
-    }
-
     /// A form of one of this server's own pages.
-    async fn own_form(&self, request: Request) -> Result<(Parts, Form), Response> {
+    pub(super) async fn own_form(&self, request: Request) -> Result<(Parts, Form), Response> {
         let (parts, body) = request.into_parts();
         // MCP-SBP-005, I-P9: beside the value in the form and the cookie, what the browser says of the page.
         if !self.browsers.same_origin(&parts.headers) {
@@ -511,7 +443,7 @@ pub(super) fn is_own_place(place: &str) -> bool {
 const SIGN_OUT: &str = "\0sign out";
 
 /// What a person approves who goes elsewhere to sign in: to come back to that place. No subject has such a name.
-fn approval_of(place: &str) -> String {
+pub(super) fn approval_of(place: &str) -> String {
     format!("\0sign in for {place}")
 }
 
