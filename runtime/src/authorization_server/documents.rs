@@ -30,6 +30,8 @@ pub(super) struct Looked {
     pub(super) fetched: Result<Reply, FetchFailure>,
     /// When.
     pub(super) at: OffsetDateTime,
+    /// Whether the store knew no such client when somebody asked.
+    pub(super) is_new: bool,
     /// Whether the client may go on at the endpoints for clients; `None` when nothing is known of it.
     verdict: Option<DocumentVerdict>,
     until: OffsetDateTime,
@@ -58,7 +60,8 @@ impl AuthorizationServerHost {
     pub(super) async fn document(&self, fetch: &Fetch) -> Result<Looked, Respond> {
         let Ok(client_id) = ClientId::new(fetch.url()) else { return Ok(self.not_sent()) };
         let is_known = self.known_document(&client_id).await?.is_some();
-        self.looked(&client_id, fetch, is_known).await
+        let looked = self.looked(&client_id, fetch, is_known).await?;
+        Ok(Looked { is_new: !is_known, ..looked })
     }
 
     /// Looks after the document of a client that calls, before its request is looked at: its own, if the store has one, and
@@ -86,7 +89,7 @@ impl AuthorizationServerHost {
 
     fn not_sent(&self) -> Looked {
         let at = self.clock.now();
-        Looked { fetched: Err(FetchFailure::NotSent), at, verdict: None, until: at }
+        Looked { fetched: Err(FetchFailure::NotSent), at, is_new: false, verdict: None, until: at }
     }
 
     /// What is kept for the URL while it is fresh; else what a fetch brings, once for all who wait.
@@ -110,7 +113,7 @@ impl AuthorizationServerHost {
         // Nobody reads what is not yet compared with what grants were made under.
         let verdict = self.reconciled(client_id, &fetched, at).await?;
         let verdict = verdict.or(is_document.then_some(DocumentVerdict::Serves));
-        let looked = Looked { fetched, at, verdict, until };
+        let looked = Looked { fetched, at, is_new: false, verdict, until };
         *slot = Some(looked.clone());
         Ok(looked)
     }

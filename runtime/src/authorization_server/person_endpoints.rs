@@ -39,9 +39,11 @@ impl AuthorizationServerHost {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
         let mut answer = match self.checked(query).await {
-            Ok(RequestOutcome::Validated(request)) => self.ask(&parts, &browser, request).await,
-            Ok(RequestOutcome::Error(error)) => self.answer_error(&parts, &browser, error).await,
-            Ok(RequestOutcome::Refused(refusal)) | Err(refusal) => self.refusal(&refusal),
+            Ok((RequestOutcome::Validated(request), is_new)) => {
+                self.ask(&parts, &browser, (request, is_new)).await
+            }
+            Ok((RequestOutcome::Error(error), _)) => self.answer_error(&parts, &browser, error).await,
+            Ok((RequestOutcome::Refused(refusal), _)) | Err(refusal) => self.refusal(&refusal),
         };
         if let Some(cookie) = browser.set_cookie() {
             answer.headers_mut().append(SET_COOKIE, cookie.clone());
@@ -49,8 +51,8 @@ impl AuthorizationServerHost {
         answer
     }
 
-    /// Everything about the request that needs no person.
-    async fn checked(&self, query: &str) -> Result<RequestOutcome, Refusal> {
+    /// Everything about the request that needs no person; and whether its client comes of a document and is new to the store.
+    async fn checked(&self, query: &str) -> Result<(RequestOutcome, bool), Refusal> {
         let mut authorizing = self.core.measure(|| self.server.authorize(query))?;
         if let Authorizing::Pushed(step) = authorizing {
             let (action, waiting) = step.into_parts();
@@ -70,7 +72,7 @@ impl AuthorizationServerHost {
                 let (action, waiting) = step.into_parts();
                 self.observe(AuthorizationEvent::FindClient(&action));
                 match self.store.find_client(action).await {
-                    Ok(found) => Ok(self.core.measure(|| waiting.found(found))),
+                    Ok(found) => Ok((self.core.measure(|| waiting.found(found)), false)),
                     Err(error) => {
                         self.store_failed(&error);
                         Err(waiting.store_failed())
@@ -80,7 +82,10 @@ impl AuthorizationServerHost {
             Authorizing::Fetch(step) => {
                 let (fetch, waiting) = step.into_parts();
                 match self.document(&fetch).await {
-                    Ok(looked) => Ok(self.core.measure(|| waiting.receive(looked.fetched, looked.at))),
+                    Ok(looked) => {
+                        let outcome = self.core.measure(|| waiting.receive(looked.fetched, looked.at));
+                        Ok((outcome, looked.is_new))
+                    }
                     // The store failed: nothing is known of what was granted under an older document.
                     Err(_) => Err(waiting.store_failed()),
                 }
@@ -138,13 +143,20 @@ impl AuthorizationServerHost {
         }
     }
 
-    async fn ask(&self, parts: &Parts, browser: &Browser, request: RequestValidated) -> Response {
+    async fn ask(
+        &self,
+        parts: &Parts,
+        browser: &Browser,
+        (request, is_new): (RequestValidated, bool),
+    ) -> Response {
         self.observe(AuthorizationEvent::RedirectMatched(request.redirect_matched()));
         let (person, name) = match self.person(parts, browser, || request.shown()).await {
             Ok(person) => person,
             Err(answer) => return answer,
         };
-        let request = match self.recall(request, &person).await {
+        // The page writes a new client down.
+        let request = if is_new { Ok(request) } else { self.recall(request, &person).await };
+        let request = match request {
             Ok(request) => request,
             Err(answer) => return answer,
         };
