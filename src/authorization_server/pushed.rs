@@ -123,6 +123,7 @@ impl Pushing {
             created: OffsetDateTime::UNIX_EPOCH,
             management: None,
             gone_since: None,
+            configured: false,
         };
         matches!(
             Pending::new(server.clone(), request).pushing().validate(client),
