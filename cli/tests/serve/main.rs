@@ -269,7 +269,9 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
 #[test]
 fn attacks_over_http_get_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--store", "memory", "--dangerously-auto-approve", "ann"]);
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann", "--metrics-listen", &metrics];
+    let server = Server::start(folder.path(), &arguments);
     let (client, other) = (server.register(), server.register());
     // 1, 87, 112, 133: nobody is sent to an address that is not registered, not even with an error.
     for uri in [
@@ -331,8 +333,8 @@ fn attacks_over_http_get_nothing() {
         request.body("{}").send().unwrap().status() == StatusCode::TOO_MANY_REQUESTS
     });
     assert!(many);
-    let metrics = server.get("/metrics").text().unwrap();
-    assert!(metrics.contains("mcp_authz_tokens_issued_total") && !metrics.contains(&client));
+    let counted = server.http.get(format!("http://{metrics}/metrics")).send().unwrap().text().unwrap();
+    assert!(counted.contains("mcp_authz_tokens_issued_total 4") && !counted.contains(&client), "{counted}");
 }
 
 #[test]
