@@ -110,3 +110,60 @@ fn whoever_signs_out_is_signed_out_everywhere_and_nobody_else_signs_them_out() {
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     assert!(browser.visit("/grants").contains("You are signed in as bob"));
 }
+
+// I-G8, I-P7: ten tries for a name from an address, and ten for a browser that its person signed in with.
+#[test]
+fn a_stranger_locks_nobody_out_of_the_browser_they_signed_in_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ann, bob) = (user("ann"), user("bob"));
+    let arguments = ["--store", "memory", "--trusted-proxy", "127.0.0.1", "--user", &ann, "--user", &bob];
+    let server = Server::start(folder.path(), &arguments);
+    let try_in = |browser: &mut Browser<'_>, from: &str, name: &str, password: &str| {
+        let pairs = [("request", "/grants"), ("name", name), ("password", password)];
+        browser.visit("/grants");
+        let answer = browser.submit("/sign-in", &pairs, &[("x-forwarded-for", from)]);
+        let status = answer.status();
+        // What is drawn for each page says nothing.
+        let page = answer.text().unwrap();
+        let drawn = page.split("nonce=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        (status, page.replace(drawn, ""))
+    };
+    let (hers, office) = ("198.51.100.7", "198.51.100.8");
+    let mut known = Browser::new(&server);
+    assert_eq!(try_in(&mut known, hers, "ann", "password of ann").0, StatusCode::SEE_OTHER);
+    let leaving = leave(&known.visit("/grants"));
+    assert_eq!(known.submit("/sign-out", &[("csrf", &leaving)], &[]).status(), StatusCode::OK);
+    assert!(!known.visit("/grants").contains(SIGNED_IN), "the cookie for tries signs nobody in");
+    // Somebody in her own network guesses.
+    let mut stranger = Browser::new(&server);
+    let wrong = try_in(&mut stranger, hers, "ann", "a guess");
+    assert_eq!(wrong.0, StatusCode::FORBIDDEN);
+    for _ in 1..10 {
+        assert_eq!(try_in(&mut stranger, hers, "ann", "a guess"), wrong);
+    }
+    let mut fresh = Browser::new(&server);
+    assert_eq!(try_in(&mut fresh, hers, "ann", "password of ann"), wrong, "it rests, and nothing says so");
+    assert_eq!(try_in(&mut Browser::new(&server), hers, "nobody", "a guess"), wrong);
+    assert_eq!(try_in(&mut Browser::new(&server), hers, "bob", "password of bob").0, StatusCode::SEE_OTHER);
+    assert_eq!(try_in(&mut Browser::new(&server), office, "ann", "password of ann").0, StatusCode::SEE_OTHER);
+    assert_eq!(try_in(&mut known.at(&server), hers, "ann", "password of ann").0, StatusCode::SEE_OTHER);
+    // Bob's browser is one of anybody's for her name, and a cookie that was made up is none.
+    let mut bobs = Browser::new(&server);
+    assert_eq!(try_in(&mut bobs, office, "bob", "password of bob").0, StatusCode::SEE_OTHER);
+    assert_eq!(try_in(&mut bobs.at(&server), hers, "ann", "password of ann"), wrong);
+    let mut forged = known.at(&server);
+    for (name, value) in &mut forged.cookies {
+        if name == "mcp-authz-device" {
+            let last = if value.ends_with('A') { "B" } else { "A" };
+            value.replace_range(value.len() - 8..value.len() - 7, last);
+        }
+    }
+    assert_eq!(try_in(&mut forged, hers, "ann", "password of ann"), wrong);
+    // Whoever took her browser has ten tries in it, wherever from; everybody else has theirs.
+    for n in 0..10 {
+        let from = format!("198.51.100.{}", 20 + n);
+        assert_eq!(try_in(&mut known.at(&server), &from, "ann", "a guess"), wrong);
+    }
+    assert_eq!(try_in(&mut known.at(&server), "198.51.100.40", "ann", "password of ann"), wrong);
+    assert_eq!(try_in(&mut Browser::new(&server), office, "ann", "password of ann").0, StatusCode::SEE_OTHER);
+}

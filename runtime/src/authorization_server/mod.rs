@@ -57,6 +57,8 @@ use crate::store::{AdministeredStore, Store, StoreError};
 
 pub mod browser;
 mod clients;
+#[cfg(feature = "passwords")]
+mod devices;
 mod documents;
 mod forms;
 mod freshness;

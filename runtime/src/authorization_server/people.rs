@@ -146,8 +146,8 @@ pub enum SignIn {
     },
     /// The person cannot be sent there now.
     Failed(SignInFault, ProviderShown),
-    /// The person is signed in; a further cookie goes with the answer, where the host needs one.
-    SignedIn(Option<HeaderValue>),
+    /// The person is signed in; further cookies go with the answer, where the host needs some.
+    SignedIn(Vec<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
     Refused,
     /// As many sign in at the moment as can: the answer is 503.
@@ -255,7 +255,7 @@ impl PersonAuthentication for LocalUser {
             }
             browsers.insert(browser.agent().to_bytes(), self.clock.now());
         }
-        Box::pin(std::future::ready(SignIn::SignedIn(None)))
+        Box::pin(std::future::ready(SignIn::SignedIn(Vec::new())))
     }
 
     fn sign_out<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
