@@ -5,7 +5,11 @@ mod grants;
 mod login;
 mod operator;
 mod people;
+#[path = "../../../runtime/tests/upstream/provider.rs"]
+mod provider;
 mod sessions;
+mod sign_in;
+mod support;
 mod tls;
 
 use std::io::{BufRead as _, BufReader, Write as _};
