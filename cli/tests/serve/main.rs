@@ -5,6 +5,8 @@ mod grants;
 mod login;
 mod operator;
 mod people;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
 #[path = "../../../runtime/tests/upstream/provider.rs"]
 mod provider;
 mod sessions;
