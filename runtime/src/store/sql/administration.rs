@@ -7,7 +7,9 @@ use mcp_authz::time::{Duration, OffsetDateTime};
 use sqlx::Row as _;
 
 use super::room::idle;
-use super::rows::{blob, bytes, epochs, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
+use super::rows::{
+    blob, bytes, epochs, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned,
+};
 use super::{Connection, Locks, Row, This};
 use crate::store::{
     AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,

@@ -68,7 +68,7 @@ impl Store for This {
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
-        is_reserved(ReserveOnce) -> bool = is_reserved_row;
+        is_reserved(ReserveOnce) -> bool = reservation_stands;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {

@@ -456,7 +456,7 @@ impl This {
         Ok(if changed.rows_affected() == 1 { action.reserved() } else { action.already_seen() })
     }
 
-    pub(super) async fn is_reserved_row(self, action: ReserveOnce) -> Result<bool, StoreError> {
+    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.snapshot().await?;
         let row = sqlx::query("SELECT 1 FROM reservations WHERE key = $1 AND until > $2")
             .bind(reservation_key(&action)?)
