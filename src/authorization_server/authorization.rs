@@ -265,10 +265,7 @@ impl Pending {
             ));
         }
         if request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")) {
-            return Err(Fault::new(
-                AuthorizationErrorCode::ConsentRequired,
-                "nobody is answered without a page",
-            ));
+            return Err(Fault::new(AuthorizationErrorCode::ConsentRequired, "prompt=none is not supported"));
         }
         let challenge = self.challenge()?;
         let resource = self.resource()?;

@@ -96,6 +96,8 @@ fn whoever_signs_out_is_signed_out_everywhere_and_nobody_else_signs_them_out() {
     assert_eq!(answer.status(), StatusCode::OK);
     let said = answer.text().unwrap();
     assert!(said.contains("You are signed out"), "{said}");
+    let kept: Vec<&str> = browser.cookies.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(!kept.contains(&"mcp-authz-person") && kept.contains(&"mcp-authz-device"), "{kept:?}");
     assert!(!browser.visit("/grants").contains(SIGNED_IN));
     // Whoever has a copy of the cookies is out as well, in the other process too, and its page answers nothing.
     for server in [&one, &other] {

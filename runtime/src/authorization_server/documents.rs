@@ -75,8 +75,19 @@ impl AuthorizationServerHost {
     /// Looks after the document of a client that calls, before its request is looked at: its own, if the store has one, and
     /// nothing else.
     pub(super) async fn tend(&self, client_id: &ClientId) -> Result<(), Respond> {
-        let Some(known) = self.known_document(client_id).await? else { return Ok(()) };
-        let fetch = known.fetch().map_err(|failure| self.refused(&failure))?;
+        match self.tended(client_id).await? {
+            DocumentVerdict::Serves => Ok(()),
+            DocumentVerdict::Refused(failure) => Err(self.refused(&failure)),
+        }
+    }
+
+    async fn tended(&self, client_id: &ClientId) -> Result<DocumentVerdict, Respond> {
+        // Where the store has none, there is nothing to refuse: the endpoint finds nothing, either.
+        let Some(known) = self.known_document(client_id).await? else { return Ok(DocumentVerdict::Serves) };
+        let fetch = match known.fetch() {
+            Ok(fetch) => fetch,
+            Err(failure) => return Ok(DocumentVerdict::Refused(failure)),
+        };
         // The fetch goes on when the client has waited long enough: the next request finds what it brought.
         let (host, id) = (self.clone(), client_id.clone());
         let looking = tokio::spawn(async move { host.looked(&id, &fetch, Some(known)).await });
@@ -89,11 +100,7 @@ impl AuthorizationServerHost {
             Some(verdict) => Some(verdict),
             None => self.reconciled(client_id, &Err(FetchFailure::TimedOut), self.clock.now()).await?,
         };
-        match verdict {
-            Some(DocumentVerdict::Refused(failure)) => Err(self.refused(&failure)),
-            // Of one that was removed meanwhile the endpoint finds nothing.
-            Some(DocumentVerdict::Serves) | None => Ok(()),
-        }
+        Ok(verdict.unwrap_or(DocumentVerdict::Serves))
     }
 
     /// Looks after the documents of all clients, whoever asks for them: those that nobody has fetched for a day, and those that
@@ -109,9 +116,8 @@ impl AuthorizationServerHost {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.client_id.clone());
             for client in page.iter().filter(|client| self.is_due(client)) {
-                if self.tend(&client.client_id).await.is_err() {
-                    tracing::debug!("a client's metadata document cannot be fetched");
-                }
+                // No client asked: nobody is refused, and a store that fails says so where it is asked.
+                let _verdict = self.tended(&client.client_id).await;
             }
         }
     }

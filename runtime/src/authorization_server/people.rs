@@ -257,13 +257,6 @@ impl PersonAuthentication for LocalUser {
         }
         Box::pin(std::future::ready(SignIn::SignedIn(Vec::new())))
     }
-
-    fn sign_out<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
-        if let Some(browsers) = &self.signed_in {
-            browsers.lock().unwrap_or_else(PoisonError::into_inner).remove(&browser.agent().to_bytes());
-        }
-        Box::pin(std::future::ready(Vec::new()))
-    }
 }
 
 impl fmt::Debug for LocalUser {
