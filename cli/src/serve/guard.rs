@@ -403,7 +403,15 @@ mod tests {
         for _ in 0..60 {
             assert!(guard.allows("/t/sign-in/op", one));
         }
-        for path in ["/t/sign-in/op", "/t/sign-in", "/t/authorize", "/t/grants", "/t/decision", "/t/par"] {
+        for path in [
+            "/t/sign-in/op",
+            "/t/sign-in",
+            "/t/sign-out",
+            "/t/authorize",
+            "/t/grants",
+            "/t/decision",
+            "/t/par",
+        ] {
             assert!(!guard.allows(path, one), "{path}");
         }
         assert!(guard.allows("/.well-known/oauth-authorization-server/t", one));
