@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
+use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::ClientId;
@@ -246,8 +246,9 @@ pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
     }
 }
 
-/// Warns of clients of the operator's that nothing configures: one whose file was taken out keeps its access.
-pub(super) async fn warn_of_other_clients(
+/// Ends the clients that stood in the configuration of an earlier start and stand in this one no longer. What the operator added
+/// by command stays.
+pub(super) async fn end_clients_taken_out(
     store: &dyn AdministeredStore,
     configured: &[ClientRecord],
 ) -> Result<(), Failure> {
@@ -256,13 +257,14 @@ pub(super) async fn warn_of_other_clients(
         let page = store.list_clients(after.as_ref()).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.client_id.clone());
-        let own = page.iter().filter(|client| client.origin == ClientOrigin::PreRegistered);
-        for client in own.filter(|client| configured.iter().all(|known| known.client_id != client.client_id))
+        let were = page.iter().filter(|client| client.configured);
+        // I-T4
+        for client in were.filter(|client| configured.iter().all(|known| known.client_id != client.client_id))
         {
+            store.remove_client(&client.client_id).await?;
             tracing::warn!(
                 client_id = %TerminalText(client.client_id.as_str()),
-                "this client is in the store and in no file: it was added by command, or its file was taken out, which ends \
-                 nothing; `mcp-authz clients remove` ends it"
+                "this client stands in the configuration no longer: it is removed, and what it was granted has ended"
             );
         }
     }

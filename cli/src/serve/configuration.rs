@@ -26,6 +26,9 @@ pub(crate) struct Options {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Where to serve the metrics, apart from everything else, such as 127.0.0.1:9464; nowhere unless named.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// The certificate chain for TLS, as PEM.
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Default for Limits {
 pub(crate) struct Settings {
     pub(crate) issuer: String,
     pub(crate) listen: SocketAddr,
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) store: String,
@@ -190,6 +194,7 @@ impl Default for Settings {
         Self {
             issuer: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_listen: None,
             tls_cert: None,
             tls_key: None,
             store: "sqlite:mcp-authz.db".to_owned(),
@@ -251,6 +256,7 @@ impl Options {
             settings.issuer = issuer;
         }
         settings.listen = self.listen.unwrap_or(settings.listen);
+        settings.metrics_listen = self.metrics_listen.or(settings.metrics_listen);
         settings.tls_cert = self.tls_cert.or(settings.tls_cert);
         settings.tls_key = self.tls_key.or(settings.tls_key);
         settings.trusted_proxies.extend(self.trusted_proxy);

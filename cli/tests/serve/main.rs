@@ -1,9 +1,17 @@
 //! `mcp-authz serve` as an operator runs it: one process, a file for a store, and what its own subcommands say of it.
 
 mod attacks;
+mod grants;
 mod login;
 mod operator;
 mod people;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
+#[path = "../../../runtime/tests/upstream/provider.rs"]
+mod provider;
+mod sessions;
+mod sign_in;
+mod support;
 mod tls;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -35,10 +43,15 @@ impl Server {
 
     /// A server whose issuer is the same after a restart.
     fn start_at(port: u16, folder: &Path, arguments: &[&str]) -> Self {
-        let base = format!("http://127.0.0.1:{port}");
+        Self::start_beside(port, port, folder, arguments)
+    }
+
+    /// A further process of the server whose issuer is at the first port: it listens at the other, as if behind one proxy.
+    fn start_beside(issuer: u16, port: u16, folder: &Path, arguments: &[&str]) -> Self {
+        let (issuer, base) = (format!("http://127.0.0.1:{issuer}"), format!("http://127.0.0.1:{port}"));
         let mut child = Command::new(TOOL)
             .current_dir(folder)
-            .args(["serve", "--issuer", &base, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
+            .args(["serve", "--issuer", &issuer, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
             .args(["--resource", "http://127.0.0.1:8/mcp", "--registration", "open"])
             .args(arguments)
             .stderr(Stdio::piped())
@@ -281,7 +294,9 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
 #[test]
 fn attacks_over_http_get_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--store", "memory", "--dangerously-auto-approve", "ann"]);
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann", "--metrics-listen", &metrics];
+    let server = Server::start(folder.path(), &arguments);
     let (client, other) = (server.register(), server.register());
     // 1, 87, 112, 133: nobody is sent to an address that is not registered, not even with an error.
     for uri in [
@@ -343,8 +358,8 @@ fn attacks_over_http_get_nothing() {
         request.body("{}").send().unwrap().status() == StatusCode::TOO_MANY_REQUESTS
     });
     assert!(many);
-    let metrics = server.get("/metrics").text().unwrap();
-    assert!(metrics.contains("mcp_authz_tokens_issued_total") && !metrics.contains(&client));
+    let counted = server.http.get(format!("http://{metrics}/metrics")).send().unwrap().text().unwrap();
+    assert!(counted.contains("mcp_authz_tokens_issued_total 4") && !counted.contains(&client), "{counted}");
 }
 
 #[test]

@@ -430,19 +430,19 @@ impl Store for MemoryStore {
             if action.until() <= now {
                 return Ok(action.already_seen());
             }
-            let kind = match action.kind() {
-                ReservationKind::ClientAssertion => 1,
-                ReservationKind::SignIn => 2,
-                _ => return Err(StoreError::Inconsistent),
-            };
-            let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
-            let id = (kind, issuer, audience, action.value().to_owned());
+            let id = reservation(&action)?;
             // I-A12
             if tables.reservations.get(&id).is_some_and(|until| *until > now) {
                 return Ok(action.already_seen());
             }
             tables.reservations.insert(id, action.until());
             Ok(action.reserved())
+        })
+    }
+
+    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool> {
+        self.act(|tables, now| {
+            Ok(tables.reservations.get(&reservation(&action)?).is_some_and(|until| *until > now))
         })
     }
 
@@ -479,6 +479,18 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
+}
+
+/// The key of a reservation: no two combinations of its parts share one.
+fn reservation(action: &ReserveOnce) -> Result<(u8, String, String, String), StoreError> {
+    let kind = match action.kind() {
+        ReservationKind::ClientAssertion => 1,
+        ReservationKind::SignIn => 2,
+        ReservationKind::SignOut => 3,
+        _ => return Err(StoreError::Inconsistent),
+    };
+    let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
+    Ok((kind, issuer, audience, action.value().to_owned()))
 }
 
 #[cfg(test)]

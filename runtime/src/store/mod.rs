@@ -12,7 +12,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord, InvalidRecord};
+use mcp_authz::authorization_server::record::{
+    ClientRecord, ConsentRecord, FamilyId, GrantRecord, InvalidRecord,
+};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -22,6 +24,7 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::BoxFuture;
@@ -107,6 +110,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
     /// Reserves an identifier.
     fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
+    /// Whether the identifier of that action is reserved; changes nothing.
+    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool>;
     /// Deletes what nothing can depend on any more, in bounded steps. The host calls it every few minutes; a sweep
     /// that fails or is dropped half way has deleted less, and nothing else.
     fn sweep(&self) -> Stored<'_, ()>;
@@ -157,6 +162,13 @@ pub struct KeyRow {
 pub trait AdministeredStore: Store {
     /// Grants that stand, ordered by family, [`LISTED`] at most, after the one of the family given.
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>>;
+    /// What a person wanted remembered and nothing has ended since, ordered by its key, [`LISTED`] at most, after the one of the
+    /// key given.
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>>;
     /// Clients, ordered by identifier, [`LISTED`] at most, after the one given.
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>>;
     /// Removes a client and moves its epoch, which ends its grants. Says whether there was one.
@@ -214,6 +226,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         revoke_family(RevokeFamily) -> FamilyRevocation;
         revoke_all(RevokeAll) -> AllRevoked;
         reserve_once(ReserveOnce) -> Reservation;
+        is_reserved(ReserveOnce) -> bool;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {

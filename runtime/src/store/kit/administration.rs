@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientOrigin, FamilyId, GrantRecord};
-use mcp_authz::authorization_server::test_kit::{self as core, Seen};
+use mcp_authz::authorization_server::record::{ClientOrigin, ConsentRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::time::Duration;
 
 use super::{
     Checked, KitError, Path, SUBJECT, client, clock, code, count, decision, holds, race, random_digest,
@@ -20,6 +21,7 @@ where
 {
     grants_that_stand_are_listed(make().await).await?;
     lists_go_on_where_they_ended(make().await).await?;
+    what_is_remembered_is_listed_while_it_stands(make().await).await?;
     a_removed_client_takes_its_grants_with_it(make().await).await?;
     one_key_waits_and_one_signs(make().await).await?;
     an_incarnation_only_grows(make().await).await?;
@@ -75,6 +77,48 @@ async fn lists_go_on_where_they_ended<S: AdministeredStore>(store: S) -> Checked
         after = Some(last.client_id.clone());
     }
     holds("every client too", seen == total)
+}
+
+// I-P2
+async fn what_is_remembered_is_listed_while_it_stands<S: AdministeredStore>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    let remember = async |client: &str, age: Duration| -> Result<(Path, ConsentRecord), KitError> {
+        let path = Path::fresh(client, now)?;
+        let mut record = core::sample_consent(&path.grant)?;
+        record.not_after = record.not_after.saturating_sub(age);
+        path.ask(&store).await?;
+        let code = Some((path.code, core::sample_code(path.grant.clone())?));
+        let decide = core::decide_and_remember(
+            path.decision,
+            path.agent,
+            SUBJECT,
+            code,
+            Some(record.clone()),
+            &mut OsEntropy,
+        )?;
+        holds("it is stored", core::decided(&store.decide_once(decide).await?) == Decided::Stored)?;
+        Ok((path, record))
+    };
+    let total = LISTED.saturating_add(3);
+    let mut expected = Vec::new();
+    for number in 0..total {
+        expected.push(remember(&format!("client-{number:04}"), Duration::ZERO).await?.1);
+    }
+    let (withdrawn, _) = remember("withdrawn", Duration::ZERO).await?;
+    withdrawn.withdraw(&store).await?;
+    remember("ended", Duration::days(10_000)).await?;
+    expected.sort_unstable_by_key(|record| *record.key().as_bytes());
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_consents(SUBJECT, after).await?;
+        holds("a page is bounded", page.len() <= LISTED)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.key());
+        listed.extend(page.iter().map(ConsentRecord::to_bytes));
+    }
+    let expected: Vec<_> = expected.iter().map(ConsentRecord::to_bytes).collect();
+    holds("what stands is listed, in order, and nothing else", listed == expected)?;
+    holds("and nobody else's", store.list_consents("ad", None).await?.is_empty())
 }
 
 async fn a_removed_client_takes_its_grants_with_it<S: AdministeredStore>(store: S) -> Checked {

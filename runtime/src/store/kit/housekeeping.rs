@@ -35,11 +35,15 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
     })
     .await?;
     holds("of a race to reserve, exactly one wins", count(&won, &true) == 1)?;
+    let looked = core::reserve_once("c1", audience.clone(), "j1", until);
+    holds("it is known to be reserved", store.is_reserved(looked).await?)?;
     let elsewhere = Issuer::new("https://as.example/t")?;
     // The last two have the same bytes in a row.
     for (issuer, audience, value) in
         [("c1", &audience, "j2"), ("c2", &audience, "j1"), ("c1", &elsewhere, "j1"), ("c", &audience, "1j1")]
     {
+        let looked = core::reserve_once(issuer, audience.clone(), value, until);
+        holds("to look reserves nothing, and finds no other's", !store.is_reserved(looked).await?)?;
         let action = core::reserve_once(issuer, audience.clone(), value, until);
         let reserved = store.reserve_once(action).await?.reserves(value);
         holds("all parts of a reservation make its key", reserved)?;

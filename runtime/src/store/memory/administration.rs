@@ -1,11 +1,14 @@
 //! What operators and the rotation of keys need.
 
-use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{
+    ClientOrigin, ClientRecord, ConsentRecord, FamilyId, GrantRecord,
+};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::MemoryStore;
-use super::tables::{EpochKey, Tables};
+use super::tables::{EpochKey, Tables, key};
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
 
 impl AdministeredStore for MemoryStore {
@@ -19,6 +22,25 @@ impl AdministeredStore for MemoryStore {
             let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
             let listed = later.map(|(_, grant)| grant).filter(wanted);
             Ok(listed.filter(|grant| tables.is_active(grant)).take(LISTED).cloned().collect())
+        })
+    }
+
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>> {
+        self.act(|tables, now| {
+            let after = after.map(key);
+            let stands = |consent: &ConsentRecord| {
+                consent.subject == subject
+                    && consent.not_after > now
+                    && consent.epochs == tables.epochs(&consent.client_id, &consent.subject)
+            };
+            let later = tables.consents.iter().filter(|(key, _)| after.is_none_or(|after| **key > after));
+            let mut listed: Vec<_> = later.filter(|(_, consent)| stands(consent)).collect();
+            listed.sort_unstable_by_key(|(key, _)| **key);
+            Ok(listed.into_iter().take(LISTED).map(|(_, consent)| consent.clone()).collect())
         })
     }
 

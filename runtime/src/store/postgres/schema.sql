@@ -41,6 +41,7 @@ CREATE TABLE consents (
 );
 CREATE INDEX consents_by_subject ON consents (subject, client_id);
 CREATE INDEX consents_by_client ON consents (client_id);
+CREATE INDEX consents_of_subject ON consents (subject, key);
 CREATE INDEX consents_by_end ON consents (not_after);
 
 CREATE TABLE codes (

@@ -1,13 +1,16 @@
 // Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use sqlx::Row as _;
 
 use super::epochs::move_epoch;
 use super::room::idle;
-use super::rows::{blob, epochs, family_bytes, instant, micros, signed, standing, stands, unsigned};
+use super::rows::{
+    blob, bytes, epochs, family_bytes, instant, micros, signed, standing, stands, today, unsigned,
+};
 use super::{Connection, Locks, Row, Snapshot, This};
 use crate::store::{
     AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
@@ -143,6 +146,44 @@ impl This {
                 let record = GrantRecord::from_bytes(&blob(&row)?)?;
                 after = family_bytes(record.family);
                 if listed.len() < LISTED && stands(&row, &record)? {
+                    listed.push(record);
+                }
+            }
+            if read < LISTED {
+                break;
+            }
+        }
+        end(snapshot).await?;
+        Ok(listed)
+    }
+
+    pub(super) async fn list_consent_rows(
+        self,
+        subject: String,
+        after: Option<SecretDigest>,
+    ) -> Result<Vec<ConsentRecord>, StoreError> {
+        let (_, now) = self.one(sqlx::query(concat!("SELECT ", clock!()))).await?;
+        let mut snapshot = self.snapshot().await?;
+        let mut listed = Vec::new();
+        let mut after = after.map_or_else(Vec::new, bytes);
+        let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
+        while listed.len() < LISTED {
+            let rows = sqlx::query(concat!(
+                "SELECT record, ",
+                epochs!("consents.client_id", "consents.subject"),
+                " FROM consents WHERE subject = $1 AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4",
+            ))
+            .bind(subject.as_str())
+            .bind(after.clone())
+            .bind(now.unix_timestamp())
+            .bind(page)
+            .fetch_all(&mut snapshot.connection)
+            .await?;
+            let read = rows.len();
+            for row in rows {
+                let record = ConsentRecord::from_bytes(&blob(&row)?)?;
+                after = bytes(record.key());
+                if listed.len() < LISTED && today(&row)? == record.epochs {
                     listed.push(record);
                 }
             }

@@ -1,6 +1,6 @@
 // [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -10,6 +10,7 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::This;
@@ -79,6 +80,7 @@ impl Store for This {
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
+        is_reserved(ReserveOnce) -> bool = reservation_stands;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
@@ -89,6 +91,14 @@ impl Store for This {
 impl AdministeredStore for This {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         Box::pin(self.clone().list_grant_rows(of, after))
+    }
+
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>> {
+        Box::pin(self.clone().list_consent_rows(subject.to_owned(), after))
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {

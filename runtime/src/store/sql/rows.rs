@@ -4,7 +4,7 @@
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
 };
-use mcp_authz::authorization_server::store::ReserveOnce;
+use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
@@ -58,13 +58,19 @@ pub(super) fn blob(row: &Row) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The key of a reservation: no two combinations of its parts share one.
-pub(super) fn reservation_key(kind: u8, action: &ReserveOnce) -> Vec<u8> {
+pub(super) fn reservation_key(action: &ReserveOnce) -> Result<Vec<u8>, StoreError> {
+    let kind = match action.kind() {
+        ReservationKind::ClientAssertion => 1,
+        ReservationKind::SignIn => 2,
+        ReservationKind::SignOut => 3,
+        _ => return Err(StoreError::Inconsistent),
+    };
     let mut key = vec![kind];
     for part in [action.issuer(), action.audience().as_str(), action.value()] {
         key.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         key.extend_from_slice(part.as_bytes());
     }
-    bytes(SecretDigest::of(&key))
+    Ok(bytes(SecretDigest::of(&key)))
 }
 
 /// Today's epochs of the client and the person that two expressions name, and of their consent, as columns of a statement.

@@ -12,8 +12,8 @@ use mcp_authz::authorization_server::store::{
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
     FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
     PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
-    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, Retirement,
-    RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, Retirement, RevocationTarget,
+    RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
 use sqlx::Row as _;
 
@@ -470,11 +470,7 @@ impl This {
     }
 
     pub(super) async fn reserve_once_row(self, action: ReserveOnce) -> Result<Reservation, StoreError> {
-        let kind = match action.kind() {
-            ReservationKind::ClientAssertion => 1,
-            ReservationKind::SignIn => 2,
-            _ => return Err(StoreError::Inconsistent),
-        };
+        let key = reservation_key(&action)?;
         let (mut transaction, now) = self.write(Locks::NONE).await?;
         // I-A12: what has ended by the store's clock might have been forgotten already.
         if action.until() <= now {
@@ -485,12 +481,19 @@ impl This {
             "INSERT INTO reservations (key, until) VALUES ($1, $2) \
              ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE reservations.until <= $3",
         )
-        .bind(reservation_key(kind, &action))
+        .bind(key)
         .bind(action.until().unix_timestamp())
         .bind(now.unix_timestamp())
         .execute(&mut *transaction)
         .await?;
         transaction.commit().await?;
         Ok(if changed.rows_affected() == 1 { action.reserved() } else { action.already_seen() })
+    }
+
+    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
+        let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
+        let (row, now) = self.one(sqlx::query(sql).bind(reservation_key(&action)?)).await?;
+        let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
+        Ok(until.is_some_and(|until| now.unix_timestamp() < until))
     }
 }
