@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use mcp_authz::authorization_server::{AuthorizationServer, Configuration, KnownResource};
+use mcp_authz::authorization_server::{AuthorizationServer, Configuration, KnownResource, PushedRequests};
 use mcp_authz::identifier::{Issuer, ResourceId, Scope};
 use mcp_authz::jose::Algorithm;
 use mcp_authz::pkce::CodeChallenge;
@@ -26,6 +26,7 @@ use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::clock::Clock;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::store::memory::MemoryStore;
+use mcp_authz_tokio::store::{AdministeredStore as _, Store as _};
 use tower::ServiceExt as _;
 
 const ISSUER: &str = "http://127.0.0.1:7";
@@ -54,6 +55,7 @@ impl Clock for Ticks {
 #[derive(Debug, Clone)]
 struct Page {
     status: StatusCode,
+    redirect_uri: &'static str,
     cache: &'static str,
     method: &'static str,
     name: &'static str,
@@ -62,6 +64,7 @@ struct Page {
 
 const GOOD: Page = Page {
     status: StatusCode::OK,
+    redirect_uri: REDIRECT,
     cache: "max-age=600",
     method: "none",
     name: "Notes app",
@@ -91,9 +94,9 @@ impl Site {
         tokio::time::sleep(page.delay).await;
         let keys = if page.method == "none" { String::new() } else { format!(r#","jwks":{KEYS}"#) };
         let body = format!(
-            r#"{{"client_id":"{}","client_name":"{}","redirect_uris":["{REDIRECT}"],"token_endpoint_auth_method":"{}",
+            r#"{{"client_id":"{}","client_name":"{}","redirect_uris":["{}"],"token_endpoint_auth_method":"{}",
             "grant_types":["authorization_code","refresh_token"]{keys}}}"#,
-            site.url, page.name, page.method
+            site.url, page.name, page.redirect_uri, page.method
         );
         let headers = [("content-type", "application/json"), ("cache-control", page.cache)];
         (page.status, headers, body).into_response()
@@ -110,6 +113,8 @@ impl Site {
 
 struct World {
     router: Router,
+    host: AuthorizationServerHost,
+    store: Arc<MemoryStore>,
     clock: Arc<Ticks>,
     site: Arc<Site>,
 }
@@ -117,20 +122,42 @@ struct World {
 impl World {
     async fn new() -> Self {
         let clock = Arc::new(Ticks::default());
+        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+        Self::of(store, clock, Site::start().await, AuthorizationServerHost::dangerously_approve_everything)
+    }
+
+    /// A further process over the store.
+    fn beside(&self) -> Self {
+        let (store, clock, site) = (self.store.clone(), self.clock.clone(), self.site.clone());
+        Self::of(store, clock, site, AuthorizationServerHost::dangerously_approve_everything)
+    }
+
+    fn of(
+        store: Arc<MemoryStore>,
+        clock: Arc<Ticks>,
+        site: Arc<Site>,
+        change: impl FnOnce(AuthorizationServerHost) -> AuthorizationServerHost,
+    ) -> Self {
         let scopes = [(Scope::new("read").unwrap(), "Read".to_owned())];
         let resource = KnownResource::new(ResourceId::new(RESOURCE).unwrap(), scopes);
         let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
-        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id());
+        let configuration = Configuration::new(Issuer::new(ISSUER).unwrap(), vec![resource], key.id())
+            .pushed_requests(PushedRequests::Offered);
         let server = AuthorizationServer::new(configuration).unwrap();
-        let store = Arc::new(MemoryStore::with_clock(clock.clone()));
         let people = Arc::new(LocalUser::automatic("alice").unwrap());
         let caching = DocumentCaching::within(Duration::from_secs(1), Duration::from_secs(3600)).unwrap();
-        let host =
-            AuthorizationServerHost::new(server, store, Arc::new(key), people, Fetcher::new().unwrap())
-                .clock(clock.clone())
-                .document_caching(caching)
-                .dangerously_approve_everything();
-        Self { router: host.router(), clock, site: Site::start().await }
+        let host = AuthorizationServerHost::new(
+            server,
+            store.clone(),
+            Arc::new(key),
+            people,
+            Fetcher::new().unwrap(),
+        )
+        .clock(clock.clone())
+        .document_caching(caching)
+        .grants_page(store.clone());
+        let host = change(host);
+        Self { router: host.clone().router(), host, store, clock, site }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Option<String>, String) {
@@ -141,9 +168,10 @@ impl World {
         (status, location, String::from_utf8(body.to_vec()).unwrap())
     }
 
-    async fn authorize(&self) -> (StatusCode, Option<String>) {
+    /// The parameters of a request, some changed; an empty one is left out.
+    fn parameters(&self, change: &[(&str, &str)]) -> Vec<(String, String)> {
         let challenge = CodeChallenge::of(&CodeVerifier::new(VERIFIER).unwrap()).to_text();
-        let query = form::encode([
+        let pairs = [
             ("response_type", "code"),
             ("client_id", self.site.url.as_str()),
             ("redirect_uri", REDIRECT),
@@ -151,14 +179,39 @@ impl World {
             ("resource", RESOURCE),
             ("code_challenge", &challenge),
             ("code_challenge_method", "S256"),
-        ]);
+        ];
+        let kept = pairs.into_iter().filter(|(name, _)| change.iter().all(|(changed, _)| changed != name));
+        let all = kept.chain(change.iter().copied()).filter(|(_, value)| !value.is_empty());
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    async fn authorize(&self) -> (StatusCode, Option<String>) {
+        self.authorize_with(&[]).await
+    }
+
+    async fn authorize_with(&self, change: &[(&str, &str)]) -> (StatusCode, Option<String>) {
+        let pairs = self.parameters(change);
+        let query = form::encode(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let request = Request::get(format!("/authorize?{query}")).body(Body::empty()).unwrap();
         let (status, location, _) = self.send(request).await;
         let code = location.map(|location| {
             let query = location.split_once('?').unwrap().1.to_owned();
-            form::Form::parse(query.as_bytes()).unwrap().get("code").unwrap().to_owned()
+            form::Form::parse(query.as_bytes()).unwrap().get("code").unwrap_or_default().to_owned()
         });
         (status, code)
+    }
+
+    async fn push(&self, change: &[(&str, &str)]) -> (StatusCode, String) {
+        let pairs = self.parameters(change);
+        let body = form::encode(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let request = Request::post("/par").header("content-type", "application/x-www-form-urlencoded");
+        let (status, _, body) = self.send(request.body(body.into()).unwrap()).await;
+        (status, body)
+    }
+
+    /// How many clients the store knows, without anybody asking for one.
+    async fn clients(&self) -> usize {
+        self.store.list_clients(None).await.unwrap().len()
     }
 
     async fn code(&self) -> String {
@@ -354,4 +407,223 @@ async fn a_client_does_not_wait_for_its_slow_host() {
     let began = std::time::Instant::now();
     assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
     assert!(began.elapsed() < Duration::from_secs(12));
+}
+
+// D41: a process that has kept an older document asks nobody under it, once another has fetched the next one.
+#[tokio::test]
+async fn a_process_with_an_older_document_runs_nobody_back_to_it() {
+    let one = World::new().await;
+    let other = one.beside();
+    one.code().await;
+    one.clock.pass(time::Duration::seconds(60));
+    assert_eq!((one.authorize().await.0, one.site.fetches()), (StatusCode::SEE_OTHER, 1), "the control");
+    // The client's redirect URI is another, because somebody else holds the old one now.
+    let moved = "http://127.0.0.1:9/moved";
+    one.site.now_answers(Page { redirect_uri: moved, ..GOOD });
+    let (status, code) = other.authorize_with(&[("redirect_uri", moved)]).await;
+    assert_eq!((status, code.is_some(), one.site.fetches()), (StatusCode::SEE_OTHER, true, 2));
+    assert_eq!(one.authorize().await, (StatusCode::BAD_REQUEST, None));
+    assert_eq!(one.site.fetches(), 3, "it is fetched again, once");
+    assert_eq!(one.authorize_with(&[("redirect_uri", moved)]).await.0, StatusCode::SEE_OTHER);
+    assert_eq!((other.authorize().await.0, one.site.fetches()), (StatusCode::BAD_REQUEST, 3));
+}
+
+// D41, I-P7: two processes that are answered differently do not fetch in turn for every request.
+#[tokio::test]
+async fn a_host_that_answers_differently_is_not_fetched_for_every_request() {
+    let one = World::new().await;
+    let other = one.beside();
+    one.code().await;
+    one.site.now_answers(Page { name: "Other", ..GOOD });
+    one.clock.pass(time::Duration::seconds(5));
+    other.code().await;
+    for _ in 0..5 {
+        assert_eq!(one.authorize().await.0, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(one.site.fetches(), 2);
+    one.clock.pass(time::Duration::seconds(30));
+    assert_eq!((one.authorize().await.0, one.site.fetches()), (StatusCode::SEE_OTHER, 3));
+}
+
+// D41: what one process fetched before the client was known is compared with what another wrote down since.
+#[tokio::test]
+async fn a_newer_document_is_compared_when_the_store_has_an_older_one() {
+    let one = World::new().await;
+    let other = one.beside();
+    let unknown_scope = [("scope", "nothing")];
+    one.site.now_answers(Page { method: "private_key_jwt", ..GOOD });
+    assert_eq!(one.authorize_with(&unknown_scope).await.1.as_deref(), Some(""));
+    one.clock.pass(time::Duration::seconds(60));
+    one.site.now_answers(GOOD);
+    assert_eq!(other.authorize_with(&unknown_scope).await.1.as_deref(), Some(""));
+    assert_eq!((one.clients().await, one.site.fetches()), (0, 2));
+    // Approved for a client that proves itself; the other process knows that it does not any more.
+    let code = one.code().await;
+    let (status, body) = other.redeem(&code).await;
+    assert_eq!((status, member(&body, "error").as_str()), (StatusCode::BAD_REQUEST, "invalid_grant"));
+    assert_eq!(one.site.fetches(), 2);
+    let (status, body) = other.redeem(&other.code().await).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+// RFC9126-2-1: a client may come to the endpoint for pushed requests first.
+#[tokio::test]
+async fn a_client_of_a_document_may_push_its_very_first_request() {
+    let world = World::new().await;
+    let (status, body) = world.push(&[]).await;
+    assert_eq!((status, world.site.fetches()), (StatusCode::CREATED, 1), "{body}");
+    assert_eq!(world.clients().await, 0, "nobody was asked yet");
+    let uri = member(&body, "request_uri");
+    let query = form::encode([("client_id", world.site.url.as_str()), ("request_uri", &uri)]);
+    let request = Request::get(format!("/authorize?{query}")).body(Body::empty()).unwrap();
+    let (status, location, _) = world.send(request).await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let location = location.unwrap();
+    let answer = form::Form::parse(location.split_once('?').unwrap().1.as_bytes()).unwrap();
+    assert_eq!(world.redeem(answer.get("code").unwrap()).await.0, StatusCode::OK);
+    assert_eq!(world.site.fetches(), 1);
+    assert_eq!(world.push(&[]).await.0, StatusCode::CREATED, "and push the next one");
+}
+
+// I-P1, CIMD-6.6-1: nothing is fetched for a request that no document could make acceptable.
+#[tokio::test]
+async fn nothing_is_fetched_for_a_pushed_request_that_cannot_succeed() {
+    let world = World::new().await;
+    for change in [
+        ("code_challenge", ""),
+        ("code_challenge_method", "plain"),
+        ("response_type", "token"),
+        ("resource", "https://other.example"),
+        ("resource", ""),
+        ("scope", "nothing"),
+        ("redirect_uri", "http://evil.example/"),
+        ("redirect_uri", "javascript:alert(1)"),
+        ("authorization_details", "[]"),
+        ("request", "x"),
+        ("prompt", "none"),
+        ("client_secret", "a-secret-that-no-document-has"),
+        ("client_id", "https://10.0.0.1/client.json"),
+        ("client_id", "http://app.example/client.json"),
+        ("client_id", "https://app.example/../client.json"),
+    ] {
+        let (status, body) = world.push(&[change]).await;
+        assert_eq!((status, member(&body, "error").as_str()), (StatusCode::UNAUTHORIZED, "invalid_client"));
+    }
+    assert_eq!(world.site.fetches(), 0);
+    for path in ["/token", "/revoke", "/introspect"] {
+        let body = form::encode([("client_id", world.site.url.as_str()), ("token", "x"), ("code", "x")]);
+        let request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
+        let (status, ..) = world.send(request.body(body.into()).unwrap()).await;
+        assert!(status.is_client_error(), "{path}: {status}");
+    }
+    assert_eq!(world.site.fetches(), 0, "nothing was granted to a client that nobody was asked about");
+    // What only the document can say is said by it.
+    assert_eq!(world.push(&[("redirect_uri", "http://127.0.0.1:9/other")]).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!((world.push(&[("redirect_uri", "")]).await.0, world.site.fetches()), (StatusCode::CREATED, 1));
+    world.clock.pass(time::Duration::seconds(601));
+    world.site.now_answers(Page { method: "private_key_jwt", ..GOOD });
+    assert_eq!(world.push(&[]).await.0, StatusCode::UNAUTHORIZED);
+    for (page, expected) in [
+        (Page { status: StatusCode::BAD_GATEWAY, ..GOOD }, StatusCode::SERVICE_UNAVAILABLE),
+        (Page { status: StatusCode::NOT_FOUND, ..GOOD }, StatusCode::UNAUTHORIZED),
+        (Page { method: "client_secret_basic", ..GOOD }, StatusCode::UNAUTHORIZED),
+    ] {
+        world.clock.pass(time::Duration::seconds(601));
+        world.site.now_answers(page);
+        assert_eq!(world.push(&[]).await.0, expected);
+    }
+}
+
+// D41: seven days by the clock, however seldom anybody asks.
+#[tokio::test]
+async fn a_document_that_is_gone_ends_its_client_whether_anybody_asks_or_not() {
+    let world = World::new().await;
+    world.granted().await;
+    world.site.now_answers(Page { status: StatusCode::NOT_FOUND, ..GOOD });
+    for day in 1..=9 {
+        world.clock.pass(time::Duration::days(1));
+        world.host.look_after_documents().await.unwrap();
+        // Noticed on the first day.
+        assert_eq!(world.clients().await, usize::from(day < 8), "day {day}");
+    }
+    // One that comes back meanwhile begins anew, though nobody came to see it.
+    let world = World::new().await;
+    let mut token = world.granted().await;
+    for (day, status) in
+        [(1, StatusCode::GONE), (3, StatusCode::OK), (9, StatusCode::GONE), (15, StatusCode::GONE)]
+    {
+        let days = time::Duration::days(day) - time::Duration::seconds(world.clock.0.load(Ordering::SeqCst));
+        world.clock.pass(days);
+        world.site.now_answers(Page { status, ..GOOD });
+        world.host.look_after_documents().await.unwrap();
+        assert_eq!(world.clients().await, 1, "day {day}");
+    }
+    world.clock.pass(time::Duration::days(1));
+    world.host.look_after_documents().await.unwrap();
+    assert_eq!(world.clients().await, 0);
+    assert_eq!(world.refresh(&mut token).await, StatusCode::UNAUTHORIZED);
+}
+
+// I-P7: a document that is there is fetched once a day at most, and one that a stranger named never.
+#[tokio::test]
+async fn only_documents_that_people_were_asked_under_are_looked_after() {
+    let world = World::new().await;
+    world.authorize_with(&[("scope", "nothing")]).await;
+    world.clock.pass(time::Duration::days(2));
+    world.host.look_after_documents().await.unwrap();
+    assert_eq!(world.site.fetches(), 1);
+    world.granted().await;
+    for hour in 0..48 {
+        world.host.look_after_documents().await.unwrap();
+        assert!(world.site.fetches() <= 2 + hour / 24, "hour {hour}: {}", world.site.fetches());
+        world.clock.pass(time::Duration::hours(1));
+    }
+    assert_eq!(world.site.fetches(), 3);
+}
+
+// I-P2: what was wanted remembered does not stand in for a page that has to write the client down.
+#[tokio::test]
+async fn a_remembered_client_that_was_forgotten_is_asked_about_again() {
+    const AWAY: &str = "https://app.example/callback";
+    let clock = Arc::new(Ticks::default());
+    let store = Arc::new(MemoryStore::with_clock(clock.clone()));
+    let world = World::of(store, clock, Site::start().await, |host| host);
+    world.site.now_answers(Page { method: "private_key_jwt", redirect_uri: AWAY, ..GOOD });
+    let mut cookie = String::new();
+    let mut asked = async |remember: bool| {
+        let pairs = world.parameters(&[("redirect_uri", AWAY)]);
+        let query = form::encode(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let request = Request::get(format!("/authorize?{query}")).header("cookie", &cookie);
+        let answer = world.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        if let Some(set) = answer.headers().get("set-cookie") {
+            cookie = set.to_str().unwrap().split(';').next().unwrap().to_owned();
+        }
+        let is_page = answer.status() == StatusCode::OK;
+        let page = answer.into_body().collect().await.unwrap().to_bytes();
+        let page = String::from_utf8(page.to_vec()).unwrap();
+        if remember {
+            let hidden = |name: &str| {
+                let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\"")).unwrap();
+                rest.split_once('"').unwrap().0.to_owned()
+            };
+            let (handle, csrf) = (hidden("handle"), hidden("csrf"));
+            let pairs =
+                [("handle", &handle[..]), ("csrf", &csrf), ("decision", "approve"), ("scope.read", "on")];
+            let body = form::encode([&pairs[..], &[("remember", "on")]].concat());
+            let request = Request::post("/decision").header("cookie", &cookie);
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            let (status, ..) = world.send(request.body(body.into()).unwrap()).await;
+            assert_eq!(status, StatusCode::SEE_OTHER);
+        }
+        is_page
+    };
+    assert!(asked(true).await, "the first time");
+    assert!(!asked(false).await, "not again");
+    // It never redeemed a code, so that the store forgets it, and the consent stands for two months more.
+    world.clock.pass(time::Duration::days(31));
+    world.store.sweep().await.unwrap();
+    assert_eq!(world.clients().await, 0);
+    assert!(asked(false).await);
+    assert_eq!(world.clients().await, 1);
+    assert!(!asked(false).await);
 }

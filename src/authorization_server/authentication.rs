@@ -137,6 +137,15 @@ impl PresentedCredentials {
         Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Assertion(token) })
     }
 
+    /// Whether a client of a metadata document could present such credentials: it has no secret.
+    pub(crate) fn may_be_of_a_document(&self, server: &AuthorizationServer) -> bool {
+        match self.mechanism {
+            Mechanism::None => server.admits_public_clients(),
+            Mechanism::Secret(_) => false,
+            Mechanism::Assertion(_) => true,
+        }
+    }
+
     /// The client the request names, to be looked up.
     pub(crate) fn client_id(&self) -> &ClientId {
         &self.client_id

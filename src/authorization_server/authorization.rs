@@ -265,7 +265,7 @@ impl Pending {
             ));
         }
         if request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")) {
-            return Err(Fault::new(AuthorizationErrorCode::ConsentRequired, "consent is always asked for"));
+            return Err(Fault::new(AuthorizationErrorCode::ConsentRequired, "prompt=none is not supported"));
         }
         let challenge = self.challenge()?;
         let resource = self.resource()?;
@@ -273,6 +273,8 @@ impl Pending {
         Ok(Checked {
             challenge,
             resource: resource.id().clone(),
+            // Whoever names one wants a page, whatever it says.
+            wants_page: request.prompt.is_some(),
             scope: scope
                 .iter()
                 .map(|scope| ScopeShown {
@@ -347,6 +349,7 @@ impl Fault {
 struct Checked {
     challenge: CodeChallenge,
     resource: ResourceId,
+    wants_page: bool,
     scope: Vec<ScopeShown>,
 }
 

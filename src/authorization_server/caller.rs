@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   token / revoke / introspect / push
-//!      │ FindClient
+//!      │ FindClient; a client that pushes and is new: the Fetch of its document
 //!   AwaitingCaller ─────────── none, secret ────────────┐
 //!      │ assertion: keys of the record, or Fetch        │
 //!   AwaitingCallerKeys                                  │
@@ -20,7 +20,7 @@ use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::{
     Assertion, AssertionVerified, ClientAuthenticated, Judged, PresentedCredentials,
 };
-use crate::authorization_server::client::address_policy;
+use crate::authorization_server::client::{address_policy, client_of_document};
 use crate::authorization_server::error::{TokenFailure, TokenReason};
 use crate::authorization_server::introspection::{AwaitingIntrospected, Introspecting};
 use crate::authorization_server::pushed::{AwaitingPushed, Pushing};
@@ -32,6 +32,7 @@ use crate::authorization_server::store::{
 };
 use crate::authorization_server::token::{AwaitingCode, Presented};
 use crate::entropy::Entropy;
+use crate::identifier::ClientMetadataUrl;
 use crate::jose::{JwkSet, KeyImporter, KeySet};
 use crate::limits;
 use crate::message::exchange::{Fetch, FetchFailure, FetchPolicy, FetchPurpose, Reply, Respond};
@@ -98,6 +99,38 @@ impl AwaitingCaller {
     /// The store has looked the client up.
     pub fn found(self, found: ClientFound, entropy: &mut dyn Entropy) -> CallerOutcome {
         self.0.judge(found, entropy).unwrap_or_else(refused)
+    }
+
+    /// The fetch of the metadata document that a pushed request needs whose client the store does not know; `None` for every
+    /// other endpoint, and for a request that would be refused whatever the document said.
+    pub fn document(&self, found: &ClientFound) -> Option<Fetch> {
+        let CallerInner { server, credentials, asked: Asked::Push(pushing) } = &*self.0 else { return None };
+        // I-P1, RFC9126-2.1-2: nothing is fetched in vain for a stranger.
+        let is_new = found.record.is_none() && found.client_id == *credentials.client_id();
+        let url = ClientMetadataUrl::new(credentials.client_id().as_str()).ok()?;
+        let fits = credentials.may_be_of_a_document(server) && pushing.may_be_accepted(server, &url);
+        if is_new && fits { server.fetch_metadata_document(&url).ok() } else { None }
+    }
+
+    /// The store does not know the client, and a fetch of its document brought that, then: of [`AwaitingCaller::document`].
+    pub fn found_document(
+        self,
+        found: ClientFound,
+        fetched: Result<Reply, FetchFailure>,
+        at: OffsetDateTime,
+        entropy: &mut dyn Entropy,
+    ) -> CallerOutcome {
+        let Ok(url) = ClientMetadataUrl::new(found.client_id.as_str()) else {
+            return refused(TokenReason::HostMisuse);
+        };
+        // I-G9: what failed outside says nothing about the client.
+        if fetched.as_ref().map_or(true, |reply| reply.status() >= 500) {
+            return refused(TokenReason::DocumentUnavailable);
+        }
+        match client_of_document(&url, fetched, at) {
+            Ok(record) => self.found(ClientFound { record: Some(Box::new(record)), ..found }, entropy),
+            Err(_) => refused(TokenReason::UnknownClient),
+        }
     }
 
     /// The store could not be read. Nothing was changed; the client may try again.

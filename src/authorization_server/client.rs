@@ -85,6 +85,7 @@ pub(crate) fn client_of_document(
         created: now,
         management: None,
         gone_since: None,
+        configured: false,
     })
 }
 
@@ -140,6 +141,7 @@ impl ClientRecord {
             created: now,
             management: None,
             gone_since: None,
+            configured: false,
         })
     }
 
@@ -166,7 +168,14 @@ impl ClientRecord {
             created: now,
             management: None,
             gone_since: None,
+            configured: false,
         })
+    }
+
+    /// The same client, as one that stands in the operator's configuration.
+    #[must_use]
+    pub fn configured(self) -> Self {
+        Self { configured: true, ..self }
     }
 
     pub(crate) fn redirect_uris(&self) -> &Vec<RedirectUri> {

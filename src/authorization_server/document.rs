@@ -146,6 +146,18 @@ pub enum DocumentOutcome {
     Settled(DocumentVerdict),
 }
 
+/// What a document that a process has kept is to the one in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeptDocument {
+    /// The same, or no document.
+    Current,
+    /// The store has a newer one: it is fetched again before anybody is asked under the old one.
+    Older,
+    /// The store has an older one: what follows on the newer one is done before anything else reads it
+    /// ([`KnownDocument::receive`]).
+    Newer,
+}
+
 /// Whether the client's request may go on with the document that the store has.
 #[must_use = "the client waits for an answer"]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +177,21 @@ impl KnownDocument {
         // I-G8: who is trusted no longer is let in no longer.
         let fetch = self.0.server.fetch_metadata_document(&self.0.url);
         fetch.map_err(|_| TokenFailure::new(TokenReason::UnknownClient))
+    }
+
+    /// What a document that was fetched then, and kept since, is to the one that the store has: another process may have
+    /// fetched after this one, or asked people under what it had fetched before.
+    pub fn against(&self, kept: &Result<Reply, FetchFailure>, at: OffsetDateTime) -> KeptDocument {
+        // D41
+        let Known { url, record, .. } = &*self.0;
+        let Ok(kept) = client_of_document(url, kept.clone(), at) else { return KeptDocument::Current };
+        if kept.metadata_digest() == record.metadata_digest() && kept.credential == record.credential {
+            KeptDocument::Current
+        } else if at.unix_timestamp() > record.created.unix_timestamp() {
+            KeptDocument::Newer
+        } else {
+            KeptDocument::Older
+        }
     }
 
     /// A fetch brought that, then.

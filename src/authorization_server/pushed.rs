@@ -23,7 +23,7 @@ use crate::authorization_server::authentication::PresentedCredentials;
 use crate::authorization_server::authorization::{Authorizing, ForeignReceipt, Pending, RequestOutcome};
 use crate::authorization_server::caller::{Asked, AwaitingCaller};
 use crate::authorization_server::error::{TokenFailure, TokenReason};
-use crate::authorization_server::record::{ClientRecord, PushedRecord};
+use crate::authorization_server::record::{ClientCredential, ClientOrigin, ClientRecord, PushedRecord};
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::store::{
     ActionId, FindClient, InsertPushed, Insertion, PushedFound, PushedInsertion, ReadPushed,
@@ -31,8 +31,9 @@ use crate::authorization_server::store::{
 use crate::authorization_server::token::{malformed, read_form};
 use crate::authorization_server::{AuthorizationServer, PushedRequests};
 use crate::entropy::{Entropy, draw_text};
-use crate::identifier::ClientId;
+use crate::identifier::{ClientId, ClientMetadataUrl, RedirectUri};
 use crate::message::authorization::AuthorizationRequest;
+use crate::message::client_metadata::ClientMetadata;
 use crate::message::error_code::ErrorDetail;
 use crate::message::exchange::{RequestHead, Respond};
 use crate::secret::SecretDigest;
@@ -104,6 +105,32 @@ impl fmt::Debug for Pushing {
 }
 
 impl Pushing {
+    /// Whether there could be a document of that URL under which the request is acceptable: one that names its redirect URI.
+    pub(crate) fn may_be_accepted(&self, server: &AuthorizationServer, url: &ClientMetadataUrl) -> bool {
+        let client_id = url.to_client_id();
+        let query = with_client(&client_id, &self.query);
+        let Ok(request) = AuthorizationRequest::parse(query.as_bytes()) else { return false };
+        // A request that names none gets the document's only one, whatever that is.
+        let Ok(redirect_uri) = RedirectUri::new(request.redirect_uri.as_deref().unwrap_or(url.as_str()))
+        else {
+            return false;
+        };
+        let client = ClientRecord {
+            client_id,
+            origin: ClientOrigin::MetadataDocument,
+            credential: ClientCredential::None,
+            metadata: ClientMetadata { redirect_uris: [redirect_uri].into(), ..ClientMetadata::default() },
+            created: OffsetDateTime::UNIX_EPOCH,
+            management: None,
+            gone_since: None,
+            configured: false,
+        };
+        matches!(
+            Pending::new(server.clone(), request).pushing().validate(client),
+            RequestOutcome::Validated(_)
+        )
+    }
+
     /// The client is who it says: its request is checked like one that a browser brings.
     pub(crate) fn go_on(
         self,

@@ -174,6 +174,8 @@ pub struct ClientRecord {
     pub management: Option<SecretDigest>,
     /// Since when nothing is at the URL of its metadata document (404 or 410).
     pub gone_since: Option<OffsetDateTime>,
+    /// Whether it stands in the operator's configuration, which ends it by leaving it out.
+    pub configured: bool,
 }
 
 impl ClientRecord {
@@ -203,6 +205,7 @@ impl ClientRecord {
             Some(at) => writer.integer("gone_since", at.unix_timestamp()),
             None => writer,
         };
+        let writer = if self.configured { writer.boolean("configured", true) } else { writer };
         match &self.credential {
             ClientCredential::None | ClientCredential::PrivateKey => writer,
             ClientCredential::Secret { digest, expires, .. } => {
@@ -257,6 +260,11 @@ impl ClientRecord {
                 Some(_) => Some(SecretDigest::from_bytes(bytes_of(&object, "management")?)),
             },
             gone_since: optional_time(&object, "gone_since")?,
+            configured: match object.get("configured") {
+                None => false,
+                Some(JsonValue::Boolean(true)) => true,
+                Some(_) => return Err(InvalidRecord::Member("configured")),
+            },
         })
     }
 }

@@ -163,6 +163,7 @@ impl AuthorizationServer {
             created: now,
             management: management.as_ref().map(|management| management.token.digest()),
             gone_since: None,
+            configured: false,
         };
         let response = RegistrationResponse {
             client_id,

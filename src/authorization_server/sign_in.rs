@@ -1,7 +1,8 @@
 //! What the server does for people who sign in elsewhere: at an OpenID Provider, before they are asked.
 //!
 //! The page that leads there names who asks ([`RequestShown`]), and the browser's return counts once
-//! ([`AuthorizationServer::sign_in_once`]). The sign-in itself is a client's: see [`crate::client::Client::sign_in`].
+//! ([`AuthorizationServer::sign_in_once`]). The sign-in itself is a client's: see [`crate::client::Client::sign_in`]. However
+//! somebody signed in, a browser they sign out in is noted ([`AuthorizationServer::signed_out`]).
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -11,7 +12,7 @@ use super::authorization::ScopeShown;
 use super::client::ClientShown;
 use super::store::{Reservation, ReservationKind, ReserveOnce};
 use crate::identifier::{Issuer, RedirectUri, ResourceId};
-use crate::secret::SecretDigest;
+use crate::secret::{AgentBinding, SecretDigest};
 use crate::step::Step;
 use crate::syntax::base64url;
 use crate::time::OffsetDateTime;
@@ -63,6 +64,17 @@ impl AuthorizationServer {
         let parts = (String::from(provider.as_str()), self.issuer().clone(), value);
         let action = ReserveOnce::new(ReservationKind::SignIn, parts, until);
         Step::new(action, AwaitingSignInReserved(Box::new(*state)))
+    }
+
+    /// That the person signs out in this browser: carried out, it ends the sessions there in every process over one store, and
+    /// copies of their cookies with them. The store is asked for the same before a session counts.
+    ///
+    /// `until` is when the last session of that browser ends by itself.
+    pub fn signed_out(&self, agent: &AgentBinding, until: OffsetDateTime) -> ReserveOnce {
+        // I-P9
+        let value = base64url::encode(&agent.to_bytes());
+        let parts = (String::from(self.issuer().as_str()), self.issuer().clone(), value);
+        ReserveOnce::new(ReservationKind::SignOut, parts, until)
     }
 }
 

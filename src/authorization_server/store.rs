@@ -699,6 +699,7 @@ mod tests {
             created: now,
             management: None,
             gone_since: None,
+            configured: false,
         };
         assert!(FindClient::new(id("c1")).found(client.clone(), now).record.is_some());
         assert!(FindClient::new(id("C1")).found(client, now).record.is_none());

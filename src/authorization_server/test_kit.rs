@@ -394,6 +394,7 @@ pub fn sample_client(id: &str, created: OffsetDateTime) -> Result<ClientRecord, 
         created,
         management: None,
         gone_since: None,
+        configured: false,
     })
 }
 

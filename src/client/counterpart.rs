@@ -91,7 +91,7 @@ impl<'a> Counterpart<'a> {
             redirect_uri: redirect_uri.clone(),
             code_challenge: CodeChallenge::of(&verifier),
             state,
-            scope: (!scope.is_empty()).then(|| scope.clone()),
+            scope: Some(scope.clone()),
             resource,
             nonce,
         };

@@ -2,19 +2,22 @@
 //! for nothing else.
 
 use mcp_authz::authorization_server::PushedRequests;
-use mcp_authz::authorization_server::authorization::{ConsentView, Recall, Recalled, RequestValidated};
+use mcp_authz::authorization_server::authorization::{
+    Authorizing, ConsentView, Recall, Recalled, RequestValidated,
+};
 use mcp_authz::authorization_server::decision::Decided;
 use mcp_authz::authorization_server::record::{ClientCredential, ClientRecord};
 use mcp_authz::authorization_server::store::{Basis, RevocationTarget, RevokeAll};
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{ClientId, RedirectUri};
 use mcp_authz::message::client_metadata::ClientMetadata;
+use mcp_authz::message::exchange::Reply;
 use mcp_authz::syntax::form;
 use mcp_authz::syntax::json::JsonObject;
 use mcp_authz::time::Duration;
 use proptest::prelude::*;
 
-use crate::approvals::{Ask, CALLBACK, ISSUER, PERSON, browser, configuration, world, world_of};
+use crate::approvals::{Ask, CALLBACK, Checked, ISSUER, PERSON, browser, configuration, world, world_of};
 use crate::grants::{Request, SECRET, World, scope, secret, start};
 use crate::token_host::Flow;
 
@@ -167,13 +170,65 @@ fn a_pushed_request_is_asked_whatever_is_remembered() {
     assert!(again(&mut world, &ask()));
     let request = Request::new(&[]).with_basic(BANK, SECRET);
     let query = ask().without("client_id").query();
-    let flow = Flow::push(&world.server, &request.head(), query.as_bytes());
+    let head = request.head();
+    let flow = Flow::push(&world.server, &head, query.as_bytes());
     let answer = flow.finish(&mut world.store, &mut world.entropy);
     let body = JsonObject::parse(answer.respond.body(), 10_000).unwrap();
     let uri = body.required_string("request_uri").unwrap();
     let request = world.ask_raw(&form::encode([("client_id", BANK), ("request_uri", uri)])).valid();
     let person = world.person();
     assert!(comes(&mut world, request, &person).is_none());
+    // Nor is it offered on the page of one.
+    let answer =
+        Flow::push(&world.server, &head, query.as_bytes()).finish(&mut world.store, &mut world.entropy);
+    let body = JsonObject::parse(answer.respond.body(), 10_000).unwrap();
+    let uri = body.required_string("request_uri").unwrap();
+    let request = world.ask_raw(&form::encode([("client_id", BANK), ("request_uri", uri)])).valid();
+    assert!(!world.show(request).may_remember);
+}
+
+// OpenID Connect Core section 3.1.2.1: a client that wants its person asked has them asked.
+#[test]
+fn a_request_that_wants_a_page_is_shown_whatever_is_remembered() {
+    let mut world = bank();
+    remember(&mut world, &ask(), "read write");
+    assert!(again(&mut world, &ask()));
+    for prompt in ["consent", "login consent", "login", "select_account", "anything"] {
+        assert!(!again(&mut world, &ask().with("prompt", prompt)), "{prompt}");
+    }
+    assert!(again(&mut world, &ask().with("prompt", "")), "an empty parameter is none");
+}
+
+// I-P2, D41: a client of a metadata document proves who it is with the keys that the document names.
+#[test]
+fn a_client_of_a_document_that_signs_is_remembered_until_its_document_changes() {
+    const URL: &str = "https://app.example/client.json";
+    let mut world = world();
+    let asked = |world: &World, name: &str, method: &str| {
+        let body = format!(
+            r#"{{"client_id":"{URL}","client_name":"{name}","redirect_uris":["{CALLBACK}"],
+            "token_endpoint_auth_method":"{method}","jwks_uri":"https://app.example/keys"}}"#
+        );
+        let reply = Reply::new(200, body).with_header("content-type", b"application/json");
+        let Ok(Authorizing::Fetch(step)) = world.server.authorize(&Ask::of(URL, CALLBACK).query()) else {
+            panic!("a URL is fetched")
+        };
+        Checked::from(step.into_parts().1.receive(Ok(reply), world.store.now())).valid()
+    };
+    let person = world.person();
+    let request = asked(&world, "App", "private_key_jwt");
+    let view = world.show(request);
+    assert!(view.may_remember);
+    let approval = Approval::assertion(PERSON, browser(1), scope("read write")).remembered();
+    let (action, waiting) = world.press(&view, approval, &view.csrf).unwrap();
+    let receipt = world.store.decide_once(action);
+    assert!(matches!(waiting.decided(receipt), Ok(Decided::Redirect(_))));
+    let request = asked(&world, "App", "private_key_jwt");
+    assert!(comes(&mut world, request, &person).is_some());
+    for (name, method) in [("Another", "private_key_jwt"), ("App", "none")] {
+        let request = asked(&world, name, method);
+        assert!(comes(&mut world, request, &person).is_none(), "{name} {method}");
+    }
 }
 
 #[test]

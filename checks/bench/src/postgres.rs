@@ -35,7 +35,7 @@ impl Postgres {
         let server = Self { folder, binaries: binaries(), port };
         server.run("initdb", &["--username=mcp", "--auth=trust", "--encoding=UTF8", "--no-locale"]);
         let place = server.folder.path().display();
-        let options = format!("-p {port} -k {place} -c listen_addresses=127.0.0.1");
+        let options = format!("-p {port} -k {place} -c listen_addresses=127.0.0.1 -c max_wal_size=4GB");
         server.run("pg_ctl", &["start", "-w", "-t", "60", "-l", &format!("{place}/log"), "-o", &options]);
         server
     }
@@ -43,6 +43,14 @@ impl Postgres {
     /// The URL of its one database.
     pub fn url(&self) -> String {
         format!("postgres://mcp@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The URL of a new database.
+    #[cfg(feature = "stores")]
+    pub async fn database(&self, name: &str) -> String {
+        let mut connection: sqlx::PgConnection = sqlx::Connection::connect(&self.url()).await.unwrap();
+        sqlx::Executor::execute(&mut connection, format!("CREATE DATABASE {name}").as_str()).await.unwrap();
+        format!("postgres://mcp@127.0.0.1:{}/{name}", self.port)
     }
 
     fn run(&self, name: &str, arguments: &[&str]) {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
+use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::ClientId;
@@ -133,7 +133,8 @@ pub(crate) enum Keys {
 /// Speaks of the store itself.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Stores {
-    /// Says that an older copy of the store was restored: ends everything that was granted, so that it can be served.
+    /// Says that an older copy of the store was restored: ends everything that was granted, with the signing keys and the
+    /// clients that were not yours, so that it can be served.
     Restored {
         #[command(flatten)]
         options: Options,
@@ -154,7 +155,7 @@ async fn opened(options: Options) -> Result<(Settings, Arc<dyn AdministeredStore
                 .to_owned(),
         ));
     }
-    let store = parts::store(&settings.store).await?;
+    let store = parts::store(&settings.store, settings.limits.bounds()).await?;
     Ok((settings, store))
 }
 
@@ -245,8 +246,9 @@ pub(super) async fn clients(command: Clients) -> Result<(), Failure> {
     }
 }
 
-/// Warns of clients of the operator's that nothing configures: one whose file was taken out keeps its access.
-pub(super) async fn warn_of_other_clients(
+/// Ends the clients that stood in the configuration of an earlier start and stand in this one no longer. What the operator added
+/// by command stays.
+pub(super) async fn end_clients_taken_out(
     store: &dyn AdministeredStore,
     configured: &[ClientRecord],
 ) -> Result<(), Failure> {
@@ -255,13 +257,14 @@ pub(super) async fn warn_of_other_clients(
         let page = store.list_clients(after.as_ref()).await?;
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.client_id.clone());
-        let own = page.iter().filter(|client| client.origin == ClientOrigin::PreRegistered);
-        for client in own.filter(|client| configured.iter().all(|known| known.client_id != client.client_id))
+        let were = page.iter().filter(|client| client.configured);
+        // I-T4
+        for client in were.filter(|client| configured.iter().all(|known| known.client_id != client.client_id))
         {
+            store.remove_client(&client.client_id).await?;
             tracing::warn!(
                 client_id = %TerminalText(client.client_id.as_str()),
-                "this client is in the store and in no file: it was added by command, or its file was taken out, which ends \
-                 nothing; `mcp-authz clients remove` ends it"
+                "this client stands in the configuration no longer: it is removed, and what it was granted has ended"
             );
         }
     }
@@ -359,6 +362,29 @@ pub(super) async fn stores(command: Stores) -> Result<(), Failure> {
     };
     witness.restored(store.as_ref()).await?;
     say(format_args!(
-        "Everything that was granted has ended; clients and keys are as in the copy. People sign in again."
-    ))
+        "Everything that was granted has ended, and people sign in again. The signing keys of the copy are gone, because one of \
+         them may have been withdrawn since: the server makes a new one when it starts. Clients that registered themselves, or \
+         came of their metadata document, are gone too, because one of them may have been deleted since: they come back by \
+         themselves."
+    ))?;
+    let mut after: Option<ClientId> = None;
+    loop {
+        let page = store.list_clients(after.as_ref()).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        if after.is_none() {
+            say(format_args!(
+                "Your own clients are as in the copy. End those that you had removed since, with `mcp-authz clients remove`, \
+                 and give those a new secret that you had given one:"
+            ))?;
+        }
+        after = Some(last.client_id.clone());
+        for client in page {
+            say(format_args!(
+                "{}  {}  since {}",
+                TerminalText(client.client_id.as_str()),
+                TerminalText(client.metadata.client_name.as_deref().unwrap_or("(no name)")),
+                client.created.date()
+            ))?;
+        }
+    }
 }

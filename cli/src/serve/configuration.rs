@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use mcp_authz::identifier::Issuer;
+use mcp_authz_tokio::store::Bounds;
 use serde::Deserialize;
 
 use super::login::{Login, LoginOptions};
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// Where to listen.
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    /// Where to serve the metrics, apart from everything else, such as 127.0.0.1:9464; nowhere unless named.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// The certificate chain for TLS, as PEM.
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -115,6 +119,7 @@ pub(crate) struct Limits {
     pub(crate) authorizations: u32,
     pub(crate) token_requests: u32,
     pub(crate) tokens_per_client: u32,
+    pub(crate) pages_per_person: usize,
 }
 
 /// For how long clients' metadata documents are used.
@@ -134,7 +139,13 @@ impl Default for DocumentCache {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { registrations: 10, authorizations: 60, token_requests: 600, tokens_per_client: 6000 }
+        Self {
+            registrations: 10,
+            authorizations: 60,
+            token_requests: 600,
+            tokens_per_client: 6000,
+            pages_per_person: Bounds::default().decisions_of_a_person,
+        }
     }
 }
 
@@ -144,6 +155,7 @@ impl Default for Limits {
 pub(crate) struct Settings {
     pub(crate) issuer: String,
     pub(crate) listen: SocketAddr,
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) tls_cert: Option<PathBuf>,
     pub(crate) tls_key: Option<PathBuf>,
     pub(crate) store: String,
@@ -182,6 +194,7 @@ impl Default for Settings {
         Self {
             issuer: String::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            metrics_listen: None,
             tls_cert: None,
             tls_key: None,
             store: "sqlite:mcp-authz.db".to_owned(),
@@ -243,6 +256,7 @@ impl Options {
             settings.issuer = issuer;
         }
         settings.listen = self.listen.unwrap_or(settings.listen);
+        settings.metrics_listen = self.metrics_listen.or(settings.metrics_listen);
         settings.tls_cert = self.tls_cert.or(settings.tls_cert);
         settings.tls_key = self.tls_key.or(settings.tls_key);
         settings.trusted_proxies.extend(self.trusted_proxy);
@@ -273,6 +287,15 @@ impl Options {
         settings.login.extend(self.login.login());
         settings.auto_approve = self.dangerously_auto_approve;
         Ok(settings)
+    }
+}
+
+impl Limits {
+    /// How much may wait in the store.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let mut bounds = Bounds::default();
+        bounds.decisions_of_a_person = self.pages_per_person;
+        bounds
     }
 }
 

@@ -212,7 +212,7 @@ impl Guard {
     fn allows(&self, path: &str, address: IpAddr) -> bool {
         let limiter = match endpoint(path) {
             "register" => &self.registrations,
-            "authorize" | "par" | "sign-in" | "decision" | "grants" => &self.authorizations,
+            "authorize" | "par" | "sign-in" | "sign-out" | "decision" | "grants" => &self.authorizations,
             "token" | "revoke" | "introspect" => &self.token_requests,
             _ if path.contains("/register/") => &self.registrations,
             _ if path.contains("/sign-in/") => &self.authorizations,
@@ -403,7 +403,15 @@ mod tests {
         for _ in 0..60 {
             assert!(guard.allows("/t/sign-in/op", one));
         }
-        for path in ["/t/sign-in/op", "/t/sign-in", "/t/authorize", "/t/grants", "/t/decision", "/t/par"] {
+        for path in [
+            "/t/sign-in/op",
+            "/t/sign-in",
+            "/t/sign-out",
+            "/t/authorize",
+            "/t/grants",
+            "/t/decision",
+            "/t/par",
+        ] {
             assert!(!guard.allows(path, one), "{path}");
         }
         assert!(guard.allows("/.well-known/oauth-authorization-server/t", one));

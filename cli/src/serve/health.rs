@@ -91,12 +91,16 @@ impl Counters {
     }
 }
 
-/// `/healthz`, `/readyz`, `/metrics`.
+/// `/metrics`, at an address of its own.
+pub(super) fn metrics(counters: Arc<Counters>) -> Router {
+    Router::new().route("/metrics", get(counts)).with_state(counters)
+}
+
+/// `/healthz`, `/readyz`.
 pub(super) fn router(counters: Arc<Counters>) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
         .with_state(counters)
 }
 
@@ -108,7 +112,7 @@ async fn ready(State(counters): State<Arc<Counters>>) -> Response {
     }
 }
 
-async fn metrics(State(counters): State<Arc<Counters>>) -> Response {
+async fn counts(State(counters): State<Arc<Counters>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], counters.render()).into_response()
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz_tokio::authorization_server::key_ring::{self, KeyRing};
 use mcp_authz_tokio::authorization_server::passwords::hash_password;
 use mcp_authz_tokio::authorization_server::{AllowedOrigin, AuthorizationEvent, AuthorizationServerHost};
@@ -36,6 +37,9 @@ pub(crate) use configuration::Options;
 
 /// How often the server looks after keys, store and limits.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// How often it looks after the metadata documents of clients.
+const DOCUMENTS: Duration = Duration::from_secs(3600);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -102,6 +106,13 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     settings.issuer()?;
     let listener = TcpListener::bind(settings.listen).await?;
     let address = listener.local_addr()?;
+    let metrics = match settings.metrics_listen {
+        Some(address) => Some(TcpListener::bind(address).await?),
+        None => None,
+    };
+    if let Some(listener) = &metrics {
+        tracing::info!(address = %listener.local_addr()?, "whoever reaches this address reads the metrics");
+    }
     let tls = Tls::of(&settings)?;
     let is_exposed = tls.is_none() && !address.ip().is_loopback();
     if is_exposed && settings.trusted_proxies.is_empty() {
@@ -122,7 +133,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         .into());
     }
     let master = parts::master_key(&settings)?;
-    let store = parts::store(&settings.store).await?;
+    let store = parts::store(&settings.store, settings.limits.bounds()).await?;
     let now = SystemClock.now();
     let (server, introspectors) = parts::server(&settings, &master, now)?;
     let witness = parts::witness(&settings).map(Witness::open).transpose()?;
@@ -131,8 +142,10 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         witness.advance(store.as_ref()).await?;
     }
     let files = settings.client.iter().map(|file| parts::client(file, now));
-    let configured = introspectors.into_iter().map(Ok).chain(files).collect::<Result<Vec<_>, _>>()?;
-    administration::warn_of_other_clients(store.as_ref(), &configured).await?;
+    let configured = introspectors.into_iter().map(Ok).chain(files);
+    let configured: Vec<_> =
+        configured.map(|record| record.map(ClientRecord::configured)).collect::<Result<_, _>>()?;
+    administration::end_clients_taken_out(store.as_ref(), &configured).await?;
     for record in configured {
         store.put_client(record).await?;
     }
@@ -163,11 +176,16 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
     let guards = Arc::new(Guard::new(&settings, is_exposed, Arc::clone(&counters))?);
+    let looking_after = tokio::spawn(look_after_documents(host.clone()));
     let router: Router = host
         .router()
         .layer(from_fn_with_state(Arc::clone(&guards), guard))
         .merge(health::router(Arc::clone(&counters)));
     parts::warn_of_one_place(&settings);
+    let metrics = metrics.map(|listener| {
+        let router = health::metrics(Arc::clone(&counters));
+        tokio::spawn(crate::listener::serve(listener, None, router, std::future::pending()))
+    });
     counters.set_ready(true);
     tracing::info!(issuer = %settings.issuer, %address, "serving");
     let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));
@@ -183,7 +201,9 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     if let Some(reloading) = reloading {
         reloading.abort();
     }
-    keeping.abort();
+    for task in [Some(keeping), Some(looking_after), metrics].into_iter().flatten() {
+        task.abort();
+    }
     Ok(())
 }
 
@@ -194,6 +214,16 @@ fn warn_of_auto_approval(user: &str) {
         "WARNING: everybody who reaches this server is {user}, and every request is approved without a question. \
          This is for tests only."
     );
+}
+
+/// The clients' metadata documents, now and every hour.
+async fn look_after_documents(host: AuthorizationServerHost) {
+    loop {
+        if let Err(error) = host.look_after_documents().await {
+            tracing::error!(%error, "the clients' metadata documents could not be looked after");
+        }
+        tokio::time::sleep(DOCUMENTS).await;
+    }
 }
 
 /// Keys, store, incarnation and limits, again and again.

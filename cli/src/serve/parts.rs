@@ -22,10 +22,10 @@ use mcp_authz::time::{Duration, OffsetDateTime};
 use mcp_authz_tokio::authorization_server::DocumentCaching;
 use mcp_authz_tokio::entropy::OsEntropy;
 use mcp_authz_tokio::sealer::derived_key;
-use mcp_authz_tokio::store::AdministeredStore;
 use mcp_authz_tokio::store::memory::MemoryStore;
 use mcp_authz_tokio::store::postgres::PostgresStore;
 use mcp_authz_tokio::store::sqlite::SqliteStore;
+use mcp_authz_tokio::store::{AdministeredStore, Bounds};
 use zeroize::Zeroizing;
 
 use super::configuration::{Misconfigured, Registration, Settings};
@@ -40,18 +40,18 @@ fn wrong(
 }
 
 /// The store, opened.
-pub(super) async fn store(url: &str) -> Result<Arc<dyn AdministeredStore>, Misconfigured> {
+pub(super) async fn store(url: &str, bounds: Bounds) -> Result<Arc<dyn AdministeredStore>, Misconfigured> {
     if url == "memory" {
-        return Ok(Arc::new(MemoryStore::new()));
+        return Ok(Arc::new(MemoryStore::new().bounds(bounds)));
     }
     if let Some(file) = url.strip_prefix("sqlite:") {
         let opened = SqliteStore::open(file).await;
-        return Ok(Arc::new(opened.map_err(|error| wrong(url)(error.into()))?));
+        return Ok(Arc::new(opened.map_err(|error| wrong(url)(error.into()))?.bounds(bounds)));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         // The URL may hold a password: it is not repeated.
         let opened = PostgresStore::open(url).await;
-        return Ok(Arc::new(opened.map_err(|error| wrong("the store")(error.into()))?));
+        return Ok(Arc::new(opened.map_err(|error| wrong("the store")(error.into()))?.bounds(bounds)));
     }
     Err(Misconfigured("the store must be memory, sqlite:FILE or postgres://USER@HOST/DATABASE".to_owned()))
 }

@@ -348,7 +348,7 @@ fn an_assertion_serves_once_and_for_this_issuer() {
 }
 
 /// A host of client metadata documents, which answers with that.
-fn site(answer: Arc<Mutex<String>>) -> (String, Arc<AtomicUsize>) {
+pub(crate) fn site(answer: Arc<Mutex<String>>) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/client.json", listener.local_addr().unwrap());
     let fetches = Arc::new(AtomicUsize::new(0));
@@ -364,7 +364,7 @@ fn site(answer: Arc<Mutex<String>>) -> (String, Arc<AtomicUsize>) {
     (url, fetches)
 }
 
-fn ok(body: &str) -> String {
+pub(crate) fn ok(body: &str) -> String {
     format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()

@@ -1,9 +1,17 @@
 //! `mcp-authz serve` as an operator runs it: one process, a file for a store, and what its own subcommands say of it.
 
 mod attacks;
+mod grants;
 mod login;
 mod operator;
 mod people;
+#[cfg(feature = "postgres-tests")]
+mod postgres;
+#[path = "../../../runtime/tests/upstream/provider.rs"]
+mod provider;
+mod sessions;
+mod sign_in;
+mod support;
 mod tls;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -35,10 +43,15 @@ impl Server {
 
     /// A server whose issuer is the same after a restart.
     fn start_at(port: u16, folder: &Path, arguments: &[&str]) -> Self {
-        let base = format!("http://127.0.0.1:{port}");
+        Self::start_beside(port, port, folder, arguments)
+    }
+
+    /// A further process of the server whose issuer is at the first port: it listens at the other, as if behind one proxy.
+    fn start_beside(issuer: u16, port: u16, folder: &Path, arguments: &[&str]) -> Self {
+        let (issuer, base) = (format!("http://127.0.0.1:{issuer}"), format!("http://127.0.0.1:{port}"));
         let mut child = Command::new(TOOL)
             .current_dir(folder)
-            .args(["serve", "--issuer", &base, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
+            .args(["serve", "--issuer", &issuer, "--listen", &format!("127.0.0.1:{port}"), "--json-log"])
             .args(["--resource", "http://127.0.0.1:8/mcp", "--registration", "open"])
             .args(arguments)
             .stderr(Stdio::piped())
@@ -227,6 +240,18 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
     let port = free_port();
     let mut server = Server::start_at(port, folder, &arguments);
+    let kid = |server: &Server| {
+        server.get("/jwks").json::<serde_json::Value>().unwrap()["keys"][0]["kid"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let withdrawn = kid(&server);
+    let added =
+        ["clients", "add", "--name", "Mine", "--redirect-uri", "http://127.0.0.1/cb", "--method", "none"];
+    let added = tool(folder, &[&added[..], &STORED[..]].concat());
+    let added = String::from_utf8(added.stdout).unwrap();
+    let own = added.lines().find_map(|line| line.strip_prefix("client_id: ")).unwrap().to_owned();
     let client = server.register();
     let refresh = member(server.redeem(&client, &server.code(&client), VERIFIER), "refresh_token");
     server.stop();
@@ -249,10 +274,17 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
     let refused = tool(folder, &[&["serve"], &arguments[..], &issuer, &resource].concat());
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(!refused.status.success() && error.contains("store restored"), "{error}");
-    assert!(tool(folder, &[&["store", "restored"], &STORED[..], &issuer[..2]].concat()).status.success());
+    let restored = tool(folder, &[&["store", "restored"], &STORED[..], &issuer[..2]].concat());
+    assert!(restored.status.success());
+    let said = String::from_utf8(restored.stdout).unwrap();
+    // Its own client is the operator's to look after; one that registered itself comes back by itself.
+    assert!(said.contains("signing keys") && said.contains(&own) && !said.contains(&client), "{said}");
     let server = Server::start_at(port, folder, &arguments);
+    assert_ne!(kid(&server), withdrawn, "a key of the copy may have been withdrawn since");
+    assert_eq!(member(server.refresh(&client, &refresh), "error"), "invalid_client");
+    let again = server.register();
     assert_eq!(
-        member(server.refresh(&client, &refresh), "error"),
+        member(server.refresh(&again, &refresh), "error"),
         "invalid_grant",
         "the retired token stays dead"
     );
@@ -262,7 +294,9 @@ fn an_older_copy_of_the_store_is_refused_until_the_operator_owns_up_to_it() {
 #[test]
 fn attacks_over_http_get_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &["--store", "memory", "--dangerously-auto-approve", "ann"]);
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann", "--metrics-listen", &metrics];
+    let server = Server::start(folder.path(), &arguments);
     let (client, other) = (server.register(), server.register());
     // 1, 87, 112, 133: nobody is sent to an address that is not registered, not even with an error.
     for uri in [
@@ -324,8 +358,8 @@ fn attacks_over_http_get_nothing() {
         request.body("{}").send().unwrap().status() == StatusCode::TOO_MANY_REQUESTS
     });
     assert!(many);
-    let metrics = server.get("/metrics").text().unwrap();
-    assert!(metrics.contains("mcp_authz_tokens_issued_total") && !metrics.contains(&client));
+    let counted = server.http.get(format!("http://{metrics}/metrics")).send().unwrap().text().unwrap();
+    assert!(counted.contains("mcp_authz_tokens_issued_total 4") && !counted.contains(&client), "{counted}");
 }
 
 #[test]

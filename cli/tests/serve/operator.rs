@@ -3,6 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use super::attacks::{ok, site};
 use super::{CALLBACK, STORED, Server, VERIFIER, free_port, member, tool};
 
 fn line<'t>(text: &'t str, name: &str) -> &'t str {
@@ -110,9 +111,19 @@ fn a_client_gets_its_share_of_tokens_and_strangers_cannot_use_it_up() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("serve.toml");
     std::fs::write(&file, "limits = { tokens_per_client = 3 }\ntrusted_proxies = [\"127.0.0.1\"]\n").unwrap();
+    let metrics = format!("127.0.0.1:{}", free_port());
     let server = Server::start(
         folder.path(),
-        &["--store", "memory", "--dangerously-auto-approve", "ann", "--config", "serve.toml"],
+        &[
+            "--store",
+            "memory",
+            "--dangerously-auto-approve",
+            "ann",
+            "--config",
+            "serve.toml",
+            "--metrics-listen",
+            &metrics,
+        ],
     );
     let (client, other) = (server.register(), server.register());
     for _ in 0..20 {
@@ -123,7 +134,8 @@ fn a_client_gets_its_share_of_tokens_and_strangers_cannot_use_it_up() {
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 4, "{statuses:?}");
     assert_eq!(statuses[5], 429);
     assert_eq!(server.redeem(&other, &server.code(&other), VERIFIER).status(), StatusCode::OK);
-    assert!(server.get("/metrics").text().unwrap().contains("mcp_authz_limited_total 2"));
+    let counted = server.http.get(format!("http://{metrics}/metrics")).send().unwrap().text().unwrap();
+    assert!(counted.contains("mcp_authz_limited_total 2"), "{counted}");
 }
 
 // I-T4: whoever is taken out of the configuration gets nothing more for what they granted.
@@ -144,25 +156,111 @@ fn a_person_who_is_taken_out_ends_their_grants_with_the_next_start() {
     assert_eq!(member(server.redeem(&client, &code, VERIFIER), "error"), "invalid_grant");
 }
 
+// I-T4: a client ends with its file, and one that was added by command does not.
 #[test]
-fn a_client_whose_file_is_taken_out_is_warned_of() {
+fn a_client_whose_file_is_taken_out_ends_until_the_file_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let file = format!(
-        r#"{{"client_id":"from-a-file","redirect_uris":["{CALLBACK}"],"token_endpoint_auth_method":"none"}}"#
+        r#"{{"client_id":"from-a-file","redirect_uris":["{CALLBACK}"],"token_endpoint_auth_method":"none",
+        "grant_types":["authorization_code","refresh_token"]}}"#
     );
     std::fs::write(folder.join("client.json"), file).unwrap();
     let port = free_port();
-    let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
-    let with_file = [&arguments[..], &["--client", "client.json"]].concat();
-    for (arguments, is_warned) in [(&with_file, false), (&with_file, false), (&arguments, true)] {
-        let mut server = Server::start_at(port, folder, arguments);
-        server.stop();
-        let logged: Vec<String> = server.log.lock().unwrap().iter().collect();
-        let warned =
-            logged.iter().any(|line| line.contains("from-a-file") && line.contains("clients remove"));
-        assert_eq!(warned, is_warned, "{logged:?}");
+    let without = [&STORED[..], &["--dangerously-auto-approve", "ann"]].concat();
+    let with = [&without[..], &["--client", "client.json"]].concat();
+    let added =
+        tool(folder, &[&["clients", "add", "--name", "x", "--redirect-uri", CALLBACK], &STORED[..]].concat());
+    let added = line(&String::from_utf8(added.stdout).unwrap(), "client_id: ").to_owned();
+    let granted = |server: &Server, client: &str| {
+        member(server.redeem(client, &server.code(client), VERIFIER), "refresh_token")
+    };
+    let mut server = Server::start_at(port, folder, &with);
+    let (mut ours, mut theirs) = (granted(&server, "from-a-file"), granted(&server, &added));
+    let code = server.code("from-a-file");
+    server.stop();
+    // With the file nothing ends.
+    let mut server = Server::start_at(port, folder, &with);
+    ours = member(server.refresh("from-a-file", &ours), "refresh_token");
+    server.stop();
+    let mut server = Server::start_at(port, folder, &without);
+    assert_eq!(server.authorize("from-a-file", &[]).status(), StatusCode::BAD_REQUEST);
+    assert_eq!(server.refresh("from-a-file", &ours).status(), StatusCode::UNAUTHORIZED);
+    theirs = member(server.refresh(&added, &theirs), "refresh_token");
+    let listed =
+        |what: &str| String::from_utf8(tool(folder, &[&[what, "list"], &STORED[..]].concat()).stdout);
+    for what in ["clients", "grants"] {
+        let listed = listed(what).unwrap();
+        assert!(!listed.contains("from-a-file") && listed.contains(&added), "{listed}");
     }
+    server.stop();
+    let logged: Vec<String> = server.log.lock().unwrap().iter().collect();
+    let said = logged.iter().any(|line| line.contains("from-a-file") && line.contains("removed"));
+    assert!(said && !logged.iter().any(|line| line.contains(&added)), "{logged:?}");
+    // It comes back with its file; what it was granted before does not.
+    let server = Server::start_at(port, folder, &with);
+    assert_eq!(member(server.refresh("from-a-file", &ours), "error"), "invalid_grant");
+    assert_eq!(member(server.redeem("from-a-file", &code, VERIFIER), "error"), "invalid_grant");
+    granted(&server, "from-a-file");
+    member(server.refresh(&added, &theirs), "refresh_token");
+}
+
+// The metrics are where the operator wants them, and nowhere else.
+#[test]
+fn metrics_are_served_at_their_own_address_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann"];
+    let metrics = format!("127.0.0.1:{}", free_port());
+    let server = Server::start(folder.path(), &[&arguments[..], &["--metrics-listen", &metrics]].concat());
+    let at = |path: &str| server.http.get(format!("http://{metrics}{path}")).send().unwrap();
+    assert_eq!(at("/metrics").status(), StatusCode::OK);
+    assert_eq!(server.get("/metrics").status(), StatusCode::NOT_FOUND);
+    for path in ["/", "/healthz", "/token", "/grants", "/authorize", "/jwks"] {
+        assert_eq!(at(path).status(), StatusCode::NOT_FOUND, "{path}");
+    }
+    let server = Server::start(folder.path(), &arguments);
+    assert_eq!(server.get("/metrics").status(), StatusCode::NOT_FOUND, "off unless it is wanted");
+    // An address that is taken is told at the start.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let common = ["serve", "--issuer", "http://127.0.0.1:7", "--listen", "127.0.0.1:0"];
+    let common =
+        [&common[..], &["--resource", "http://127.0.0.1:8/mcp", "--metrics-listen", &taken]].concat();
+    assert!(!tool(folder.path(), &[&common[..], &arguments].concat()).status.success());
+}
+
+// D41: a document that was gone is looked for without anybody asking.
+#[test]
+fn a_document_that_was_gone_is_looked_for_by_the_server_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(
+        folder.join("serve.toml"),
+        "document_cache = { least_seconds = 1, most_seconds = 1, stale_days = 7 }\n",
+    )
+    .unwrap();
+    let answer = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let (url, fetches) = site(answer.clone());
+    let fetches = || fetches.load(std::sync::atomic::Ordering::SeqCst);
+    let body = format!(r#"{{"client_id":"{url}","client_name":"x","redirect_uris":["{CALLBACK}"]}}"#);
+    *answer.lock().unwrap() = ok(&body);
+    let port = free_port();
+    let arguments = [&STORED[..], &["--dangerously-auto-approve", "ann", "--config", "serve.toml"]].concat();
+    let mut server = Server::start_at(port, folder, &arguments);
+    let code = server.code(&url);
+    *answer.lock().unwrap() = ok(&body).replace("200 OK", "404 Not Found");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(server.redeem(&url, &code, VERIFIER).status(), StatusCode::OK);
+    assert_eq!(fetches(), 2);
+    server.stop();
+    let _server = Server::start_at(port, folder, &arguments);
+    for _ in 0..100 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if fetches() > 2 {
+            break;
+        }
+    }
+    assert_eq!(fetches(), 3);
 }
 
 // After a leak: the old key is in no key set any longer, and the new one signs.

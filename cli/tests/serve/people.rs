@@ -11,9 +11,13 @@ use reqwest::blocking::Response;
 use super::{CALLBACK, CHALLENGE, Server, TOOL, VERIFIER, member};
 
 pub(crate) fn user(name: &str) -> String {
+    user_with(name, &format!("password of {name}"))
+}
+
+pub(crate) fn user_with(name: &str, password: &str) -> String {
     let mut child =
         Command::new(TOOL).arg("hash-password").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "password of {name}").unwrap();
+    writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
     let hash = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     format!("{name}:{}", hash.trim())
 }
@@ -26,7 +30,7 @@ fn start(folder: &Path) -> Server {
 /// A browser: its cookies, and the page it shows.
 pub(crate) struct Browser<'s> {
     server: &'s Server,
-    cookies: Vec<(String, String)>,
+    pub(crate) cookies: Vec<(String, String)>,
 }
 
 impl<'s> Browser<'s> {
@@ -34,17 +38,26 @@ impl<'s> Browser<'s> {
         Self { server, cookies: Vec::new() }
     }
 
-    fn of(server: &'s Server, name: &str, client: &str) -> Self {
+    pub(crate) fn of(server: &'s Server, name: &str, client: &str) -> Self {
         let mut browser = Self::new(server);
-        let page = browser.visit(&path(client, &[]));
-        let request = hidden(&page, "request");
-        let password = format!("password of {name}");
-        let pairs = [("request", request.as_str()), ("name", name), ("password", &password)];
-        assert_eq!(browser.submit("/sign-in", &pairs, &[]).status(), StatusCode::SEE_OTHER);
+        let answer = browser.sign_in(&path(client, &[]), name, &format!("password of {name}"));
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
         browser
     }
 
-    fn send(&mut self, request: reqwest::blocking::RequestBuilder) -> Response {
+    /// The same browser, or one with a copy of its cookies, at another process.
+    pub(crate) fn at(&self, server: &'s Server) -> Self {
+        Self { server, cookies: self.cookies.clone() }
+    }
+
+    pub(crate) fn sign_in(&mut self, path: &str, name: &str, password: &str) -> Response {
+        let page = self.visit(path);
+        let request = hidden(&page, "request");
+        let pairs = [("request", request.as_str()), ("name", name), ("password", password)];
+        self.submit("/sign-in", &pairs, &[])
+    }
+
+    pub(crate) fn send(&mut self, request: reqwest::blocking::RequestBuilder) -> Response {
         let cookies: Vec<String> =
             self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let answer = request.header("cookie", cookies.join("; ")).send().unwrap();
@@ -52,7 +65,9 @@ impl<'s> Browser<'s> {
             let pair = set.to_str().unwrap().split(';').next().unwrap();
             let (name, value) = pair.split_once('=').unwrap();
             self.cookies.retain(|(known, _)| known != name);
-            self.cookies.push((name.to_owned(), value.to_owned()));
+            if !set.to_str().unwrap().contains("Max-Age=0") {
+                self.cookies.push((name.to_owned(), value.to_owned()));
+            }
         }
         answer
     }
@@ -77,7 +92,7 @@ impl<'s> Browser<'s> {
         self.send(request)
     }
 
-    fn approve(&mut self, page: &str, more: &[(&str, &str)]) -> Response {
+    pub(crate) fn approve(&mut self, page: &str, more: &[(&str, &str)]) -> Response {
         let (handle, csrf) = (hidden(page, "handle"), hidden(page, "csrf"));
         let pairs =
             [("handle", handle.as_str()), ("csrf", &csrf), ("decision", "approve"), ("scope.mcp", "on")];
@@ -85,11 +100,31 @@ impl<'s> Browser<'s> {
     }
 }
 
+/// Where a client on a server of its own has its answers.
+pub(crate) const CONFIDENTIAL: &str = "https://app.example/callback";
+
+/// A client that proves who it is, and its secret.
+pub(crate) fn confidential(server: &Server) -> (String, String) {
+    let body = serde_json::json!({
+        "redirect_uris": [CONFIDENTIAL],
+        "token_endpoint_auth_method": "client_secret_post",
+    });
+    let request = server.http.post(format!("{}/register", server.base));
+    let answer = request.header("content-type", "application/json").body(body.to_string()).send().unwrap();
+    let body: serde_json::Value = answer.json().unwrap();
+    (body["client_id"].as_str().unwrap().to_owned(), body["client_secret"].as_str().unwrap().to_owned())
+}
+
 pub(crate) fn path(client: &str, more: &[(&str, &str)]) -> String {
+    path_to(CALLBACK, client, more)
+}
+
+/// A request whose answer goes there.
+pub(crate) fn path_to(redirect_uri: &str, client: &str, more: &[(&str, &str)]) -> String {
     let pairs = [
         ("response_type", "code"),
         ("client_id", client),
-        ("redirect_uri", CALLBACK),
+        ("redirect_uri", redirect_uri),
         ("state", "s"),
         ("resource", "http://127.0.0.1:8/mcp"),
         ("code_challenge", CHALLENGE),
@@ -104,7 +139,7 @@ pub(crate) fn hidden(page: &str, name: &str) -> String {
     rest.split_once('"').unwrap().0.replace("&amp;", "&")
 }
 
-fn code(answer: &Response) -> String {
+pub(crate) fn code(answer: &Response) -> String {
     let location = answer.headers()["location"].to_str().unwrap();
     let query = location.split_once('?').unwrap().1;
     Form::parse(query.as_bytes()).unwrap().get("code").unwrap().to_owned()

@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::sync::LazyLock;
 
 use mcp_authz::client::{
-    CallbackOutcome, CallbackRecord, Client, Configuration, IdentityKind, Ready, RecordVersion,
-    RegistrationRecord, Session, SessionRecord, StepUp, StepUpJoin, StepUpRecord,
+    CallbackOutcome, CallbackRecord, Client, Configuration, EndpointCall, IdentityKind, PreRegistered,
+    Provider, Ready, RecordVersion, RegistrationRecord, Session, SessionRecord, SignInOutcome, SignInRecord,
+    StepUp, StepUpJoin, StepUpRecord,
 };
 use mcp_authz::evidence::IssuerForResource;
 use mcp_authz::flow::{ClientAction, ClientFlow, ClientInput, ClientTurn};
-use mcp_authz::identifier::{RedirectUri, ResourceId, ScopeSet};
+use mcp_authz::identifier::{ClientId, Issuer, RedirectUri, ResourceId, ScopeSet};
 use mcp_authz::message::authorization::Callback;
 use mcp_authz::message::exchange::{AddressPolicy, FetchPurpose, Reply};
 use mcp_authz::sealer::{Sealer, SealerFailed};
@@ -26,6 +27,7 @@ use crate::client_flow::{Counter, check_opened};
 const SERVER: &str = "https://mcp.example/notes";
 const ISSUER: &str = "https://as.example";
 const REDIRECT: &str = "http://127.0.0.1:4711/callback";
+const SIGN_IN: &str = "https://host.example/sign-in/op";
 const VERSION: RecordVersion = RecordVersion::new(1);
 
 /// What a mutation puts into a record.
@@ -69,6 +71,9 @@ struct Genuine {
     session: (Vec<u8>, Vec<u8>),
     registration: (Vec<u8>, Vec<u8>),
     step_up: (Vec<u8>, Vec<u8>),
+    sign_in: (Vec<u8>, Vec<u8>),
+    /// The `state` of the sign-in.
+    state: String,
 }
 
 static GENUINE: LazyLock<Genuine> = LazyLock::new(genuine);
@@ -158,7 +163,31 @@ fn genuine() -> Genuine {
     let turn = turn.flow.advance(kept, now(), &mut entropy).expect("in turn");
     let ClientFlow::Session(held) = turn.flow else { panic!("no session") };
     let step_up = seen(join(held).joined(None, &sealer).expect("a count").to_bytes());
-    Genuine { callback, session, registration, step_up }
+    let begun = provider(ISSUER).begin(browser(1), now(), &mut entropy).expect("begun");
+    let (open, waiting) = begun.into_parts();
+    let sign_in = seen(waiting.park(&sealer).expect("parked").to_bytes());
+    let url = url::Url::parse(open.url()).expect("a URL");
+    let state = url.query_pairs().find(|(name, _)| name == "state").expect("a state").1.into_owned();
+    Genuine { callback, session, registration, step_up, sign_in, state }
+}
+
+fn browser(n: u8) -> AgentBinding {
+    AgentBinding::session(&[n; 32]).expect("a nonce")
+}
+
+/// A provider at which people sign in to a web host.
+fn provider(issuer: &str) -> Provider {
+    let issuer = Issuer::new(issuer).expect("an issuer");
+    let redirect = RedirectUri::new(SIGN_IN).expect("a redirect URI");
+    let identity =
+        PreRegistered::new(issuer.clone(), ClientId::new("host").expect("an id"), redirect.clone(), []);
+    let host = Client::new(Configuration::new("Fuzz", redirect).pre_registered(identity)).expect("a client");
+    let origin = issuer.as_str();
+    let document = format!(
+        r#"{{"issuer":"{origin}","authorization_endpoint":"{origin}/a","token_endpoint":"{origin}/t","jwks_uri":"{origin}/j","response_types_supported":["code"],"code_challenge_methods_supported":["S256"],"authorization_response_iss_parameter_supported":true}}"#
+    );
+    let asked = host.sign_in(&issuer).expect("an identity").into_parts().1;
+    asked.receive(Ok(json(200, &document))).expect("a provider")
 }
 
 /// How a step-up of that session is counted.
@@ -178,6 +207,7 @@ pub fn records(data: &[u8]) {
     let kind = choices.byte().unwrap_or(0);
     let genuine = &*GENUINE;
     let (bytes, plaintext) = match kind % 4 {
+        _ if kind >= 128 => &genuine.sign_in,
         0 => &genuine.callback,
         1 => &genuine.session,
         2 => &genuine.registration,
@@ -189,6 +219,7 @@ pub fn records(data: &[u8]) {
     };
     let sealer = Opens(RefCell::new(plaintext));
     match kind % 4 {
+        _ if kind >= 128 => resumed_sign_in(bytes, &sealer),
         0 => resumed_login(bytes, &sealer),
         1 => resumed_session(bytes, &sealer),
         2 => used_registration(bytes, &sealer),
@@ -206,6 +237,9 @@ fn as_they_come(data: &[u8]) {
     }
     if let Ok(record) = RegistrationRecord::from_bytes(data) {
         assert_eq!(RegistrationRecord::from_bytes(&record.to_bytes()).as_ref(), Ok(&record));
+    }
+    if let Ok(record) = SignInRecord::from_bytes(data) {
+        assert_eq!(SignInRecord::from_bytes(&record.to_bytes()).as_ref(), Ok(&record));
     }
     if let Ok(record) = StepUpRecord::from_bytes(data) {
         assert_eq!(StepUpRecord::from_bytes(&record.to_bytes()).as_ref(), Ok(&record));
@@ -262,6 +296,44 @@ fn resumed_login(bytes: &[u8], sealer: &Opens) {
     check(waiting.abandon());
 }
 
+fn resumed_sign_in(bytes: &[u8], sealer: &Opens) {
+    let back = |provider: &Provider| {
+        let record = SignInRecord::from_bytes(bytes).expect("a genuine record");
+        record.resume(provider, sealer, now())
+    };
+    // I-L3: whatever is under the seal, the record is of one provider.
+    assert!(back(&provider("https://evil.example")).is_err(), "a sign-in went on at another provider");
+    let provider = provider(ISSUER);
+    let answered = |agent: u8, place: &str, query: &str| {
+        let waiting = back(&provider).ok()?;
+        assert!(waiting.not_after() > now(), "an expired sign-in came back");
+        let callback = Callback::from_parts(place, query).expect("a callback");
+        Some(waiting.receive(callback, &browser(agent), now(), &mut Counter(9)))
+    };
+    let state = &GENUINE.state;
+    let genuine = format!("code=c&state={state}&iss=https%3A%2F%2Fas.example");
+    let guess = "code=c&state=guess&iss=https%3A%2F%2Fas.example";
+    for (agent, place, query) in
+        [(1, SIGN_IN, guess), (2, SIGN_IN, &genuine), (1, "https://host.example/sign-in/other", &genuine)]
+    {
+        let answer = answered(agent, place, query);
+        assert!(
+            matches!(answer, None | Some(SignInOutcome::Unsolicited(_))),
+            "{agent} {place} {query} counts"
+        );
+    }
+    // MCP-AUTH-039: of another issuer, no code is used.
+    let other = format!("code=c&state={state}&iss=https%3A%2F%2Fevil.example");
+    assert!(!matches!(answered(1, SIGN_IN, &other), Some(SignInOutcome::Accepted(_))));
+    if let Some(SignInOutcome::Accepted(EndpointCall::Fetch(step))) = answered(1, SIGN_IN, &genuine) {
+        let fetch = step.action();
+        assert_eq!(
+            (fetch.url(), fetch.policy().addresses()),
+            ("https://as.example/t", AddressPolicy::Public)
+        );
+    }
+}
+
 fn resumed_session(bytes: &[u8], sealer: &Opens) {
     let record = SessionRecord::from_bytes(bytes).expect("a genuine record");
     let Ok(session) = record.resume(&client(), sealer, VERSION) else { return };
@@ -305,13 +377,21 @@ fn joined_count(bytes: &[u8], sealer: &Opens) {
 
 #[cfg(test)]
 mod tests {
-    use super::{GENUINE, records};
+    use super::*;
 
     #[test]
     fn the_genuine_records_resume() {
-        for kind in [0_u8, 1, 2, 3] {
+        for kind in [0_u8, 1, 2, 3, 128] {
             records(&[kind]);
         }
+        // Not by being refused.
+        let sealer = Opens(RefCell::new(GENUINE.sign_in.1.clone()));
+        let record = SignInRecord::from_bytes(&GENUINE.sign_in.0).unwrap();
+        let waiting = record.resume(&provider(ISSUER), &sealer, now()).unwrap();
+        let answer = format!("code=c&state={}&iss=https%3A%2F%2Fas.example", GENUINE.state);
+        let answer = Callback::from_parts(SIGN_IN, &answer).unwrap();
+        let outcome = waiting.receive(answer, &browser(1), now(), &mut Counter(9));
+        assert!(matches!(outcome, SignInOutcome::Accepted(_)), "{outcome:?}");
         let text = String::from_utf8(GENUINE.session.1.clone()).unwrap();
         assert!(text.contains("\"access_token\":\"at\""));
     }

@@ -63,7 +63,14 @@ impl AuthorizationServerHost {
         }
         let found = self.store.find_client(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingCaller::store_failed)?;
-        let mut outcome = self.core.measure(|| waiting.found(found, &mut OsEntropy));
+        let mut outcome = match waiting.document(&found) {
+            None => self.core.measure(|| waiting.found(found, &mut OsEntropy)),
+            // As at the authorization endpoint, where the browser brings the same client in a moment.
+            Some(fetch) => {
+                let looked = self.document(&fetch).await?;
+                self.core.measure(|| waiting.found_document(found, looked.fetched, looked.at, &mut OsEntropy))
+            }
+        };
         loop {
             outcome = match outcome {
                 CallerOutcome::Keys(waiting) => self.core.measure(|| waiting.import(self.importer.as_ref())),

@@ -6,6 +6,7 @@
 //! | `GET  /authorize` | checks the request, has the person signed in, shows the consent page |
 //! | `POST /decision` | the consent page's form |
 //! | `POST /sign-in` | the sign-in page's form |
+//! | `POST /sign-out` | the button on the pages of somebody who is signed in |
 //! | `GET  /sign-in/ID` | where a provider that people sign in at sends the browser back |
 //! | `GET, POST /grants` | where a person sees and ends what they allowed |
 //! | `POST /token`, `/register`, `/revoke`, `/introspect`, `/par` | for clients |
@@ -56,9 +57,12 @@ use crate::store::{AdministeredStore, Store, StoreError};
 
 pub mod browser;
 mod clients;
+#[cfg(feature = "passwords")]
+mod devices;
 mod documents;
 mod forms;
 mod freshness;
+mod grants;
 #[cfg(feature = "aws-lc-rs")]
 pub mod key_ring;
 mod key_sets;

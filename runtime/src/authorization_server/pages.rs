@@ -15,12 +15,13 @@ use http::header::{
 use http::{HeaderName, HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{ConsentView, ScopeShown};
 use mcp_authz::authorization_server::client::ClientShown;
-use mcp_authz::authorization_server::record::GrantRecord;
+use mcp_authz::authorization_server::record::{ConsentRecord, GrantRecord};
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::authorization_server::sign_in::RequestShown;
 use mcp_authz::syntax::base64url;
 use unicode_segmentation::UnicodeSegmentation as _;
 
+use super::grants::Allowed;
 use super::people::{ProviderShown, SignInFault, Ways};
 use crate::text::{HtmlText, SHOWN_GRAPHEMES};
 
@@ -49,10 +50,11 @@ button.main{background:#0b57d0;border-color:#0b57d0;color:#fff}\
 button:focus-visible,input:focus-visible{outline:3px solid Highlight;outline-offset:2px}";
 
 /// The consent page (decision D44). `name` is what somebody else calls the person.
-pub(super) fn consent(base: &str, view: &ConsentView, name: Option<&str>) -> Response {
+pub(super) fn consent(base: &str, view: &ConsentView, name: Option<&str>, leave: &str) -> Response {
     let mut body = String::new();
     // Writing to a string does not fail.
     let _ = write_consent(&mut body, base, view, name);
+    let _ = write_sign_out(&mut body, base, leave);
     page(StatusCode::OK, "Allow access?", &body)
 }
 
@@ -262,52 +264,90 @@ pub(super) fn signed_in() -> Response {
     page(StatusCode::OK, "You are signed in", body)
 }
 
-/// What the person has allowed, with a button for each application.
+/// The button for whoever is signed in, and should not be.
+fn write_sign_out(out: &mut String, base: &str, token: &str) -> fmt::Result {
+    write!(
+        out,
+        "<form method=\"post\" action=\"{}/sign-out\"><input type=\"hidden\" name=\"csrf\" value=\"{}\">\
+         <p class=\"note\">Somebody else, or done here?</p><div class=\"buttons\"><button>Sign out</button></div></form>",
+        Exact(base),
+        Exact(token)
+    )
+}
+
+/// Nobody is signed in in this browser any longer.
+pub(super) fn signed_out(base: &str) -> Response {
+    let body = format!(
+        "<h1>You are signed out</h1><p>An application that asks has you sign in again. What you allowed stays: \
+         <a href=\"{}/grants\">sign in to see it and to end it</a>.</p>",
+        Exact(base)
+    );
+    page(StatusCode::OK, "You are signed out", &body)
+}
+
+/// What the person has allowed and wanted remembered, with a button for each application.
 pub(super) fn grants(
     base: &str,
     (subject, name): (&str, Option<&str>),
-    grants: &[GrantRecord],
-    token: &str,
+    allowed: &Allowed,
+    (token, leave): (&str, &str),
 ) -> Response {
     let person = SignedInAs(subject, name);
     let mut body = format!("<h1>What you have allowed</h1><p>You are signed in as {person}.</p>");
-    if grants.is_empty() {
-        body.push_str("<p>No application may act for you.</p>");
-    }
-    let mut by_client: BTreeMap<&str, Vec<&GrantRecord>> = BTreeMap::new();
-    for grant in grants {
-        by_client.entry(grant.client_id.as_str()).or_default().push(grant);
-    }
-    for (client, grants) in by_client {
-        // Writing to a string does not fail.
-        let _ = write_client(&mut body, base, client, &grants, token);
-    }
+    // Writing to a string does not fail.
+    let _ = write_allowed(&mut body, base, allowed, token);
+    let _ = write_sign_out(&mut body, base, leave);
     page(StatusCode::OK, "What you have allowed", &body)
+}
+
+fn write_allowed(out: &mut String, base: &str, allowed: &Allowed, token: &str) -> fmt::Result {
+    let mut by_client: BTreeMap<&str, (Vec<&GrantRecord>, Vec<&ConsentRecord>)> = BTreeMap::new();
+    for grant in &allowed.grants {
+        by_client.entry(grant.client_id.as_str()).or_default().0.push(grant);
+    }
+    for consent in &allowed.remembered {
+        by_client.entry(consent.client_id.as_str()).or_default().1.push(consent);
+    }
+    if by_client.is_empty() {
+        let none = if allowed.is_later { "Nothing more." } else { "No application may act for you." };
+        write!(out, "<p>{none}</p>")?;
+    }
+    for (client, (grants, remembered)) in by_client {
+        write_client(out, base, client, (&grants, &remembered), token)?;
+    }
+    for (words, query) in &allowed.more {
+        write!(out, "<p><a href=\"{}/grants?{}\">{words}</a></p>", Exact(base), Exact(query))?;
+    }
+    Ok(())
 }
 
 fn write_client(
     out: &mut String,
     base: &str,
     client: &str,
-    grants: &[&GrantRecord],
+    (grants, remembered): (&[&GrantRecord], &[&ConsentRecord]),
     token: &str,
 ) -> fmt::Result {
     write!(out, "<dl><dt>Application</dt><dd><code>{}</code></dd>", End(client))?;
-    for grant in grants {
-        let scope = grant.scope.to_string();
+    let may = grants.iter().map(|grant| ("It may reach", &grant.resource, &grant.scope, grant.not_after));
+    let asked = remembered
+        .iter()
+        .map(|consent| ("You are not asked about", &consent.resource, &consent.scope, consent.not_after));
+    for (words, resource, scope, not_after) in may.chain(asked) {
         write!(
             out,
-            "<dt>It may reach</dt><dd>{}<br><code>{}</code><br><span class=\"note\">until {} at the latest</span></dd>",
-            End(grant.resource.as_str()),
-            HtmlText(&scope),
-            grant.not_after.date()
+            "<dt>{words}</dt><dd>{}<br><code>{}</code><br><span class=\"note\">until {} at the latest</span></dd>",
+            End(resource.as_str()),
+            HtmlText(&scope.to_string()),
+            not_after.date()
         )?;
     }
     write!(
         out,
         "<dt></dt><dd><form method=\"post\" action=\"{}/grants\">\
          <input type=\"hidden\" name=\"csrf\" value=\"{}\"><input type=\"hidden\" name=\"client\" value=\"{}\">\
-         <div class=\"buttons\"><button>End it</button></div></form></dd></dl>",
+         <div class=\"buttons\"><button>End it</button></div>\
+         <span class=\"note\">Ends all that this application may do for you; it has to ask again.</span></form></dd></dl>",
         Exact(base),
         Exact(token),
         Exact(client)

@@ -4,23 +4,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
+use http::HeaderValue;
 use http::request::Parts;
 use mcp_authz::sealer::Sealer;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::form::Form;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::browser::Browser;
+use super::devices::Devices;
 use super::people::{Person, PersonAuthentication, SignIn, Standing, Ways};
 use super::sessions::{Session, Sessions};
 pub use super::tries::RequestAddress;
-use super::tries::Tries;
+use super::tries::{Trier, Tries};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
 
@@ -72,12 +74,13 @@ enum Verdict {
 /// People who sign in by name and password.
 ///
 /// Wrong passwords are counted for a name from an address ([`RequestAddress`]); a name that is tried from very many
-/// addresses rests as well, but not for an address from which its person signed in before.
+/// addresses rests as well. A browser in which the person signed in before has tries of its own.
 pub struct Passwords {
     people: Arc<BTreeMap<String, String>>,
     /// What is computed for a name that nobody has, so that the time does not tell.
     nobody: Arc<String>,
     sessions: Sessions,
+    devices: Devices,
     tries: Mutex<Tries>,
     waiting: Semaphore,
     hashing: Arc<Semaphore>,
@@ -127,7 +130,8 @@ impl Passwords {
         Ok(Self {
             people: Arc::new(known),
             nobody: Arc::new(hash_password("nobody has this password")?),
-            sessions: Sessions::new(sealer, "person", secure),
+            sessions: Sessions::new(Arc::clone(&sealer), "person", secure),
+            devices: Devices::new(sealer, secure),
             tries: Mutex::new(Tries::new()),
             waiting: Semaphore::new(WAITING),
             hashing: Arc::new(Semaphore::new(HASHES)),
@@ -146,7 +150,7 @@ impl Passwords {
     }
 
     /// Whether the password is that of the name. It takes as long for a name that nobody has, which is counted as well.
-    async fn verify(&self, name: &str, password: &str, from: IpAddr) -> Verdict {
+    async fn verify(&self, name: &str, password: &str, trier: Trier) -> Verdict {
         let lengths = [(name, NAME_BYTES), (password, PASSWORD_BYTES)];
         if lengths.iter().any(|(text, most)| text.is_empty() || text.len() > *most) {
             return Verdict::Wrong;
@@ -157,7 +161,7 @@ impl Passwords {
         else {
             return Verdict::Busy;
         };
-        if !self.tries().may_try(name, from, self.clock.now()) {
+        if !self.tries().may_try(name, trier, self.clock.now()) {
             return Verdict::Wrong;
         }
         let known = self.people.get(name).cloned();
@@ -173,14 +177,22 @@ impl Passwords {
         if !(verified.await.unwrap_or(false) && is_known) {
             return Verdict::Wrong;
         }
-        self.tries().signed_in(name, from);
+        self.tries().signed_in(name, trier);
         Verdict::Right
     }
 
-    /// Who is signed in in the browser. Somebody who was removed is signed out.
+    /// Who is signed in in the browser. Somebody who was removed is signed out, and whose password has changed as well: the
+    /// old one may be known to others.
     fn signed_in(&self, request: &Parts, browser: &Browser) -> Option<Session> {
         let session = self.sessions.of(request, browser, self.clock.now())?;
-        self.people.contains_key(&session.subject).then_some(session)
+        // I-P9
+        let proved = self.proved(&session.subject)?;
+        (session.proved == Some(proved)).then_some(session)
+    }
+
+    /// What stands for the password of that person in their sessions.
+    fn proved(&self, name: &str) -> Option<SecretDigest> {
+        self.people.get(name).map(|hash| SecretDigest::of(hash.as_bytes()))
     }
 }
 
@@ -204,20 +216,28 @@ impl PersonAuthentication for Passwords {
     ) -> BoxFuture<'a, SignIn> {
         Box::pin(async move {
             let name = form.get("name").unwrap_or_default();
-            let (password, from) =
-                (form.get("password").unwrap_or_default(), RequestAddress::network_of(request));
-            match self.verify(name, password, from).await {
+            let password = form.get("password").unwrap_or_default();
+            let device = self.devices.of(request, name, self.clock.now()).map(Trier::Device);
+            let trier = device.unwrap_or_else(|| Trier::Address(RequestAddress::network_of(request)));
+            match self.verify(name, password, trier).await {
                 Verdict::Right => {}
                 Verdict::Wrong => return SignIn::Refused,
                 Verdict::Busy => return SignIn::Busy,
             }
             let now = self.clock.now();
-            let session = Session { subject: name.to_owned(), since: now, name: None };
+            let proved = self.proved(name);
+            let session = Session { subject: name.to_owned(), since: now, name: None, proved };
             match self.sessions.cookie(&session, browser, now) {
-                Some(cookie) => SignIn::SignedIn(Some(cookie)),
+                Some(cookie) => {
+                    SignIn::SignedIn([cookie].into_iter().chain(self.devices.cookie(name, now)).collect())
+                }
                 None => SignIn::Refused,
             }
         })
+    }
+
+    fn sign_out<'a>(&'a self, _request: &'a Parts, _browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        Box::pin(std::future::ready(self.sessions.no_cookie().into_iter().collect()))
     }
 }
 
@@ -232,7 +252,7 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
-    use super::super::tries::TRIES;
+    use super::super::tries::{TRIES, Trier};
     use super::{InvalidPeople, NAME_BYTES, Passwords, Verdict, WAIT, WAITING, hash_password};
     use crate::sealer::AeadSealer;
 
@@ -260,8 +280,8 @@ mod tests {
         assert!(hash_password("").is_err());
     }
 
-    fn from(n: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, n])
+    fn from(n: u8) -> Trier {
+        Trier::Address(IpAddr::from([192, 0, 2, n]))
     }
 
     // I-G8

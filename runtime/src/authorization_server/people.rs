@@ -38,6 +38,12 @@ pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(SignIn::NoPage))
     }
 
+    /// The person signs out in this browser, whose sessions do not count from now on. What the host keeps of it, it forgets; the
+    /// cookies it gives go with the answer.
+    fn sign_out<'a>(&'a self, _request: &'a Parts, _browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// A browser came back from the provider of that name. `browser` is the one the cookie says, and `next` the one it is
     /// from now on if somebody is signed in: whoever knew the cookie before does not know the one they are signed in
     /// under.
@@ -140,8 +146,8 @@ pub enum SignIn {
     },
     /// The person cannot be sent there now.
     Failed(SignInFault, ProviderShown),
-    /// The person is signed in; a further cookie goes with the answer, where the host needs one.
-    SignedIn(Option<HeaderValue>),
+    /// The person is signed in; further cookies go with the answer, where the host needs some.
+    SignedIn(Vec<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
     Refused,
     /// As many sign in at the moment as can: the answer is 503.
@@ -249,7 +255,7 @@ impl PersonAuthentication for LocalUser {
             }
             browsers.insert(browser.agent().to_bytes(), self.clock.now());
         }
-        Box::pin(std::future::ready(SignIn::SignedIn(None)))
+        Box::pin(std::future::ready(SignIn::SignedIn(Vec::new())))
     }
 }
 

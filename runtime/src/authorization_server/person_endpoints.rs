@@ -12,9 +12,9 @@ use mcp_authz::authorization_server::authorization::{
 use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::authorization_server::sign_in::RequestShown;
-use mcp_authz::authorization_server::store::{DecideOnce, RevocationTarget, RevokeAll};
+use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::evidence::{Approval, Authentication};
-use mcp_authz::identifier::{ClientId, Scope, ScopeSet};
+use mcp_authz::identifier::{Scope, ScopeSet};
 use mcp_authz::limits;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Step;
@@ -23,10 +23,10 @@ use mcp_authz::syntax::form::Form;
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
 use super::people::{Person, Returned, SignIn, Ways};
+use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::OsEntropy;
 use crate::http_io::{read_body, response};
-use crate::store::GrantsOf;
 
 impl AuthorizationServerHost {
     /// `GET /authorize`
@@ -39,9 +39,11 @@ impl AuthorizationServerHost {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
         let mut answer = match self.checked(query).await {
-            Ok(RequestOutcome::Validated(request)) => self.ask(&parts, &browser, request).await,
-            Ok(RequestOutcome::Error(error)) => self.answer_error(&parts, &browser, error).await,
-            Ok(RequestOutcome::Refused(refusal)) | Err(refusal) => self.refusal(&refusal),
+            Ok((RequestOutcome::Validated(request), is_new)) => {
+                self.ask(&parts, &browser, (request, is_new)).await
+            }
+            Ok((RequestOutcome::Error(error), _)) => self.answer_error(&parts, &browser, error).await,
+            Ok((RequestOutcome::Refused(refusal), _)) | Err(refusal) => self.refusal(&refusal),
         };
         if let Some(cookie) = browser.set_cookie() {
             answer.headers_mut().append(SET_COOKIE, cookie.clone());
@@ -49,8 +51,8 @@ impl AuthorizationServerHost {
         answer
     }
 
-    /// Everything about the request that needs no person.
-    async fn checked(&self, query: &str) -> Result<RequestOutcome, Refusal> {
+    /// Everything about the request that needs no person; and whether its client comes of a document and is new to the store.
+    async fn checked(&self, query: &str) -> Result<(RequestOutcome, bool), Refusal> {
         let mut authorizing = self.core.measure(|| self.server.authorize(query))?;
         if let Authorizing::Pushed(step) = authorizing {
             let (action, waiting) = step.into_parts();
@@ -70,7 +72,7 @@ impl AuthorizationServerHost {
                 let (action, waiting) = step.into_parts();
                 self.observe(AuthorizationEvent::FindClient(&action));
                 match self.store.find_client(action).await {
-                    Ok(found) => Ok(self.core.measure(|| waiting.found(found))),
+                    Ok(found) => Ok((self.core.measure(|| waiting.found(found)), false)),
                     Err(error) => {
                         self.store_failed(&error);
                         Err(waiting.store_failed())
@@ -80,10 +82,34 @@ impl AuthorizationServerHost {
             Authorizing::Fetch(step) => {
                 let (fetch, waiting) = step.into_parts();
                 match self.document(&fetch).await {
-                    Ok(looked) => Ok(self.core.measure(|| waiting.receive(looked.fetched, looked.at))),
+                    Ok(looked) => {
+                        let outcome = self.core.measure(|| waiting.receive(looked.fetched, looked.at));
+                        Ok((outcome, looked.is_new))
+                    }
                     // The store failed: nothing is known of what was granted under an older document.
                     Err(_) => Err(waiting.store_failed()),
                 }
+            }
+        }
+    }
+
+    /// Who is signed in in the browser, as far as the host knows and as long as they did not sign out there.
+    pub(super) async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
+        let person = self.people.person(parts, browser).await;
+        // A browser that is new has not signed out.
+        if browser.set_cookie().is_some() || !matches!(person, Person::SignedIn { .. }) {
+            return person;
+        }
+        // I-P9: in whichever process it was, and whoever has a copy of the cookies.
+        match self.store.is_reserved(self.server.signed_out(browser.agent(), self.clock.now())).await {
+            Ok(false) => person,
+            Ok(true) => match self.browsers.fresh() {
+                Some(fresh) => self.people.person(parts, &fresh).await,
+                None => Person::Unavailable,
+            },
+            Err(error) => {
+                self.store_failed(&error);
+                Person::Unavailable
             }
         }
     }
@@ -95,7 +121,7 @@ impl AuthorizationServerHost {
         browser: &Browser,
         asked: impl FnOnce() -> RequestShown,
     ) -> Result<(Authentication, Option<String>), Response> {
-        match self.people.person(parts, browser).await {
+        match self.person_in(parts, browser).await {
             Person::SignedIn { subject, since, name } => {
                 let person = Authentication::assertion(subject, *browser.agent(), since);
                 let person = person.ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())?;
@@ -117,13 +143,20 @@ impl AuthorizationServerHost {
         }
     }
 
-    async fn ask(&self, parts: &Parts, browser: &Browser, request: RequestValidated) -> Response {
+    async fn ask(
+        &self,
+        parts: &Parts,
+        browser: &Browser,
+        (request, is_new): (RequestValidated, bool),
+    ) -> Response {
         self.observe(AuthorizationEvent::RedirectMatched(request.redirect_matched()));
         let (person, name) = match self.person(parts, browser, || request.shown()).await {
             Ok(person) => person,
             Err(answer) => return answer,
         };
-        let request = match self.recall(request, &person).await {
+        // The page writes a new client down.
+        let request = if is_new { Ok(request) } else { self.recall(request, &person).await };
+        let request = match request {
             Ok(request) => request,
             Err(answer) => return answer,
         };
@@ -154,7 +187,7 @@ impl AuthorizationServerHost {
             };
         }
         self.observe(AuthorizationEvent::Shown(&view));
-        pages::consent(self.base(), &view, name.as_deref())
+        pages::consent(self.base(), &view, name.as_deref(), &self.sign_out_token(browser))
     }
 
     /// The request, unless the person wanted the answer to it remembered: then the answer.
@@ -203,7 +236,7 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let person = match self.people.person(&parts, &browser).await {
+        let person = match self.person_in(&parts, &browser).await {
             Person::SignedIn { subject, .. } => subject,
             _ => return pages::expired(),
         };
@@ -318,6 +351,35 @@ impl AuthorizationServerHost {
         }
     }
 
+    /// `POST /sign-out`: the sessions of the browser end, in every process over the store.
+    pub(super) async fn sign_out(&self, request: Request) -> Response {
+        let (parts, form) = match self.own_form(request).await {
+            Ok(read) => read,
+            Err(answer) => return answer,
+        };
+        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
+        // I-P9: no other page signs anybody out.
+        let token = form.get("csrf").unwrap_or_default();
+        if !self.forms.is_token(browser.agent(), SIGN_OUT, token) {
+            return pages::expired();
+        }
+        let until = self.clock.now().saturating_add(SESSION);
+        // Whether it is the first time or not: it is signed out.
+        if let Err(error) = self.store.reserve_once(self.server.signed_out(browser.agent(), until)).await {
+            self.store_failed(&error);
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let cookies = self.people.sign_out(&parts, &browser).await;
+        let next = self.browsers.fresh();
+        let next = next.as_ref().and_then(Browser::set_cookie);
+        with_cookies(pages::signed_out(self.base()), next.into_iter().chain(&cookies))
+    }
+
+    /// The value for the button that signs the person of this browser out.
+    pub(super) fn sign_out_token(&self, browser: &Browser) -> String {
+        self.forms.token(browser.agent(), SIGN_OUT)
+    }
+
     /// `GET /sign-in/ID`: the browser comes back from a provider.
     pub(super) async fn returned(&self, provider: &str, parts: Parts) -> Response {
         // Session fixation: who is signed in is known by another cookie than who was not.
@@ -355,74 +417,8 @@ impl AuthorizationServerHost {
         with_cookies(answer, browser.set_cookie().into_iter().chain(&more))
     }
 
-    /// `GET /grants`: what the person has allowed.
-    pub(super) async fn grants(&self, parts: Parts) -> Response {
-        let Some(administered) = &self.administered else { return StatusCode::NOT_FOUND.into_response() };
-        let Some(browser) = self.browsers.known_or_fresh(&parts) else {
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
-        };
-        let mut answer = match self.people.person(&parts, &browser).await {
-            Person::SignedIn { subject, name, .. } => {
-                match administered.list_grants(GrantsOf::Subject(&subject), None).await {
-                    Ok(grants) => {
-                        let token = self.forms.token(browser.agent(), &subject);
-                        pages::grants(self.base(), (&subject, name.as_deref()), &grants, &token)
-                    }
-                    Err(error) => {
-                        self.store_failed(&error);
-                        StatusCode::SERVICE_UNAVAILABLE.into_response()
-                    }
-                }
-            }
-            Person::Button { subject } => pages::sign_in(self.base(), &subject, "/grants"),
-            Person::Ways(ways) => {
-                let token = self.forms.token(browser.agent(), &approval_of("/grants"));
-                pages::ways(self.base(), &ways, "/grants", &token, None, None)
-            }
-            Person::Elsewhere(response) => *response,
-            Person::Unavailable => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        };
-        if let Some(cookie) = browser.set_cookie() {
-            answer.headers_mut().append(SET_COOKIE, cookie.clone());
-        }
-        answer
-    }
-
-    /// `POST /grants`: the person ends what they allowed one application. That withdraws their consent to it, so that
-    /// all its grants of theirs end, and what was remembered.
-    pub(super) async fn end_grants(&self, request: Request) -> Response {
-        let (parts, form) = match self.own_form(request).await {
-            Ok(read) => read,
-            Err(answer) => return answer,
-        };
-        let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let Person::SignedIn { subject, .. } = self.people.person(&parts, &browser).await else {
-            return pages::expired();
-        };
-        // I-P9: the form was shown to this person in this browser, by this server.
-        if !self.forms.is_token(browser.agent(), &subject, form.get("csrf").unwrap_or_default()) {
-            return pages::expired();
-        }
-        let Ok(client_id) = ClientId::new(form.get("client").unwrap_or_default()) else {
-            return StatusCode::BAD_REQUEST.into_response();
-        };
-        let target = RevocationTarget::Consent { subject, client_id };
-        match self.store.revoke_all(RevokeAll::of(target)).await {
-            Ok(_ended) => {
-                let Ok(target) = HeaderValue::try_from(format!("{}/grants", self.base())) else {
-                    return pages::expired();
-                };
-                (StatusCode::SEE_OTHER, [(LOCATION, target)]).into_response()
-            }
-            Err(error) => {
-                self.store_failed(&error);
-                StatusCode::SERVICE_UNAVAILABLE.into_response()
-            }
-        }
-    }
-
     /// A form of one of this server's own pages.
-    async fn own_form(&self, request: Request) -> Result<(Parts, Form), Response> {
+    pub(super) async fn own_form(&self, request: Request) -> Result<(Parts, Form), Response> {
         let (parts, body) = request.into_parts();
         // MCP-SBP-005, I-P9: beside the value in the form and the cookie, what the browser says of the page.
         if !self.browsers.same_origin(&parts.headers) {
@@ -455,8 +451,11 @@ pub(super) fn is_own_place(place: &str) -> bool {
     place.starts_with("/authorize?") || place == "/grants"
 }
 
+/// What the button to sign out is for. No subject has such a name.
+const SIGN_OUT: &str = "\0sign out";
+
 /// What a person approves who goes elsewhere to sign in: to come back to that place. No subject has such a name.
-fn approval_of(place: &str) -> String {
+pub(super) fn approval_of(place: &str) -> String {
     format!("\0sign in for {place}")
 }
 

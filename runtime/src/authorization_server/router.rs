@@ -74,6 +74,12 @@ impl AuthorizationServerHost {
                 }),
             )
             .route(
+                &path("/sign-out"),
+                post(|State(host): State<Self>, request: Request| {
+                    detached(async move { host.sign_out(request).await })
+                }),
+            )
+            .route(
                 &path("/sign-in/{provider}"),
                 get(|State(host): State<Self>, Path(provider): Path<String>, request: Request| {
                     detached(async move { host.returned(&provider, request.into_parts().0).await })

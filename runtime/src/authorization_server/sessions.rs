@@ -1,5 +1,7 @@
 //! Who is signed in, in a cookie of the person's browser: sealed under the server's key and bound to the browser, so that
-//! every process over one store knows it and none has to remember it.
+//! every process over one store knows it and none has to remember it. A session ends with its time, with the browser that its
+//! person signs out in ([`mcp_authz::authorization_server::AuthorizationServer::signed_out`]), and with what they proved
+//! themselves with.
 
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use http::HeaderValue;
 use http::header::COOKIE;
 use http::request::Parts;
 use mcp_authz::sealer::Sealer;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::base64url;
 use mcp_authz::syntax::json::{JsonObject, ObjectWriter};
 use mcp_authz::time::{Duration, OffsetDateTime};
@@ -34,6 +37,8 @@ pub(super) struct Session {
     pub(super) since: OffsetDateTime,
     /// What somebody else calls them; a peer's text.
     pub(super) name: Option<String>,
+    /// A digest of what they proved themselves with here: whoever changes it ends the sessions that came of the old one.
+    pub(super) proved: Option<SecretDigest>,
 }
 
 impl Sessions {
@@ -45,7 +50,7 @@ impl Sessions {
 
     /// What a session is sealed for: this kind, in this browser.
     fn associated(&self, browser: &Browser) -> Vec<u8> {
-        [self.name.as_bytes(), b" session 2 ", browser.agent().to_bytes().as_slice()].concat()
+        [self.name.as_bytes(), b" session 3 ", browser.agent().to_bytes().as_slice()].concat()
     }
 
     /// The cookie of somebody who has just signed in, in a browser that has just got a cookie for it.
@@ -60,6 +65,7 @@ impl Sessions {
             .integer("since", session.since.unix_timestamp())
             .string("subject", session.subject.as_str())
             .optional_string("name", session.name.as_deref())
+            .optional_string("proved", session.proved.map(|proved| base64url::encode(proved.as_bytes())))
             .finish();
         let sealed = self.sealer.seal(&self.associated(browser), &text).ok()?;
         cookie(&self.name, &base64url::encode(&sealed), SESSION, self.secure)
@@ -78,7 +84,19 @@ impl Sessions {
             subject: session.required_string("subject").ok()?.to_owned(),
             since: time("since")?,
             name: session.string("name").ok()?.map(str::to_owned),
+            proved: match session.string("proved").ok()? {
+                None => None,
+                Some(text) => {
+                    let digest = base64url::decode(text).ok()?.try_into().ok()?;
+                    Some(SecretDigest::from_bytes(digest))
+                }
+            },
         })
+    }
+
+    /// For the answer to whoever signs out: the cookie is no more.
+    pub(super) fn no_cookie(&self) -> Option<HeaderValue> {
+        cookie(&self.name, "", Duration::ZERO, self.secure)
     }
 }
 

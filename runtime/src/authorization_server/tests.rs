@@ -500,7 +500,7 @@ async fn a_person_signs_in_by_password_and_only_then_is_asked() {
         .iter()
         .map(|value| value.to_str().unwrap().split(';').next().unwrap().to_owned())
         .collect();
-    assert_eq!(cookies.len(), 2);
+    assert_eq!(cookies.len(), 3);
     let both = cookies.join("; ");
     let page = world.get(&authorize(&client, "notes:read"), Some(&both)).await;
     assert!(page.body.contains("signed in as"), "{}", page.body);

@@ -1,10 +1,10 @@
 //! How often passwords may be tried: by name and address, and more slowly by name.
 //!
 //! A stranger who tries a name uses up the tries of that name from the stranger's own address. Only one with very many
-//! addresses reaches the bound of the name itself, and that refuses nobody who signed in well from their address before. What
-//! is counted is the same for names that nobody has, in tables that do not grow.
+//! addresses reaches the bound of the name itself. Neither refuses anybody in a browser in which they signed in before, whose
+//! tries are its own ([`Devices`](super::devices::Devices)). What is counted is the same for names that nobody has, in tables
+//! that do not grow.
 
-use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,13 +12,15 @@ use axum::extract::ConnectInfo;
 use http::request::Parts;
 use mcp_authz::time::{Duration, OffsetDateTime};
 
-/// Wrong passwords for one name from one address within [`PAUSE`], after which they rest for as long.
+use super::devices::Device;
+
+/// Wrong passwords for one name from one address, or in one browser, within [`PAUSE`], after which they rest for as long.
 pub(super) const TRIES: u32 = 10;
 
 /// See [`TRIES`].
 const PAUSE: Duration = Duration::minutes(5);
 
-/// Wrong passwords for one name within [`LONG_PAUSE`], from addresses nobody signed in from.
+/// Wrong passwords for one name within [`LONG_PAUSE`], from anywhere but browsers that its person signed in with.
 pub(super) const NAME_TRIES: u32 = 100;
 
 /// See [`NAME_TRIES`].
@@ -27,9 +29,6 @@ const LONG_PAUSE: Duration = Duration::hours(1);
 /// Places of a table. Far more than the passwords that can be hashed within a pause, so that strangers share no place with
 /// anybody but by chance (I-P7).
 const PLACES: usize = 65_536;
-
-/// Addresses of each person that are remembered.
-const ADDRESSES: usize = 16;
 
 /// The address that a request comes from, as whoever serves the router knows it: put it into the request's extensions, where
 /// proxies stand before this server. Without it the peer's own counts (axum's `ConnectInfo`), and without that everybody comes
@@ -93,42 +92,55 @@ impl Counts {
     }
 }
 
+/// Who tries a name: a browser that its person signed in with before, or anybody at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trier {
+    Device(Device),
+    Address(IpAddr),
+}
+
 /// The tries of everybody.
 pub(super) struct Tries {
     near: Counts,
     names: Counts,
-    /// Where each person signed in from; only they put something here.
-    well: HashMap<String, VecDeque<IpAddr>>,
+    /// Only who holds a sealed cookie counts here.
+    devices: Counts,
     hasher: RandomState,
 }
 
 impl Tries {
     pub(super) fn new() -> Self {
-        let (near, names) = (Counts::new(TRIES, PAUSE), Counts::new(NAME_TRIES, LONG_PAUSE));
-        Self { near, names, well: HashMap::new(), hasher: RandomState::new() }
+        Self {
+            near: Counts::new(TRIES, PAUSE),
+            names: Counts::new(NAME_TRIES, LONG_PAUSE),
+            devices: Counts::new(TRIES, PAUSE),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Counts a try, before the password is looked at; whether it may be.
-    pub(super) fn may_try(&mut self, name: &str, from: IpAddr, now: OffsetDateTime) -> bool {
-        let near = self.near.count(self.hasher.hash_one((name, from)), now);
-        // What rests near by does not count for the name: one address alone uses no name up.
-        if !near {
-            return false;
+    pub(super) fn may_try(&mut self, name: &str, trier: Trier, now: OffsetDateTime) -> bool {
+        match trier {
+            // What others try does not count here, nor what is tried here for them: whoever took the browser has these tries and
+            // no more.
+            Trier::Device(device) => self.devices.count(self.hasher.hash_one((name, device)), now),
+            // What rests near by does not count for the name: one address alone uses no name up.
+            Trier::Address(from) => {
+                self.near.count(self.hasher.hash_one((name, from)), now)
+                    && self.names.count(self.hasher.hash_one(name), now)
+            }
         }
-        let of_name = self.names.count(self.hasher.hash_one(name), now);
-        of_name || self.well.get(name).is_some_and(|known| known.contains(&from))
     }
 
     /// The password was right.
-    pub(super) fn signed_in(&mut self, name: &str, from: IpAddr) {
-        self.near.clear(self.hasher.hash_one((name, from)));
-        self.names.take_back(self.hasher.hash_one(name));
-        let known = self.well.entry(name.to_owned()).or_default();
-        known.retain(|address| *address != from);
-        if known.len() >= ADDRESSES {
-            known.pop_front();
+    pub(super) fn signed_in(&mut self, name: &str, trier: Trier) {
+        match trier {
+            Trier::Device(device) => self.devices.clear(self.hasher.hash_one((name, device))),
+            Trier::Address(from) => {
+                self.near.clear(self.hasher.hash_one((name, from)));
+                self.names.take_back(self.hasher.hash_one(name));
+            }
         }
-        known.push_back(from);
     }
 }
 
@@ -140,14 +152,19 @@ mod tests {
     use http::Request;
     use mcp_authz::time::{Duration, OffsetDateTime};
 
-    use super::{ADDRESSES, LONG_PAUSE, NAME_TRIES, PAUSE, RequestAddress, TRIES, Tries};
+    use super::{LONG_PAUSE, NAME_TRIES, PAUSE, RequestAddress, TRIES, Trier, Tries};
+    use crate::authorization_server::devices::Device;
 
     fn at(seconds: i64) -> OffsetDateTime {
         OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::seconds(seconds)
     }
 
-    fn address(n: u32) -> IpAddr {
-        IpAddr::V4(std::net::Ipv4Addr::from_bits(0xc000_0200 + n))
+    fn address(n: u32) -> Trier {
+        Trier::Address(IpAddr::V4(std::net::Ipv4Addr::from_bits(0xc000_0200 + n)))
+    }
+
+    fn device(n: u8) -> Trier {
+        Trier::Device(Device::of([n; 16]))
     }
 
     // A stranger at another address takes no try away from anybody.
@@ -166,21 +183,34 @@ mod tests {
         assert!(tries.may_try("ann", address(1), at(PAUSE.whole_seconds())));
     }
 
-    // Many addresses reach the name's own bound, which whoever signed in from theirs before does not notice.
+    // Many addresses reach the name's own bound, which a browser that its person signed in with before does not notice.
     #[test]
     fn a_name_that_many_try_rests_but_not_where_it_signed_in_before() {
         let mut tries = Tries::new();
-        assert!(tries.may_try("ann", address(0), at(0)));
-        tries.signed_in("ann", address(0));
         for n in 1..=NAME_TRIES {
             assert!(tries.may_try("ann", address(n), at(0)), "{n}");
         }
         assert!(!tries.may_try("ann", address(1000), at(0)));
         for _ in 0..TRIES {
-            assert!(tries.may_try("ann", address(0), at(0)), "their own address");
+            assert!(tries.may_try("ann", device(1), at(0)), "her own browser");
         }
-        assert!(!tries.may_try("ann", address(0), at(0)), "which is counted, too");
+        assert!(!tries.may_try("ann", device(1), at(0)), "which is counted, too");
+        assert!(tries.may_try("ann", device(2), at(0)), "and by itself");
+        assert!(tries.may_try("bob", device(1), at(0)), "for each name");
+        tries.signed_in("ann", device(1));
+        assert!(tries.may_try("ann", device(1), at(0)), "a right password begins anew");
+        assert!(!tries.may_try("ann", address(1000), at(LONG_PAUSE.whole_seconds() - 1)));
         assert!(tries.may_try("ann", address(1000), at(LONG_PAUSE.whole_seconds())));
+    }
+
+    // What is tried in a browser that was signed in with takes nothing from anybody else.
+    #[test]
+    fn a_browser_uses_up_no_address_and_no_name() {
+        let mut tries = Tries::new();
+        for n in 0..2 * NAME_TRIES {
+            tries.may_try("ann", device(u8::try_from(n % 250).unwrap()), at(0));
+        }
+        assert!(tries.may_try("ann", address(1), at(0)));
     }
 
     // I-P7
@@ -192,11 +222,6 @@ mod tests {
         }
         let allowed = (0..100).filter(|_| tries.may_try("ann", address(1), at(0))).count();
         assert!(allowed <= usize::try_from(TRIES).unwrap());
-        assert!(tries.well.is_empty());
-        for n in 0..100 {
-            tries.signed_in("ann", address(n));
-        }
-        assert_eq!(tries.well["ann"].len(), ADDRESSES);
     }
 
     #[test]

@@ -416,6 +416,7 @@ impl Upstream {
             subject: signed_in.local_subject(),
             since: signed_in.authenticated(),
             name: signed_in.name().map(str::to_owned),
+            proved: None,
         };
         match self.sessions.cookie(&session, next, self.clock.now()) {
             Some(session) => {
@@ -445,7 +446,7 @@ impl PersonAuthentication for Upstream {
             // Somebody whose provider was removed, or who was taken from its list, is signed out.
             let session =
                 session.filter(|session| self.providers.iter().any(|known| known.admits(&session.subject)));
-            if let Some(Session { subject, since, name }) = session {
+            if let Some(Session { subject, since, name, .. }) = session {
                 return Person::SignedIn { subject, since, name };
             }
             let providers = self.providers.iter().map(Configured::shown).collect();
@@ -477,6 +478,16 @@ impl PersonAuthentication for Upstream {
                 Ok((location, cookie)) => SignIn::Elsewhere { location, cookie },
                 Err(fault) => SignIn::Failed(fault, configured.shown()),
             }
+        })
+    }
+
+    fn sign_out<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Vec<HeaderValue>> {
+        Box::pin(async move {
+            let mut cookies: Vec<HeaderValue> = self.sessions.no_cookie().into_iter().collect();
+            if let Some(people) = &self.beside {
+                cookies.extend(people.sign_out(request, browser).await);
+            }
+            cookies
         })
     }
 

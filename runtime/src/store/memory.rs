@@ -1,9 +1,10 @@
 //! The store in memory: every action under one lock. What it holds ends with the process.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, FamilyId};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, Basis, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -122,11 +123,11 @@ impl Store for MemoryStore {
     }
 
     fn delete_client(&self, action: DeleteClient) -> Stored<'_, ClientDeletion> {
-        self.act(|tables, _| {
+        self.act(|tables, now| {
             if tables.digest_of(action.client_id()) != Some(action.expected()) {
                 return Ok(action.changed());
             }
-            tables.move_epoch(EpochKey::Client(action.client_id().clone()))?;
+            tables.move_epoch(EpochKey::Client(action.client_id().clone()), now)?;
             tables.clients.remove(action.client_id());
             Ok(action.deleted())
         })
@@ -408,7 +409,7 @@ impl Store for MemoryStore {
     }
 
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked> {
-        self.act(|tables, _| {
+        self.act(|tables, now| {
             let epoch = match action.target() {
                 RevocationTarget::Client(id) => EpochKey::Client(id.clone()),
                 RevocationTarget::Subject(subject) => EpochKey::Subject(subject.clone()),
@@ -418,7 +419,7 @@ impl Store for MemoryStore {
                 // A target this store does not know must not count as revoked.
                 _ => return Err(StoreError::Inconsistent),
             };
-            tables.move_epoch(epoch)?;
+            tables.move_epoch(epoch, now)?;
             Ok(action.revoked())
         })
     }
@@ -429,19 +430,19 @@ impl Store for MemoryStore {
             if action.until() <= now {
                 return Ok(action.already_seen());
             }
-            let kind = match action.kind() {
-                ReservationKind::ClientAssertion => 1,
-                ReservationKind::SignIn => 2,
-                _ => return Err(StoreError::Inconsistent),
-            };
-            let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
-            let id = (kind, issuer, audience, action.value().to_owned());
+            let id = reservation(&action)?;
             // I-A12
             if tables.reservations.get(&id).is_some_and(|until| *until > now) {
                 return Ok(action.already_seen());
             }
             tables.reservations.insert(id, action.until());
             Ok(action.reserved())
+        })
+    }
+
+    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool> {
+        self.act(|tables, now| {
+            Ok(tables.reservations.get(&reservation(&action)?).is_some_and(|until| *until > now))
         })
     }
 
@@ -455,10 +456,15 @@ impl Store for MemoryStore {
             tables.decisions.retain(|_, decision| decision.not_after > now);
             tables.reservations.retain(|_, until| *until > now);
             let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
-            families.retain(|_, family| kept(family.not_after));
             tombstones.retain(|_, not_after| kept(*not_after));
             grants.retain(|_, grant| kept(grant.not_after));
-            codes.retain(|_, code| kept(code.record.grant.not_after));
+            // A code that was redeemed is told from a guess for as long as its family may live; one that was not, and cannot
+            // be any more, is a guess like others.
+            codes.retain(|_, code| {
+                kept(if code.spent { code.record.grant.not_after } else { code.record.expires })
+            });
+            let asked: HashSet<FamilyId> = codes.values().map(|code| code.record.grant.family).collect();
+            families.retain(|id, family| kept(family.not_after) && (family.active || asked.contains(id)));
             refresh_tokens.retain(|_, refresh| kept(refresh.record.grant.not_after));
             clients.retain(|id, client| {
                 client.record.origin == ClientOrigin::PreRegistered
@@ -469,9 +475,22 @@ impl Store for MemoryStore {
                         Some(used) => used.saturating_add(USED_CLIENT_LIFETIME) > now,
                     }
             });
+            tables.sweep_epochs(now);
             Ok(())
         })
     }
+}
+
+/// The key of a reservation: no two combinations of its parts share one.
+fn reservation(action: &ReserveOnce) -> Result<(u8, String, String, String), StoreError> {
+    let kind = match action.kind() {
+        ReservationKind::ClientAssertion => 1,
+        ReservationKind::SignIn => 2,
+        ReservationKind::SignOut => 3,
+        _ => return Err(StoreError::Inconsistent),
+    };
+    let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
+    Ok((kind, issuer, audience, action.value().to_owned()))
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord, InvalidRecord};
+use mcp_authz::authorization_server::record::{
+    ClientRecord, ConsentRecord, FamilyId, GrantRecord, InvalidRecord,
+};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -22,16 +24,21 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::BoxFuture;
 
 mod bounds;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod connections;
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod schema;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod witness;
@@ -103,6 +110,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
     /// Reserves an identifier.
     fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
+    /// Whether the identifier of that action is reserved; changes nothing.
+    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool>;
     /// Deletes what nothing can depend on any more, in bounded steps. The host calls it every few minutes; a sweep
     /// that fails or is dropped half way has deleted less, and nothing else.
     fn sweep(&self) -> Stored<'_, ()>;
@@ -153,6 +162,13 @@ pub struct KeyRow {
 pub trait AdministeredStore: Store {
     /// Grants that stand, ordered by family, [`LISTED`] at most, after the one of the family given.
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>>;
+    /// What a person wanted remembered and nothing has ended since, ordered by its key, [`LISTED`] at most, after the one of the
+    /// key given.
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>>;
     /// Clients, ordered by identifier, [`LISTED`] at most, after the one given.
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>>;
     /// Removes a client and moves its epoch, which ends its grants. Says whether there was one.
@@ -173,7 +189,9 @@ pub trait AdministeredStore: Store {
     /// Adds one to the incarnation, and gives the new number.
     fn advance_incarnation(&self) -> Stored<'_, u64>;
     /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and sets the
-    /// incarnation to more than `seen`. Clients and keys stay. Gives the new number.
+    /// incarnation to more than `seen`. Every signing key goes, because one that was withdrawn since would be trusted again,
+    /// and every client but the operator's, because one that was deleted since would live again: they register again, or
+    /// their document is fetched again. Gives the new number.
     fn restored(&self, seen: u64) -> Stored<'_, u64>;
 }
 
@@ -208,6 +226,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         revoke_family(RevokeFamily) -> FamilyRevocation;
         revoke_all(RevokeAll) -> AllRevoked;
         reserve_once(ReserveOnce) -> Reservation;
+        is_reserved(ReserveOnce) -> bool;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
@@ -242,61 +261,24 @@ impl From<sqlx::Error> for StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use mcp_authz::authorization_server::test_kit::{Seen, client_found, find_client};
-    use mcp_authz::identifier::ClientId;
-    use mcp_authz::time::{Duration, OffsetDateTime};
-
-    use super::{Store, kit, memory::MemoryStore};
-    use crate::clock::Clock;
-
-    #[derive(Debug, Default)]
-    struct Days(AtomicI64);
-
-    impl Clock for Days {
-        fn now(&self) -> OffsetDateTime {
-            OffsetDateTime::UNIX_EPOCH + Duration::days(20_000 + self.0.load(Ordering::SeqCst))
-        }
-    }
-
-    // D40, I-P7
-    async fn a_client_stays_as_long_as_a_grant_of_it(store: impl Store, clock: &Days) {
-        let known = async || {
-            let found = store.find_client(find_client(ClientId::new("c1").unwrap())).await.unwrap();
-            client_found(found).0.is_some()
-        };
-        kit::register(&store, "c1", clock.now()).await.unwrap();
-        let mut path = kit::Path::fresh("c1", clock.now()).unwrap();
-        path.grant.not_after = clock.now() + Duration::days(300);
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
-        path.redeem(&store, path.refresh).await.unwrap();
-        for (day, stays) in [(179, true), (181, true), (299, true), (301, false)] {
-            clock.0.store(day, Ordering::SeqCst);
-            store.sweep().await.unwrap();
-            // The second sweep sees what the first one's order left.
-            store.sweep().await.unwrap();
-            assert_eq!(known().await, stays, "day {day}");
-            let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
-            assert_eq!(live, stays, "day {day}");
-        }
-    }
+    use super::{kit, memory::MemoryStore};
 
     #[tokio::test]
-    async fn a_client_in_memory_stays_as_long_as_a_grant_of_it() {
-        let clock = Arc::new(Days::default());
-        a_client_stays_as_long_as_a_grant_of_it(MemoryStore::with_clock(clock.clone()), &clock).await;
+    async fn in_memory_each_row_stays_as_long_as_something_rests_on_it() {
+        kit::run_aging(|clock| async { MemoryStore::with_clock(clock) }).await.unwrap();
     }
 
     #[cfg(feature = "sqlite")]
     #[tokio::test]
-    async fn a_client_in_a_file_stays_as_long_as_a_grant_of_it() {
+    async fn in_a_file_each_row_stays_as_long_as_something_rests_on_it() {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(Days::default());
-        let file = folder.path().join("store.db");
-        let store = super::sqlite::SqliteStore::open_with_clock(file, clock.clone()).await.unwrap();
-        a_client_stays_as_long_as_a_grant_of_it(store, &clock).await;
+        let count = std::sync::atomic::AtomicU32::new(0);
+        kit::run_aging(|clock| {
+            let file = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_string();
+            let path = folder.path().join(file);
+            async { super::sqlite::SqliteStore::open_with_clock(path, clock).await.unwrap() }
+        })
+        .await
+        .unwrap();
     }
 }

@@ -60,12 +60,8 @@ impl Witness {
     /// [`WitnessError::File`], [`WitnessError::Malformed`]
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, WitnessError> {
         let path = path.into();
-        let seen = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| WitnessError::Malformed(path.clone()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(source) => return Err(WitnessError::File { path, source }),
-        };
-        Ok(Self { path, seen: AtomicU64::new(seen) })
+        let seen = AtomicU64::new(read(&path)?);
+        Ok(Self { path, seen })
     }
 
     /// Counts the store up and takes note; for the start of a server, and for its housekeeping.
@@ -90,16 +86,27 @@ impl Witness {
     }
 
     fn note(&self, number: u64) -> Result<(), WitnessError> {
-        self.seen.fetch_max(number, Ordering::SeqCst);
+        // Servers that share a folder share what they have seen.
+        self.seen.fetch_max(number.max(read(&self.path)?), Ordering::SeqCst);
         let seen = self.seen.load(Ordering::SeqCst);
         write_whole(&self.path, seen).map_err(|source| WitnessError::File { path: self.path.clone(), source })
     }
 }
 
-/// Writes a file in full or not at all.
+/// The number of a file; none where it is not there.
+fn read(path: &Path) -> Result<u64, WitnessError> {
+    match fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| WitnessError::Malformed(path.to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(source) => Err(WitnessError::File { path: path.to_owned(), source }),
+    }
+}
+
+/// Writes a file in full or not at all, whoever else writes it at the same time.
 fn write_whole(path: &Path, number: u64) -> std::io::Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
+    beside.push(format!(".{}-{}.new", std::process::id(), WRITTEN.fetch_add(1, Ordering::SeqCst)));
     let mut file = fs::File::create(&beside)?;
     writeln!(file, "{number}")?;
     file.sync_all()?;
@@ -111,6 +118,28 @@ mod tests {
     use super::{Witness, WitnessError};
     use crate::store::AdministeredStore as _;
     use crate::store::memory::MemoryStore;
+
+    #[test]
+    fn servers_that_share_the_file_write_it_at_the_same_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("incarnation");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let witness = Witness::open(&file).unwrap();
+                    (1..=50).for_each(|number| witness.note(number).unwrap());
+                });
+            }
+        });
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(left, [file.as_path()]);
+        // What another has seen is not forgotten.
+        Witness::open(&file).unwrap().note(60).unwrap();
+        let behind = Witness { path: file.clone(), seen: 0.into() };
+        behind.note(2).unwrap();
+        assert_eq!(Witness::open(&file).unwrap().seen.into_inner(), 60);
+    }
 
     // I-G14
     #[tokio::test]

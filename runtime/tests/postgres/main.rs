@@ -1,7 +1,7 @@
 //! The PostgreSQL store on a server of its own. Without server binaries the target fails and says what to install.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
 use mcp_authz::secret::SecretDigest;
@@ -83,8 +83,30 @@ async fn a_newer_database_is_refused_and_time_is_the_databases() {
     connection.execute("UPDATE mcp_authz_schema SET version = 99").await.unwrap();
     let error = PostgresStore::open(&server.url(&database)).await.unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&database) && text.contains("99") && text.contains("run the program"), "{text}");
     assert!(matches!(PostgresStore::open("mysql://x").await.unwrap_err(), OpenError::Url));
     assert!(PostgresStore::open(&server.url("absent")).await.is_err());
+}
+
+/// Before the first release version 1 was another one, and did not say which.
+#[tokio::test]
+async fn a_database_whose_version_1_is_another_is_refused() {
+    let server = Server::start().await;
+    for other in
+        ["UPDATE mcp_authz_schema SET digest = 'x'", "ALTER TABLE mcp_authz_schema DROP COLUMN digest"]
+    {
+        let database = server.database(None).await;
+        store(&server, &database).await.close().await;
+        server.connect(&database).await.unwrap().execute(other).await.unwrap();
+        let error = PostgresStore::open(&server.url(&database)).await.unwrap_err();
+        assert!(matches!(error, OpenError::Other { found: 1, .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(&database) && text.contains("version 1") && text.contains("name a new"),
+            "{text}"
+        );
+    }
 }
 
 // I-G9: whichever statement fails, none is left.
@@ -107,32 +129,20 @@ async fn a_failure_at_any_statement_leaves_nothing_behind() {
     path.ask(&store).await.unwrap();
     let dump = "SELECT md5(string_agg(t, '|' ORDER BY t)) FROM (\
         SELECT decisions::text t FROM decisions UNION ALL SELECT codes::text FROM codes \
-        UNION ALL SELECT families::text FROM families UNION ALL SELECT grants::text FROM grants \
+        UNION ALL SELECT grants::text FROM grants \
         UNION ALL SELECT refresh_tokens::text FROM refresh_tokens UNION ALL SELECT access_tokens::text FROM access_tokens \
         UNION ALL SELECT consents::text FROM consents UNION ALL SELECT clients::text FROM clients) all_rows";
     for step in 0..3 {
         let events: &[(&str, &str)] = match step {
-            0 => &[
-                ("DELETE", "decisions"),
-                ("INSERT", "families"),
-                ("INSERT", "codes"),
-                ("INSERT", "consents"),
-            ],
+            0 => &[("DELETE", "decisions"), ("INSERT", "codes"), ("INSERT", "consents")],
             1 => &[
                 ("UPDATE", "codes"),
-                ("UPDATE", "families"),
                 ("INSERT", "grants"),
                 ("INSERT", "refresh_tokens"),
                 ("INSERT", "access_tokens"),
                 ("UPDATE", "clients"),
             ],
-            _ => &[
-                ("UPDATE", "refresh_tokens"),
-                ("INSERT", "refresh_tokens"),
-                ("UPDATE", "families"),
-                ("INSERT", "access_tokens"),
-                ("UPDATE", "clients"),
-            ],
+            _ => &[("UPDATE", "refresh_tokens"), ("INSERT", "refresh_tokens"), ("INSERT", "access_tokens")],
         };
         let act = async || -> Result<bool, StoreError> {
             match step {
@@ -190,50 +200,56 @@ async fn a_connection_that_is_cut_off_redeems_wholly_or_not_at_all() {
     let database = server.database(None).await;
     let store = Arc::new(store(&server, &database).await);
     let now = kit::clock(&store).await.unwrap();
-    let mut paths = Vec::new();
-    for _ in 0..60 {
-        let path = Path::fresh("c1", now).unwrap();
-        path.ask(&store).await.unwrap();
-        path.approve(&store, path.agent, "ada").await.unwrap();
-        paths.push(path);
-    }
-    let done = Arc::new(AtomicBool::new(false));
-    let killer = {
-        let (done, mut admin) = (Arc::clone(&done), server.connect(&database).await.unwrap());
-        tokio::spawn(async move {
-            let mut cut = 0;
-            while !done.load(Ordering::Relaxed) {
-                let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-                    WHERE application_name = 'mcp-authz' AND state <> 'idle'";
-                cut += sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap();
-                tokio::time::sleep(std::time::Duration::from_millis(3)).await;
-            }
-            cut
-        })
-    };
-    let redeeming: Vec<_> = paths
-        .iter()
-        .map(|path| {
-            let (store, path) = (Arc::clone(&store), path.clone());
-            tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })
-        })
-        .collect();
-    let mut answers = Vec::new();
-    for redeemed in redeeming {
-        answers.push(redeemed.await.unwrap());
-    }
-    done.store(true, Ordering::Relaxed);
-    assert!(killer.await.unwrap() > 0, "nothing was cut off");
-    for (path, answer) in paths.iter().zip(answers) {
-        // The pool may still hold connections that were cut off.
-        let mut live = Err(());
+    let (cut, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (mut paths, mut answers) = (Vec::new(), Vec::new());
+    // Until enough were hit in the middle of something.
+    for _ in 0..100 {
+        let first = paths.len();
         for _ in 0..40 {
-            if let Ok(found) = kit::refresh(&store, path.refresh).await {
-                live = Ok(matches!(found, Seen::Live(_)));
-                break;
-            }
+            let path = Path::fresh("c1", now).unwrap();
+            path.ask(&store).await.unwrap();
+            path.approve(&store, path.agent, "ada").await.unwrap();
+            paths.push(path);
         }
-        let live = live.unwrap();
+        done.store(false, Ordering::Relaxed);
+        let killer = {
+            let (cut, done) = (Arc::clone(&cut), Arc::clone(&done));
+            let mut admin = server.connect(&database).await.unwrap();
+            tokio::spawn(async move {
+                while !done.load(Ordering::Relaxed) {
+                    let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                        WHERE application_name = 'mcp-authz' AND state <> 'idle'";
+                    let hit = sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut admin).await.unwrap();
+                    cut.fetch_add(u64::try_from(hit).unwrap(), Ordering::Relaxed);
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let redeeming: Vec<_> = paths[first..]
+            .iter()
+            .map(|path| {
+                let (store, path) = (Arc::clone(&store), path.clone());
+                tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })
+            })
+            .collect();
+        for redeemed in redeeming {
+            answers.push(redeemed.await.unwrap());
+        }
+        done.store(true, Ordering::Relaxed);
+        killer.await.unwrap();
+        // The store may still hold connections that were cut off.
+        let mut goes_on = false;
+        for _ in 0..40 {
+            goes_on = goes_on || store.advance_incarnation().await.is_ok();
+        }
+        assert!(goes_on);
+        if cut.load(Ordering::Relaxed) > 10 {
+            break;
+        }
+    }
+    assert!(cut.load(Ordering::Relaxed) > 0, "nothing was cut off");
+    for (path, answer) in paths.iter().zip(answers) {
+        let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
         assert!(live || answer.is_none(), "an answer was given for what is not stored");
         let mut second = path.clone();
         second.refresh = SecretDigest::of(path.code.as_bytes());
@@ -367,4 +383,69 @@ async fn a_sweep_goes_on_after_its_first_batch() {
     assert_eq!(number(&mut admin, "SELECT count(*) FROM decisions").await, 1);
     assert_eq!(number(&mut admin, "SELECT count(*) FROM clients WHERE origin <> 0").await, 1);
     assert_eq!(number(&mut admin, "SELECT count(*) FROM clients WHERE origin = 0").await, 1);
+}
+
+#[tokio::test]
+async fn each_row_stays_as_long_as_something_rests_on_it() {
+    let server = Server::start().await;
+    kit::run_aging(|clock| {
+        let server = &server;
+        async move {
+            let database = server.database(None).await;
+            PostgresStore::open_with_clock(&server.url(&database), clock).await.unwrap()
+        }
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until a statement of the store's waits for another transaction.
+async fn waits_for_a_lock(admin: &mut PgConnection) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'mcp-authz' AND wait_event_type = 'Lock'";
+    for _ in 0..400 {
+        if number(admin, sql).await > 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("nothing waits");
+}
+
+// I-P7, D40: who looks for room, or cleans up, finds a client unused at the moment of its first grant.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_is_not_taken_away_in_the_moment_of_its_first_grant() {
+    let server = Server::start().await;
+    for sweeps in [false, true] {
+        let database = server.database(None).await;
+        let mut bounds = Bounds::default();
+        bounds.unused_clients = 2;
+        let store = Arc::new(store(&server, &database).await.bounds(bounds));
+        let now = kit::clock(&*store).await.unwrap();
+        let long_ago = now - mcp_authz::time::Duration::days(31);
+        for id in ["first", "second"] {
+            assert!(kit::register(&*store, id, long_ago).await.unwrap());
+        }
+        let (mut admin, mut using) =
+            (server.connect(&database).await.unwrap(), server.connect(&database).await.unwrap());
+        let used =
+            "BEGIN; UPDATE clients SET used = extract(epoch FROM now())::BIGINT WHERE client_id = 'first'";
+        using.execute(used).await.unwrap();
+        let other = {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                if sweeps {
+                    store.sweep().await.unwrap();
+                    return true;
+                }
+                kit::register(&*store, "third", now).await.unwrap()
+            })
+        };
+        waits_for_a_lock(&mut admin).await;
+        using.execute("COMMIT").await.unwrap();
+        assert!(other.await.unwrap(), "there is room: the first one is used now");
+        let kept = "SELECT count(*) FROM clients WHERE client_id = 'first' AND used IS NOT NULL";
+        assert_eq!(number(&mut admin, kept).await, 1, "sweeps: {sweeps}");
+        let second = "SELECT count(*) FROM clients WHERE client_id = 'second'";
+        assert_eq!(number(&mut admin, second).await, i64::from(!sweeps), "sweeps: {sweeps}");
+    }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod hostile;
 mod provider;
+mod published;
 mod world;
 
 use std::sync::Arc;

@@ -34,10 +34,13 @@ pub(super) struct Validated {
 
 impl Validated {
     /// Whether an earlier consent may stand in for the person (I-P2): only where the client proves who it is, and the
-    /// answer goes nowhere that another program on the person's machine could listen.
+    /// answer goes nowhere that another program on the person's machine could listen. A pushed request is used up by its
+    /// page.
     pub(super) fn may_remember(&self) -> bool {
-        // OAUTH21-7.3-1
-        self.client.credential.is_confidential() && !self.answer.redirect.redirect_uri().is_loopback()
+        // OAUTH21-7.3-1, RFC9126-4-2
+        self.client.credential.is_confidential()
+            && !self.answer.redirect.redirect_uri().is_loopback()
+            && self.pushed.is_none()
     }
 
     pub(super) fn scope(&self) -> ScopeSet {

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use super::page::{RequestValidated, Validated};
 use crate::authorization_server::decision::{Approved, AwaitingCodeStored};
-use crate::authorization_server::record::{ClientOrigin, ConsentRecord, Epochs};
+use crate::authorization_server::record::{ConsentRecord, Epochs};
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::store::{Basis, ConsentFound, DecideOnce, ReadConsent};
 use crate::entropy::Entropy;
@@ -15,9 +15,12 @@ use crate::step::Step;
 use crate::time::OffsetDateTime;
 
 impl RequestValidated {
-    /// The person is signed in, and may have wanted the answer to this very request remembered: that is read first.
+    /// The person is signed in, and may have wanted the answer to this very request remembered: that is read first. A request
+    /// with a `prompt` is shown.
+    ///
+    /// The host does not call it for a client of a metadata document that its store does not know: the page writes it down.
     pub fn recall(self, person: &Authentication) -> Recall {
-        if !self.0.may_remember() {
+        if !self.0.may_remember() || self.0.checked.wants_page {
             return Recall::Ask(self);
         }
         let read = ReadConsent::new(self.0.consent_of(person).key());
@@ -79,10 +82,6 @@ impl AwaitingConsent {
         let Some(consent) = remembered(&expected, &record, epochs, found.now) else {
             return Recalled::Ask(request, person);
         };
-        // A pushed request, or a client of a document, is written down with the page: these are asked.
-        if request.0.pushed.is_some() || request.0.client.origin == ClientOrigin::MetadataDocument {
-            return Recalled::Ask(request, person);
-        }
         let Validated { client, answer, checked, .. } = *request.0;
         let approved = Approved {
             client_id: client.client_id.clone(),

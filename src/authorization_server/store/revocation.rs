@@ -154,9 +154,11 @@ pub enum ReservationKind {
     ClientAssertion,
     /// The `state` of a sign-in at an OpenID Provider.
     SignIn,
+    /// A browser in which its person signed out.
+    SignOut,
 }
 
-/// Reserves an identifier that may be used once.
+/// Reserves an identifier that may be used once; or names it, to be looked for.
 #[must_use = "the identifier counts as used only once this is carried out"]
 #[derive(Debug)]
 pub struct ReserveOnce {

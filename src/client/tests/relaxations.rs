@@ -59,6 +59,8 @@ fn an_assertion_is_for_the_token_endpoint_only_where_the_issuer_is_named() {
     let strict = client_of(signing());
     assert_eq!(audience(&strict), ISSUER);
     assert_eq!(names(&refused(&strict, "invalid_client").remedy()), Some("AssertionAudience"));
+    // Who is known and may not has no other audience to try.
+    assert_eq!(refused(&strict, "unauthorized_client").remedy(), Remedy::FixConfiguration);
     let named = with(Relaxation::AssertionAudience(issuer(ISSUER)), signing());
     assert_eq!(audience(&named), "https://as.example/token");
     assert_eq!(refused(&named, "invalid_client").remedy(), Remedy::FixConfiguration);

@@ -13,13 +13,13 @@ use crate::client::{
 use crate::error::{
     Error, HostMisuse, IdTokenFault, OutsideFailed, PeerIncompatible, PeerMisbehaved, Remedy,
 };
-use crate::identifier::{ClientId, RedirectUri};
+use crate::identifier::{ClientId, Origin, RedirectUri};
 use crate::jose::toy::{ToyImporter, ToyKey};
 use crate::jose::{Algorithm, InvalidKeySet, JwsError};
 use crate::message::Malformed;
 use crate::message::authorization::Callback;
-use crate::message::exchange::{AddressPolicy, FetchFailure, FetchPurpose, Reply};
-use crate::policy::Relaxation;
+use crate::message::exchange::{AddressPolicy, Fetch, FetchFailure, FetchPurpose, Reply};
+use crate::policy::{PrivateNetworks, Relaxation};
 use crate::sealer::PlaintextRecords;
 use crate::secret::{AgentBinding, ClientSecret};
 use crate::syntax::base64url;
@@ -170,6 +170,10 @@ fn a_person_signs_in_and_is_known_by_issuer_and_subject() {
     let early = (now().unix_timestamp() - 7200).to_string();
     let signed_in = signed_in_by(|nonce| key().token(HEADER, &claims(nonce, &[("auth_time", &early)])));
     assert_eq!(signed_in.unwrap().authenticated(), now() - Duration::hours(2));
+    // Nobody has authenticated tomorrow, whatever the provider's clock says.
+    let ahead = (now().unix_timestamp() + 86_400).to_string();
+    let signed_in = signed_in_by(|nonce| key().token(HEADER, &claims(nonce, &[("auth_time", &ahead)])));
+    assert_eq!(signed_in.unwrap().authenticated(), now());
 }
 
 // OIDCC-5.7-1
@@ -248,7 +252,11 @@ fn an_id_token_is_signed_with_a_key_that_the_provider_publishes() {
     ] {
         assert_eq!(fault(header, &[]), expected, "{header}");
     }
-    for header in [r#"{"alg":"EdDSA","kid":"k","typ":"JWT"}"#, r#"{"alg":"EdDSA"}"#] {
+    for header in [
+        r#"{"alg":"EdDSA","kid":"k","typ":"JWT"}"#,
+        r#"{"alg":"EdDSA","kid":"k","typ":"jwt"}"#,
+        r#"{"alg":"EdDSA"}"#,
+    ] {
         assert!(signed_in_by(|nonce| key().token(header, &claims(nonce, &[]))).is_ok(), "{header}");
     }
     let forged = ToyKey::new(Algorithm::EdDsa, 8);
@@ -352,6 +360,14 @@ fn a_provider_is_used_only_if_its_document_is_its_own_and_has_what_is_needed() {
         client().sign_in(&issuer("https://other.example")).map(|_| ()).unwrap_err(),
         HostMisuse::NoIdentity.into()
     );
+    // An application's own scheme is no place that a web host can be called back at.
+    let scheme = RedirectUri::private_scheme("com.example.app:/cb").unwrap();
+    let app = PreRegistered::new(issuer(ISSUER), ClientId::new("host").unwrap(), scheme.clone(), []);
+    let app = configuration().policy(policy().relax(Relaxation::PrivateScheme(scheme))).pre_registered(app);
+    assert_eq!(
+        Client::new(app).unwrap().sign_in(&issuer(ISSUER)).map(|_| ()).unwrap_err(),
+        HostMisuse::RedirectUri.into()
+    );
     // An identity for a resource signs nobody in.
     let for_a_resource = Client::new(configuration().pre_registered(super::pre_registered())).unwrap();
     assert_eq!(
@@ -374,7 +390,41 @@ fn a_provider_on_loopback_is_reached_on_loopback() {
         ("registration_endpoint", ""),
         ("jwks_uri", "\"http://127.0.0.1:8080/j\""),
     ]);
-    assert!(waiting.receive(Ok(document)).is_ok());
+    let provider = waiting.receive(Ok(document)).unwrap();
+    assert_eq!(
+        keys_of(&provider, "http%3A%2F%2F127.0.0.1%3A8080").policy().addresses(),
+        AddressPolicy::Loopback
+    );
+}
+
+/// The fetch of the provider's keys, after a sign-in that it answered as that issuer.
+fn keys_of(provider: &Provider, iss: &str) -> Fetch {
+    let (form, waiting) = begun(provider);
+    let answer = callback(REDIRECT, &form, &format!("code=c&iss={iss}"));
+    let SignInOutcome::Accepted(EndpointCall::Fetch(step)) =
+        waiting.receive(answer, &browser(1), now(), &mut Counter(9))
+    else {
+        panic!("the answer is ours")
+    };
+    let reply = json(r#"{"access_token":"t","token_type":"Bearer","id_token":"a.b.c"}"#);
+    step.into_parts().1.receive(Ok(reply)).unwrap().into_parts().0
+}
+
+// I-L8, PrivateNetworks: a provider in the host's own network is reached there where its origin is named, its keys as well.
+#[test]
+fn a_provider_in_a_private_network_is_reached_there_by_name() {
+    let network = "10.1.0.0/16".parse().unwrap();
+    let networks = |origin: &str| {
+        let networks = PrivateNetworks::new(Origin::new(origin).unwrap(), [network]).unwrap();
+        let policy = policy().relax(Relaxation::PrivateNetworks(networks));
+        Client::new(configuration().policy(policy).pre_registered(identity(ISSUER, REDIRECT))).unwrap()
+    };
+    for (origin, expected) in [(ISSUER, &[network][..]), ("https://other.example", &[])] {
+        let (fetch, waiting) = networks(origin).sign_in(&issuer(ISSUER)).unwrap().into_parts();
+        assert_eq!(fetch.private_networks(), expected, "{origin}");
+        let provider = waiting.receive(Ok(document(&[]))).unwrap();
+        assert_eq!(keys_of(&provider, "https%3A%2F%2Fas.example").private_networks(), expected, "{origin}");
+    }
 }
 
 // D29, OAUTH21-2.3.4-1
@@ -416,13 +466,22 @@ fn keys_or_tokens_that_cannot_be_had_sign_nobody_in() {
     let both = reply(r#"{"error":"invalid_grant","id_token":"a.b.c"}"#);
     assert!(matches!(both, Error::Incompatible(PeerIncompatible::TokenRefused(_))), "{both:?}");
     assert!(matches!(waiting().receive(Err(FetchFailure::NotSent)), Err(Error::Outside(_))));
+    for status in [429, 500, 503] {
+        // Whatever the body says: who is busy has refused nobody.
+        let busy = Reply::new(status, r#"{"error":"invalid_grant"}"#);
+        let busy = waiting().receive(Ok(busy)).map(|_| ()).unwrap_err();
+        assert!(matches!(busy, Error::Outside(OutsideFailed::Unavailable { .. })), "{status}: {busy:?}");
+    }
     let keys = || {
         let reply = json(r#"{"access_token":"t","token_type":"Bearer","id_token":"a.b.c"}"#);
         waiting().receive(Ok(reply)).unwrap().into_parts().1
     };
     let of = |reply| keys().receive(reply, &ToyImporter, now()).map(|_| ()).unwrap_err();
     assert_eq!(of(Ok(Reply::new(404, ""))), PeerIncompatible::NoEndpoint("key set").into());
-    assert!(matches!(of(Ok(Reply::new(503, ""))), Error::Outside(OutsideFailed::Unavailable { .. })));
+    for status in [429, 500, 503] {
+        let busy = of(Ok(Reply::new(status, "")));
+        assert!(matches!(busy, Error::Outside(OutsideFailed::Unavailable { .. })), "{status}: {busy:?}");
+    }
     assert!(matches!(of(Err(FetchFailure::TooLarge)), Error::Outside(_)));
     let empty = of(Ok(json(r#"{"keys":[]}"#)));
     assert!(

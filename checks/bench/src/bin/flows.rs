@@ -18,8 +18,14 @@ const QUERY: &str = "response_type=code&client_id=editor&redirect_uri=http%3A%2F
     &code_challenge=E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM&code_challenge_method=S256";
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
-const SETTINGS: &str = r#"limits = { registrations = 1000000000, authorizations = 1000000000, token_requests = 1000000000 }
-"#;
+const SETTINGS: &str = "\
+[limits]
+registrations = 1000000000
+authorizations = 1000000000
+token_requests = 1000000000
+tokens_per_client = 1000000000
+pages_per_person = 10000
+";
 
 /// A server process that ends with its guard.
 struct Server {
@@ -175,7 +181,7 @@ fn main() {
     };
     let number = |at: usize, default: f64| rest.get(at).map_or(default, |text| text.parse().unwrap());
     let (time, connections, rounds) =
-        (Duration::from_secs_f64(number(0, 4.0)), number(1, 16.0) as usize, number(2, 3.0) as usize);
+        (Duration::from_secs_f64(number(0, 4.0)), number(1, 64.0) as usize, number(2, 3.0) as usize);
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let postgres = Postgres::start();
     let servers = [

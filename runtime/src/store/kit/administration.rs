@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::{FamilyId, GrantRecord};
-use mcp_authz::authorization_server::test_kit::Seen;
+use mcp_authz::authorization_server::record::{ClientOrigin, ConsentRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::test_kit::{self as core, Decided, Seen};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::time::Duration;
 
-use super::{Checked, KitError, Path, client, clock, code, count, decision, holds, race, refresh, register};
+use super::{
+    Checked, KitError, Path, SUBJECT, client, clock, code, count, decision, holds, race, random_digest,
+    refresh, register,
+};
+use crate::entropy::OsEntropy;
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED};
 
 pub(super) async fn run<S, F>(make: &impl Fn() -> F) -> Checked
@@ -16,6 +21,7 @@ where
 {
     grants_that_stand_are_listed(make().await).await?;
     lists_go_on_where_they_ended(make().await).await?;
+    what_is_remembered_is_listed_while_it_stands(make().await).await?;
     a_removed_client_takes_its_grants_with_it(make().await).await?;
     one_key_waits_and_one_signs(make().await).await?;
     an_incarnation_only_grows(make().await).await?;
@@ -71,6 +77,48 @@ async fn lists_go_on_where_they_ended<S: AdministeredStore>(store: S) -> Checked
         after = Some(last.client_id.clone());
     }
     holds("every client too", seen == total)
+}
+
+// I-P2
+async fn what_is_remembered_is_listed_while_it_stands<S: AdministeredStore>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    let remember = async |client: &str, age: Duration| -> Result<(Path, ConsentRecord), KitError> {
+        let path = Path::fresh(client, now)?;
+        let mut record = core::sample_consent(&path.grant)?;
+        record.not_after = record.not_after.saturating_sub(age);
+        path.ask(&store).await?;
+        let code = Some((path.code, core::sample_code(path.grant.clone())?));
+        let decide = core::decide_and_remember(
+            path.decision,
+            path.agent,
+            SUBJECT,
+            code,
+            Some(record.clone()),
+            &mut OsEntropy,
+        )?;
+        holds("it is stored", core::decided(&store.decide_once(decide).await?) == Decided::Stored)?;
+        Ok((path, record))
+    };
+    let total = LISTED.saturating_add(3);
+    let mut expected = Vec::new();
+    for number in 0..total {
+        expected.push(remember(&format!("client-{number:04}"), Duration::ZERO).await?.1);
+    }
+    let (withdrawn, _) = remember("withdrawn", Duration::ZERO).await?;
+    withdrawn.withdraw(&store).await?;
+    remember("ended", Duration::days(10_000)).await?;
+    expected.sort_unstable_by_key(|record| *record.key().as_bytes());
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.list_consents(SUBJECT, after).await?;
+        holds("a page is bounded", page.len() <= LISTED)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.key());
+        listed.extend(page.iter().map(ConsentRecord::to_bytes));
+    }
+    let expected: Vec<_> = expected.iter().map(ConsentRecord::to_bytes).collect();
+    holds("what stands is listed, in order, and nothing else", listed == expected)?;
+    holds("and nobody else's", store.list_consents("ad", None).await?.is_empty())
 }
 
 async fn a_removed_client_takes_its_grants_with_it<S: AdministeredStore>(store: S) -> Checked {
@@ -164,7 +212,18 @@ async fn an_incarnation_only_grows<S: AdministeredStore>(store: S) -> Checked {
 async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checked {
     let now = clock(&store).await?;
     register(&store, "c1", now).await?;
+    let mut document = core::sample_client("https://client.example/id", now)?;
+    document.origin = ClientOrigin::MetadataDocument;
+    let shown =
+        core::sample_decision("https://client.example/id", SUBJECT, Path::fresh("c1", now)?.agent, now)?;
+    let insert = core::insert_decision(random_digest()?, shown, Some(document), &mut OsEntropy)?;
+    let _inserted = store.insert_decision(insert).await?;
+    let mut operator = core::sample_client("operator", now)?;
+    operator.origin = ClientOrigin::PreRegistered;
+    store.put_client(operator).await?;
     store.publish_key(key("a")).await?;
+    store.promote_key("a").await?;
+    store.publish_key(key("b")).await?;
     let (asked, approved, live) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?, Path::fresh("c1", now)?);
     asked.ask(&store).await?;
     approved.ask_and_approve(&store).await?;
@@ -175,8 +234,11 @@ async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checke
     holds("no code is left", code(&store, &approved).await? == Seen::Absent)?;
     holds("nor a token", refresh(&store, live.refresh).await? == Seen::Absent)?;
     holds("nor a grant", listed(&store, GrantsOf::All).await?.is_empty())?;
-    holds("clients stay", client(&store, "c1").await?.0.is_some())?;
-    holds("and keys", store.keys().await?.0.len() == 1)?;
+    holds("nor a key, which might have been withdrawn since", store.keys().await?.0.is_empty())?;
+    for (id, stays) in [("c1", false), ("https://client.example/id", false), ("operator", true)] {
+        holds("clients but the operator's go", client(&store, id).await?.0.is_some() == stays)?;
+    }
+    holds("and another key may wait", store.publish_key(key("c")).await?)?;
     let again = Path::fresh("c1", clock(&store).await?)?;
     again.up_to_refresh(&store).await?;
     holds("the number only grows", store.restored(7).await? == 43)

@@ -35,11 +35,15 @@ async fn an_identifier_is_reserved_once<S: Store>(store: S) -> Checked {
     })
     .await?;
     holds("of a race to reserve, exactly one wins", count(&won, &true) == 1)?;
+    let looked = core::reserve_once("c1", audience.clone(), "j1", until);
+    holds("it is known to be reserved", store.is_reserved(looked).await?)?;
     let elsewhere = Issuer::new("https://as.example/t")?;
     // The last two have the same bytes in a row.
     for (issuer, audience, value) in
         [("c1", &audience, "j2"), ("c2", &audience, "j1"), ("c1", &elsewhere, "j1"), ("c", &audience, "1j1")]
     {
+        let looked = core::reserve_once(issuer, audience.clone(), value, until);
+        holds("to look reserves nothing, and finds no other's", !store.is_reserved(looked).await?)?;
         let action = core::reserve_once(issuer, audience.clone(), value, until);
         let reserved = store.reserve_once(action).await?.reserves(value);
         holds("all parts of a reservation make its key", reserved)?;
@@ -64,7 +68,7 @@ async fn a_sweep_keeps_what_is_needed<S: Store>(store: S) -> Checked {
     for path in [&live, &recent, &over] {
         path.up_to_refresh(&store).await?;
     }
-    revoked.ask_and_approve(&store).await?;
+    revoked.up_to_refresh(&store).await?;
     revoked.revoke(&store).await?;
     let (mut pending, mut late) = (Path::fresh("c1", now)?, Path::fresh("c1", now)?);
     pending.grant.authenticated = now.saturating_sub(Duration::minutes(9));
@@ -92,8 +96,8 @@ async fn a_sweep_keeps_what_is_needed<S: Store>(store: S) -> Checked {
         let kept = matches!(refresh(&store, path.refresh).await?, Seen::Live(_));
         holds("and so does its refresh token", kept)?;
     }
-    let redeemed = revoked.redeem(&store, revoked.refresh).await?;
-    holds("and so does a tombstone", redeemed == Seen::Revoked)?;
+    holds("and a code of a revoked family", code(&store, &revoked).await? == Seen::Used(()))?;
+    holds("with its tombstone", refresh(&store, revoked.refresh).await? == Seen::Absent)?;
     holds("a pending decision stays", decision(&store, &pending).await?.is_some())?;
     holds("a late one goes", decision(&store, &late).await?.is_none())?;
     // D40

@@ -20,6 +20,7 @@ use super::{AdministeredStore, Store, StoreError};
 use crate::entropy::OsEntropy;
 
 mod administration;
+mod aging;
 mod bounds;
 mod clients;
 mod credentials;
@@ -27,6 +28,7 @@ mod housekeeping;
 mod later;
 mod revocation;
 
+pub use aging::run_aging;
 pub use bounds::run_bounded;
 
 /// How many tasks try the same thing at once.

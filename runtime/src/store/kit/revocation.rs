@@ -8,7 +8,7 @@ use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::authorization_server::test_kit::{self as core, Seen};
 use mcp_authz::identifier::ClientId;
 
-use super::{Checked, Path, SUBJECT, clock, code, decision, holds, race, random_digest, refresh};
+use super::{Checked, KitError, Path, SUBJECT, clock, code, decision, holds, race, random_digest, refresh};
 use crate::entropy::OsEntropy;
 use crate::store::Store;
 
@@ -23,7 +23,7 @@ where
     for target in 0..3_u8 {
         a_moved_epoch_revokes(make().await, target).await?;
     }
-    Ok(())
+    an_epoch_is_written_only_where_it_ends_something(make().await).await
 }
 
 async fn a_tombstone_stops_everything<S: Store>(store: S) -> Checked {
@@ -104,10 +104,10 @@ async fn revocation_races_leave_no_live_token<S: Store>(store: S) -> Checked {
 async fn a_moved_epoch_revokes<S: Store>(store: S, target: u8) -> Checked {
     let now = clock(&store).await?;
     let (client_id, subject) = (ClientId::new("c1")?, SUBJECT.to_owned());
-    let (target, moved) = match target {
-        0 => (RevocationTarget::Client(client_id), Epochs::new(1, 0, 0)),
-        1 => (RevocationTarget::Subject(subject), Epochs::new(0, 1, 0)),
-        _ => (RevocationTarget::Consent { subject, client_id }, Epochs::new(0, 0, 1)),
+    let (target, which) = match target {
+        0 => (RevocationTarget::Client(client_id), 0),
+        1 => (RevocationTarget::Subject(subject), 1),
+        _ => (RevocationTarget::Consent { subject, client_id }, 2),
     };
     let (asked, approved, refreshed) =
         (Path::fresh("c1", now)?, Path::fresh("c1", now)?, Path::fresh("c1", now)?);
@@ -119,9 +119,14 @@ async fn a_moved_epoch_revokes<S: Store>(store: S, target: u8) -> Checked {
     bystander.ask(&store).await?;
     let _stored = bystander.approve(&store, bystander.agent, "bob").await?;
 
-    let _revoked = store.revoke_all(RevokeAll::of(target)).await?;
+    let _revoked = store.revoke_all(RevokeAll::of(target.clone())).await?;
 
-    holds("a pending decision sees the new epoch", decision(&store, &asked).await? == Some(moved))?;
+    let moved = decision(&store, &asked).await?.ok_or(KitError::Broken("a pending decision stays"))?;
+    let only = [moved.client, moved.subject, moved.consent]
+        .iter()
+        .enumerate()
+        .all(|(n, e)| (*e > 0) == (n == which));
+    holds("a pending decision sees the new epoch, and the others as they were", only)?;
     let redeemed = approved.redeem(&store, approved.refresh).await?;
     holds("a code under an older epoch is not redeemed", redeemed == Seen::Revoked)?;
     holds("and stays unspent", code(&store, &approved).await? == Seen::Live(()))?;
@@ -132,5 +137,72 @@ async fn a_moved_epoch_revokes<S: Store>(store: S, target: u8) -> Checked {
     holds("others are not touched", redeemed == Seen::Live(()))?;
     let mut later = Path::fresh("c1", now)?;
     later.grant.epochs = moved;
-    later.up_to_refresh(&store).await
+    later.up_to_refresh(&store).await?;
+    let _revoked = store.revoke_all(RevokeAll::of(target)).await?;
+    let again = decision(&store, &asked).await?.ok_or(KitError::Broken("a pending decision stays"))?;
+    let grows = again.client > moved.client || again.subject > moved.subject || again.consent > moved.consent;
+    holds("an epoch only grows", grows)?;
+    holds("and ends what came between", refresh(&store, later.refresh).await? == Seen::Absent)
+}
+
+/// What a stranger names, and a client that comes and goes, leave no row behind: only that shows here which it would write.
+async fn an_epoch_is_written_only_where_it_ends_something<S: Store>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    let (client_id, subject) = (ClientId::new("c1")?, SUBJECT.to_owned());
+    let mut other = Path::fresh("c2", now)?;
+    other.up_to_refresh(&store).await?;
+    other.grant.subject = "bob".to_owned();
+    for target in [
+        RevocationTarget::Client(client_id.clone()),
+        RevocationTarget::Subject("eve".to_owned()),
+        RevocationTarget::Consent { subject: subject.clone(), client_id: client_id.clone() },
+        RevocationTarget::Consent { subject: "eve".to_owned(), client_id: ClientId::new("c2")? },
+    ] {
+        let _nothing = store.revoke_all(RevokeAll::of(target)).await?;
+    }
+    let record = core::sample_client("c1", now)?;
+    let _inserted = store.insert_client(core::insert_client(record.clone(), &mut OsEntropy)?).await?;
+    let _deleted = store.delete_client(core::delete_client(&record, &mut OsEntropy)?).await?;
+    let path = Path::fresh("c1", now)?;
+    path.ask(&store).await?;
+    holds(
+        "no epoch moves where there is nothing to end",
+        decision(&store, &path).await? == Some(Epochs::default()),
+    )?;
+    let page = Path::fresh("c2", now)?;
+    let shown = core::sample_decision("c2", "eve", page.agent, now)?;
+    let insert = core::insert_decision(page.decision, shown, None, &mut OsEntropy)?;
+    let _inserted = store.insert_decision(insert).await?;
+    holds("nor for a person who granted nothing", decision(&store, &page).await? == Some(Epochs::default()))?;
+    // Each thing that may be ended is one: a page, a code, a grant, a consent.
+    for step in 0..4_u8 {
+        let (client, subject) = (format!("e{step}"), SUBJECT.to_owned());
+        let path = Path::fresh(&client, now)?;
+        path.ask(&store).await?;
+        let remembered = (step == 3).then(|| core::sample_consent(&path.grant)).transpose()?;
+        let code = (step < 3).then(|| core::sample_code(path.grant.clone())).transpose()?;
+        let code = code.map(|code| (path.code, code));
+        if step > 0 {
+            let decide = core::decide_and_remember(
+                path.decision,
+                path.agent,
+                SUBJECT,
+                code,
+                remembered,
+                &mut OsEntropy,
+            )?;
+            let _decided = store.decide_once(decide).await?;
+        }
+        if step == 2 {
+            let _redeemed = path.redeem(&store, path.refresh).await?;
+        }
+        let client_id = ClientId::new(client.as_str())?;
+        let _ended =
+            store.revoke_all(RevokeAll::of(RevocationTarget::Consent { subject, client_id })).await?;
+        let page = Path::fresh(&client, now)?;
+        page.ask(&store).await?;
+        let moved = decision(&store, &page).await?.is_some_and(|epochs| epochs.consent > 0);
+        holds("an epoch moves where there is something to end", moved)?;
+    }
+    Ok(())
 }

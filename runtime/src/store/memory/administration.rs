@@ -1,11 +1,14 @@
 //! What operators and the rotation of keys need.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{
+    ClientOrigin, ClientRecord, ConsentRecord, FamilyId, GrantRecord,
+};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::MemoryStore;
-use super::tables::{EpochKey, Tables};
+use super::tables::{EpochKey, Tables, key};
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
 
 impl AdministeredStore for MemoryStore {
@@ -22,6 +25,25 @@ impl AdministeredStore for MemoryStore {
         })
     }
 
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>> {
+        self.act(|tables, now| {
+            let after = after.map(key);
+            let stands = |consent: &ConsentRecord| {
+                consent.subject == subject
+                    && consent.not_after > now
+                    && consent.epochs == tables.epochs(&consent.client_id, &consent.subject)
+            };
+            let later = tables.consents.iter().filter(|(key, _)| after.is_none_or(|after| **key > after));
+            let mut listed: Vec<_> = later.filter(|(_, consent)| stands(consent)).collect();
+            listed.sort_unstable_by_key(|(key, _)| **key);
+            Ok(listed.into_iter().take(LISTED).map(|(_, consent)| consent.clone()).collect())
+        })
+    }
+
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
         self.act(|tables, _| {
             let later = tables.clients.values().map(|client| &client.record);
@@ -31,8 +53,8 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
-        self.act(|tables, _| {
-            tables.move_epoch(EpochKey::Client(client.clone()))?;
+        self.act(|tables, now| {
+            tables.move_epoch(EpochKey::Client(client.clone()), now)?;
             Ok(tables.clients.remove(client).is_some())
         })
     }
@@ -105,8 +127,11 @@ impl AdministeredStore for MemoryStore {
         self.act(|tables, _| {
             let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
             let old = std::mem::take(tables);
-            let Tables { clients, keys, epochs, tombstones, .. } = old;
-            *tables = Tables { clients, keys, epochs, tombstones, incarnation: next, ..Tables::default() };
+            // What only ever refuses stays, and the operator's own clients.
+            let Tables { mut clients, epochs, tombstones, reservations, .. } = old;
+            clients.retain(|_, client| client.record.origin == ClientOrigin::PreRegistered);
+            let kept = Tables { clients, epochs, tombstones, reservations, ..Tables::default() };
+            *tables = Tables { incarnation: next, ..kept };
             Ok(next)
         })
     }

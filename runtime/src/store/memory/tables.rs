@@ -8,7 +8,7 @@ use mcp_authz::authorization_server::record::{
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
-use mcp_authz::time::OffsetDateTime;
+use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::store::{Bounds, KeyRow, StoreError};
 
@@ -92,6 +92,17 @@ pub(super) enum EpochKey {
     Consent(String, ClientId),
 }
 
+impl EpochKey {
+    /// Whether what that person granted that client is ended by this.
+    fn covers(&self, client: &ClientId, subject: &str) -> bool {
+        match self {
+            Self::Client(own) => own == client,
+            Self::Subject(own) => own == subject,
+            Self::Consent(own, with) => own == subject && with == client,
+        }
+    }
+}
+
 impl Tables {
     pub(super) fn epochs(&self, client: &ClientId, subject: &str) -> Epochs {
         let of = |key| self.epochs.get(&key).copied().unwrap_or_default();
@@ -112,10 +123,46 @@ impl Tables {
         self.families.get(&grant.family).is_some_and(|family| family.active) && self.stands(grant)
     }
 
-    pub(super) fn move_epoch(&mut self, key: EpochKey) -> Result<(), StoreError> {
+    /// Ends everything that was granted under that key. The number is the time, so that none is used twice; where there is
+    /// nothing to end, none is kept.
+    pub(super) fn move_epoch(&mut self, key: EpochKey, now: OffsetDateTime) -> Result<(), StoreError> {
+        if !self.granted().any(|(client, subject)| key.covers(client, subject)) {
+            return Ok(());
+        }
         let epoch = self.epochs.entry(key).or_default();
-        *epoch = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
+        let next = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
+        *epoch = next.max(u64::try_from(now.unix_timestamp_nanos().div_euclid(1000)).unwrap_or_default());
         Ok(())
+    }
+
+    /// Client and person of everything that was granted, or may come to be.
+    fn granted(&self) -> impl Iterator<Item = (&ClientId, &str)> {
+        let asked = self.decisions.values().map(|decision| (&decision.client_id, decision.subject.as_str()));
+        let approved = self.codes.values().filter(|code| !code.spent).map(|code| &code.record.grant);
+        let grants = approved.chain(self.grants.values());
+        let grants = grants.map(|grant| (&grant.client_id, grant.subject.as_str()));
+        let remembered = self.consents.values().map(|consent| (&consent.client_id, consent.subject.as_str()));
+        asked.chain(grants).chain(remembered)
+    }
+
+    /// Forgets epochs that end nothing any more, a day after they were moved: no request that read what was before takes that
+    /// long.
+    pub(super) fn sweep_epochs(&mut self, now: OffsetDateTime) {
+        let before = now.saturating_sub(Duration::DAY).unix_timestamp_nanos().div_euclid(1000);
+        let (mut clients, mut subjects, mut pairs) = (HashSet::new(), HashSet::new(), HashSet::new());
+        for (client, subject) in self.granted() {
+            clients.insert(client.clone());
+            subjects.insert(subject.to_owned());
+            pairs.insert((subject.to_owned(), client.clone()));
+        }
+        self.epochs.retain(|key, epoch| {
+            i128::from(*epoch) > before
+                || match key {
+                    EpochKey::Client(client) => clients.contains(client),
+                    EpochKey::Subject(subject) => subjects.contains(subject),
+                    EpochKey::Consent(subject, client) => pairs.contains(&(subject.clone(), client.clone())),
+                }
+        });
     }
 
     pub(super) fn digest_of(&self, client: &ClientId) -> Option<SecretDigest> {

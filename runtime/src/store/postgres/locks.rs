@@ -41,14 +41,12 @@ impl Locks {
         Self { exclusive: Some(name(kind, subject, client)), ..Self::NONE }
     }
 
-    /// The names held together with others, in their order.
-    pub(super) fn shared(&self) -> impl Iterator<Item = i64> {
-        self.shared.iter().copied().flatten()
-    }
-
-    /// The name held alone.
-    pub(super) fn exclusive(&self) -> Option<i64> {
-        self.exclusive
+    /// The statement that waits for them, in the order in which everybody takes them; nothing where there are none.
+    pub(super) fn statement(&self) -> String {
+        let shared = self.shared.iter().flatten().map(|name| format!("pg_advisory_xact_lock_shared({name})"));
+        let exclusive = self.exclusive.map(|name| format!("pg_advisory_xact_lock({name})"));
+        let all: Vec<String> = shared.chain(exclusive).collect();
+        if all.is_empty() { String::new() } else { format!("SELECT {}; ", all.join(", ")) }
     }
 }
 

@@ -2,23 +2,45 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. Commits wait for the disk (`synchronous_commit = on`), and time is the database's,
-//! the same for all processes. It holds digests, never a code or token.
+//! barrier; reads see one moment each. Nobody is answered before a commit that waited for the disk (`synchronous_commit =
+//! on`), and time is the database's, the same for all processes. It holds digests, never a code or token.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mcp_authz::time::OffsetDateTime;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{Executor as _, PgConnection, PgPool, Postgres, Row as _, Transaction};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
+use sqlx::query::Query;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres, Row as _};
 
+use super::connections::{Connections, Held};
+use super::schema::{self, Mismatch};
 use super::{Bounds, StoreError};
 use crate::clock::Clock;
 
+/// The column in which a statement gives the database's clock, in microseconds.
+macro_rules! clock {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT AS now"
+    };
+}
+
+/// Two statements that are sent as one, with one list of arguments; the second is an `INSERT` of a `SELECT` without a source,
+/// which begins once the first has changed its row.
+macro_rules! together {
+    ($first:literal, $second:literal) => {
+        concat!("WITH changed AS (", $first, " RETURNING 1) ", $second, " FROM changed")
+    };
+}
+
 mod administration {
     include!("../sql/administration.rs");
+}
+mod durability;
+mod epochs {
+    include!("../sql/epochs.rs");
 }
 mod forward {
     include!("../sql/forward.rs");
@@ -34,11 +56,13 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
+use durability::Durability;
 use locks::{Locks, take_turns};
 
 type This = PostgresStore;
 type Connection = PgConnection;
 type Row = PgRow;
+type Snapshot = Held<PgConnection>;
 
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[include_str!("schema.sql")];
@@ -47,10 +71,7 @@ const SCHEMA: &[&str] = &[include_str!("schema.sql")];
 const MIGRATION_LOCK: i64 = 0x6d63_7061;
 
 /// Connections of one process.
-const CONNECTIONS: u32 = 16;
-
-/// How long a request waits for a free connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CONNECTIONS: u16 = 16;
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +84,29 @@ pub enum OpenError {
     #[error("the store's database cannot be used; check the URL, and that its role may make tables: {0}")]
     Database(#[from] sqlx::Error),
     /// Written by a newer version of this program.
-    #[error("the database has schema version {found}, this program knows {known}")]
+    #[error(
+        "the database {database} has schema version {found}, and this program knows no version above {known}; run the program \
+         that wrote it, or a newer one"
+    )]
     Newer {
-        /// The database's.
+        /// The database's name.
+        database: String,
+        /// Its version.
         found: i64,
         /// The newest this program knows.
         known: usize,
+    },
+    /// Written by a program whose schema of that version was another.
+    #[error(
+        "the database {database} has schema version {found}, but not the tables that this program calls so: a build from \
+         before the first release, or another program, made them; run that one, or name a new database, for which people sign \
+         in again"
+    )]
+    Other {
+        /// The database's name.
+        database: String,
+        /// The version it claims.
+        found: i64,
     },
     /// The database is a read-only copy.
     #[error("the database is a replica: connect to the primary, because a revocation must be seen at once")]
@@ -78,7 +116,8 @@ pub enum OpenError {
 /// A [`Store`](super::Store) in a PostgreSQL database. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: PgPool,
+    connections: Connections<PgConnection>,
+    durability: Durability,
     /// In place of the database's clock, for tests.
     clock: Option<Arc<dyn Clock>>,
     bounds: Bounds,
@@ -106,21 +145,21 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
+        let options =
+            options.application_name("mcp-authz").options([("idle_in_transaction_session_timeout", "30s")]);
         // Durable before the receipt, whatever the database's default is.
-        let options = options
-            .application_name("mcp-authz")
-            .options([("synchronous_commit", "on"), ("idle_in_transaction_session_timeout", "30s")]);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .acquire_timeout(PATIENCE)
-            .connect_with(options)
-            .await?;
-        let replica: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&pool).await?;
+        let waiting = options.clone().options([("synchronous_commit", "on")]);
+        let options = options.options([("synchronous_commit", "off")]);
+        let mut connection = waiting.connect().await?;
+        let replica: bool =
+            sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
             return Err(OpenError::Replica);
         }
-        migrate(&pool).await?;
-        Ok(Self { pool, clock, bounds: Bounds::default() })
+        migrate(&mut connection).await?;
+        let connections = Connections::new(options, CONNECTIONS);
+        let durability = Durability::new(waiting, connection);
+        Ok(Self { connections, durability, clock, bounds: Bounds::default() })
     }
 
     /// Sets how much may wait at one time.
@@ -131,66 +170,143 @@ impl PostgresStore {
 
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
-        self.pool.close().await;
+        self.connections.close().await;
+        self.durability.close().await;
     }
 
     /// A transaction that writes, with its locks, and the clock.
-    async fn write(
+    async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
+        let mut held = self.connections.take().await?;
+        // One round trip. The time is read after the locks: what was waited for has happened before it.
+        let begin =
+            format!(concat!("BEGIN ISOLATION LEVEL READ COMMITTED; {}SELECT ", clock!()), locks.statement());
+        let mut now = None;
+        for row in held.connection.fetch_all(begin.as_str()).await? {
+            now = row.try_get("now").ok().or(now);
+        }
+        let now = self.clock.as_ref().map_or_else(
+            || now.ok_or(StoreError::Inconsistent).and_then(rows::instant),
+            |clock| Ok(clock.now()),
+        )?;
+        Ok((Writing { held, durability: self.durability.clone() }, now))
+    }
+
+    /// A transaction that reads one moment of the database over several statements.
+    async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let mut held = self.connections.take().await?;
+        held.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        Ok(held)
+    }
+
+    /// A transaction of one statement; says how many rows it wrote.
+    async fn alone(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
+        let mut held = self.connections.take().await?;
+        let rows = query.execute(&mut held.connection).await?.rows_affected();
+        held.give_back();
+        if rows > 0 {
+            self.durability.reached().await?;
+        }
+        Ok(rows)
+    }
+
+    /// One row of one statement, and the clock: where there is a row, it has the clock in its column `now`.
+    async fn one(
         &self,
-        locks: Locks,
-    ) -> Result<(Transaction<'static, Postgres>, OffsetDateTime), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        for name in locks.shared() {
-            sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
-                .bind(name)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        if let Some(name) = locks.exclusive() {
-            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(name).execute(&mut *transaction).await?;
-        }
-        // After the locks: what was waited for has happened before this time.
-        let now = self.now(&mut transaction).await?;
-        Ok((transaction, now))
+        query: Query<'_, Postgres, PgArguments>,
+    ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
+        let mut held = self.connections.take().await?;
+        let row = query.fetch_optional(&mut held.connection).await?;
+        let now = match (&self.clock, &row) {
+            (Some(clock), _) => clock.now(),
+            (None, Some(row)) => rows::instant(row.try_get("now")?)?,
+            (None, None) => {
+                let row = sqlx::query(concat!("SELECT ", clock!())).fetch_one(&mut held.connection).await?;
+                rows::instant(row.try_get("now")?)?
+            }
+        };
+        held.give_back();
+        Ok((row, now))
+    }
+}
+
+/// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.
+struct Writing {
+    held: Held<PgConnection>,
+    durability: Durability,
+}
+
+impl Writing {
+    /// Returns once the changes are on the disk.
+    async fn commit(self) -> Result<(), StoreError> {
+        let durability = self.durability.clone();
+        self.end("COMMIT").await?;
+        Ok(durability.reached().await?)
     }
 
-    /// A transaction that reads one moment of the database, and the clock.
-    async fn snapshot(&self) -> Result<(Transaction<'static, Postgres>, OffsetDateTime), StoreError> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let mut transaction = self.pool.begin_with(begin).await?;
-        let now = self.now(&mut transaction).await?;
-        Ok((transaction, now))
+    /// Goes back to before the transaction, and gives what is to be answered.
+    async fn unchanged<R>(self, receipt: R) -> Result<R, StoreError> {
+        self.end("ROLLBACK").await?;
+        Ok(receipt)
     }
 
-    async fn now(&self, connection: &mut Connection) -> Result<OffsetDateTime, StoreError> {
-        if let Some(clock) = &self.clock {
-            return Ok(clock.now());
-        }
-        let row = sqlx::query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT")
-            .fetch_one(connection)
-            .await?;
-        rows::instant(row.try_get(0)?)
+    async fn end(mut self, statement: &'static str) -> Result<(), StoreError> {
+        self.held.connection.execute(statement).await?;
+        self.held.give_back();
+        Ok(())
+    }
+}
+
+impl Deref for Writing {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.held.connection
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.held.connection
     }
 }
 
 /// Brings the schema to the newest version, or refuses the database. Processes that start together take turns.
-async fn migrate(pool: &PgPool) -> Result<(), OpenError> {
-    let mut transaction = pool.begin().await?;
+async fn migrate(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MIGRATION_LOCK).execute(&mut *transaction).await?;
-    sqlx::query("CREATE TABLE IF NOT EXISTS mcp_authz_schema (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL)").execute(&mut *transaction).await?;
-    let version =
-        sqlx::query("SELECT version FROM mcp_authz_schema").fetch_optional(&mut *transaction).await?;
-    let version: i64 = version.map(|row| row.try_get(0)).transpose()?.unwrap_or(0);
-    let newer = || OpenError::Newer { found: version, known: SCHEMA.len() };
-    let done = usize::try_from(version).map_err(|_| newer())?;
-    for step in SCHEMA.get(done..).ok_or_else(newer)? {
+    transaction
+        .execute(
+            "CREATE TABLE IF NOT EXISTS mcp_authz_schema \
+             (one BIGINT PRIMARY KEY CHECK (one = 1), version BIGINT NOT NULL, digest TEXT NOT NULL)",
+        )
+        .await?;
+    // An older table has no such column.
+    let sql = "SELECT version, to_jsonb(mcp_authz_schema) ->> 'digest' AS digest FROM mcp_authz_schema";
+    let row = sqlx::query(sql).fetch_optional(&mut *transaction).await?;
+    let (version, digest): (i64, Option<String>) = match row {
+        Some(row) => (row.try_get("version")?, row.try_get("digest")?),
+        None => (0, None),
+    };
+    let steps = match schema::ahead(SCHEMA, version, &digest.unwrap_or_default()) {
+        Ok(steps) => steps,
+        Err(mismatch) => {
+            let name = "SELECT current_database()::TEXT";
+            let database = sqlx::query_scalar(name).fetch_one(&mut *transaction).await?;
+            return Err(match mismatch {
+                Mismatch::Newer => OpenError::Newer { database, found: version, known: SCHEMA.len() },
+                Mismatch::Other => OpenError::Other { database, found: version },
+            });
+        }
+    };
+    for step in steps {
         transaction.execute(*step).await?;
     }
     sqlx::query(
-        "INSERT INTO mcp_authz_schema (one, version) VALUES (1, $1) \
-         ON CONFLICT (one) DO UPDATE SET version = excluded.version",
+        "INSERT INTO mcp_authz_schema (one, version, digest) VALUES (1, $1, $2) \
+         ON CONFLICT (one) DO UPDATE SET version = excluded.version, digest = excluded.digest",
     )
     .bind(i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX))
+    .bind(schema::digest(SCHEMA))
     .execute(&mut *transaction)
     .await?;
     transaction.commit().await?;

@@ -34,9 +34,14 @@ CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
     key       BYTEA PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
     not_after BIGINT NOT NULL,
     record    BYTEA NOT NULL
 );
+CREATE INDEX consents_by_subject ON consents (subject, client_id);
+CREATE INDEX consents_by_client ON consents (client_id);
+CREATE INDEX consents_of_subject ON consents (subject, key);
 CREATE INDEX consents_by_end ON consents (not_after);
 
 CREATE TABLE codes (
@@ -44,21 +49,17 @@ CREATE TABLE codes (
     family    BYTEA NOT NULL,
     spent     BOOLEAN NOT NULL,
     client_id TEXT NOT NULL,
-    expires   BIGINT NOT NULL,             -- of the code
-    not_after BIGINT NOT NULL,             -- of the family
+    subject   TEXT NOT NULL,
+    expires   BIGINT NOT NULL,            -- of the code: an unspent one is deleted after it
+    not_after BIGINT NOT NULL,            -- of the family: a spent one is deleted after it
     record    BYTEA NOT NULL
 );
-CREATE INDEX codes_unspent ON codes (client_id, expires) WHERE NOT spent;
-CREATE INDEX codes_by_end ON codes (not_after);
+CREATE INDEX codes_unspent_by_client ON codes (client_id, expires) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
+CREATE INDEX codes_spent_by_end ON codes (not_after) WHERE spent;
 
-CREATE TABLE families (
-    family     BYTEA PRIMARY KEY NOT NULL,
-    active     BOOLEAN NOT NULL,           -- false: pending
-    generation BIGINT NOT NULL,            -- of the live refresh token
-    not_after  BIGINT NOT NULL
-);
-CREATE INDEX families_by_end ON families (not_after);
-
+-- A family is active from its grant on; its leaf is its one token that is not retired.
 CREATE TABLE grants (
     family    BYTEA PRIMARY KEY NOT NULL,
     client_id TEXT NOT NULL,
@@ -87,7 +88,8 @@ CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
 CREATE TABLE access_tokens (
     digest    BYTEA PRIMARY KEY NOT NULL,
-    not_after BIGINT NOT NULL,             -- of the token
+    family    BYTEA NOT NULL,
+    not_after BIGINT NOT NULL,            -- of the token
     record    BYTEA NOT NULL
 );
 CREATE INDEX access_by_end ON access_tokens (not_after);
@@ -100,13 +102,17 @@ CREATE TABLE tombstones (
 );
 CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
+-- What was granted under an older number has ended. No number is used twice: it says when it was written, in
+-- microseconds. A row that ends nothing any more is deleted.
 CREATE TABLE epochs (
-    kind      BIGINT NOT NULL,             -- 1 client, 2 subject, 3 consent
+    kind      BIGINT NOT NULL,            -- 1 client, 2 subject, 3 consent
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
     epoch     BIGINT NOT NULL,
+    looked_at BIGINT NOT NULL,            -- when it was written, or seen to end something, in microseconds
     PRIMARY KEY (kind, subject, client_id)
 );
+CREATE INDEX epochs_by_look ON epochs (looked_at);
 
 CREATE TABLE reservations (
     key   BYTEA PRIMARY KEY NOT NULL,        -- digest of kind, issuer, audience and value, each with its length

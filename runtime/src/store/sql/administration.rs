@@ -1,13 +1,17 @@
 // Housekeeping, and what operators and the rotation of keys need: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use sqlx::Row as _;
 
+use super::epochs::move_epoch;
 use super::room::idle;
-use super::rows::{blob, family_bytes, instant, is_active, micros, move_epoch, signed, unsigned};
-use super::{Connection, Locks, Row, This};
+use super::rows::{
+    blob, bytes, epochs, family_bytes, instant, micros, signed, standing, stands, today, unsigned,
+};
+use super::{Connection, Locks, Row, Snapshot, This};
 use crate::store::{
     AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
     USED_CLIENT_LIFETIME,
@@ -16,86 +20,75 @@ use crate::store::{
 /// How many rows a sweep deletes in one transaction.
 const SWEEP_BATCH: i64 = 256;
 
+/// Declares what a sweep deletes. The condition stands twice: a row that another transaction changed meanwhile is looked at
+/// again as it is now, by the outer one.
+macro_rules! ending {
+    ($table:literal, $key:literal, ($($condition:tt)*), $after:expr) => {
+        (
+            concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE ",
+                $($condition)*,
+                " AND ",
+                $key,
+                " IN (SELECT ",
+                $key,
+                " FROM ",
+                $table,
+                " WHERE ",
+                $($condition)*,
+                " LIMIT $2)"
+            ),
+            $after,
+        )
+    };
+}
+
 /// What a sweep deletes: the statement, and how long before now a row must have ended.
 ///
 /// Tombstones go last of a family: as long as anything of it is there, so is what revoked it.
 const SWEEPS: [(&str, Duration); 12] = [
-    (
-        "DELETE FROM decisions WHERE key IN (SELECT key FROM decisions WHERE not_after <= $1 LIMIT $2)",
-        Duration::ZERO,
+    ending!("decisions", "key", ("not_after <= $1"), Duration::ZERO),
+    ending!("pushed_requests", "key", ("not_after <= $1"), Duration::ZERO),
+    ending!("consents", "key", ("not_after <= $1"), Duration::ZERO),
+    ending!("reservations", "key", ("until <= $1"), Duration::ZERO),
+    ending!("access_tokens", "digest", ("not_after <= $1"), AFTER_FAMILY),
+    // A code that was redeemed is told from a guess for as long as its family may live; one that was not, and cannot be any
+    // more, is a guess like others.
+    ending!("codes", "digest", ("spent AND not_after <= $1"), AFTER_FAMILY),
+    ending!("codes", "digest", ("NOT spent AND expires <= $1"), AFTER_FAMILY),
+    ending!("refresh_tokens", "digest", ("not_after <= $1"), AFTER_FAMILY),
+    ending!("grants", "family", ("not_after <= $1"), AFTER_FAMILY),
+    ending!("tombstones", "family", ("not_after <= $1"), AFTER_FAMILY),
+    // I-P7: never one that something rests on.
+    ending!(
+        "clients",
+        "client_id",
+        ("origin <> 0 AND used IS NULL AND created <= $1 AND ", idle!()),
+        UNUSED_CLIENT_LIFETIME
     ),
-    (
-        "DELETE FROM pushed_requests WHERE key IN \
-         (SELECT key FROM pushed_requests WHERE not_after <= $1 LIMIT $2)",
-        Duration::ZERO,
-    ),
-    (
-        "DELETE FROM consents WHERE key IN (SELECT key FROM consents WHERE not_after <= $1 LIMIT $2)",
-        Duration::ZERO,
-    ),
-    (
-        "DELETE FROM reservations WHERE key IN (SELECT key FROM reservations WHERE until <= $1 LIMIT $2)",
-        Duration::ZERO,
-    ),
-    (
-        "DELETE FROM access_tokens WHERE digest IN \
-         (SELECT digest FROM access_tokens WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        "DELETE FROM codes WHERE digest IN (SELECT digest FROM codes WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        "DELETE FROM refresh_tokens WHERE digest IN \
-         (SELECT digest FROM refresh_tokens WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        "DELETE FROM grants WHERE family IN (SELECT family FROM grants WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        "DELETE FROM families WHERE family IN (SELECT family FROM families WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        "DELETE FROM tombstones WHERE family IN \
-         (SELECT family FROM tombstones WHERE not_after <= $1 LIMIT $2)",
-        AFTER_FAMILY,
-    ),
-    (
-        // I-P7: never one that something rests on.
-        concat!(
-            "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-             WHERE origin <> 0 AND used IS NULL AND created <= $1 AND ",
-            idle!(),
-            " LIMIT $2)"
-        ),
-        UNUSED_CLIENT_LIFETIME,
-    ),
-    (
-        concat!(
-            "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-             WHERE origin <> 0 AND used <= $1 AND ",
-            idle!(),
-            " LIMIT $2)"
-        ),
-        USED_CLIENT_LIFETIME.saturating_add(CLIENT_USE_NOTED),
+    ending!(
+        "clients",
+        "client_id",
+        ("origin <> 0 AND used <= $1 AND ", idle!()),
+        USED_CLIENT_LIFETIME.saturating_add(CLIENT_USE_NOTED)
     ),
 ];
 
-/// Everything that the restoration of an older copy ends.
-const GRANTED: [&str; 9] = [
+/// What the restoration of an older copy deletes: everything granted, pending or remembered; the keys, any of which may have
+/// been withdrawn since; and clients that come back by themselves, any of which may have been deleted since. Tombstones,
+/// epochs and reservations only ever refuse.
+const RESTORED: [&str; 9] = [
     "decisions",
     "pushed_requests",
     "consents",
-    "reservations",
     "access_tokens",
     "codes",
     "refresh_tokens",
     "grants",
-    "families",
+    "signing_keys",
+    "clients WHERE origin <> 0",
 ];
 
 const COLUMNS: &str = "kid, algorithm, state, since, public_jwk, sealed";
@@ -114,7 +107,7 @@ impl This {
                 }
             }
         }
-        Ok(())
+        self.sweep_epochs().await
     }
 
     pub(super) async fn list_grant_rows(
@@ -122,31 +115,37 @@ impl This {
         of: GrantsOf<'_>,
         after: Option<FamilyId>,
     ) -> Result<Vec<GrantRecord>, StoreError> {
-        let (mut transaction, _) = self.snapshot().await?;
+        let mut snapshot = self.snapshot().await?;
         let mut listed = Vec::new();
         let mut after = after.map_or_else(Vec::new, family_bytes);
         let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
         while listed.len() < LISTED {
             let rows = match of {
-                GrantsOf::Subject(subject) => sqlx::query(
-                    "SELECT record FROM grants WHERE subject = $1 AND family > $2 ORDER BY family LIMIT $3",
-                )
+                GrantsOf::Subject(subject) => sqlx::query(concat!(
+                    "SELECT record, ",
+                    standing!(),
+                    " FROM grants WHERE subject = $1 AND family > $2 ORDER BY family LIMIT $3",
+                ))
                 .bind(subject.to_owned()),
-                GrantsOf::Client(client) => sqlx::query(
-                    "SELECT record FROM grants WHERE client_id = $1 AND family > $2 ORDER BY family LIMIT $3",
-                )
+                GrantsOf::Client(client) => sqlx::query(concat!(
+                    "SELECT record, ",
+                    standing!(),
+                    " FROM grants WHERE client_id = $1 AND family > $2 ORDER BY family LIMIT $3",
+                ))
                 .bind(client.as_str().to_owned()),
-                GrantsOf::All => sqlx::query(
-                    "SELECT record FROM grants WHERE $1 = '' AND family > $2 ORDER BY family LIMIT $3",
-                )
+                GrantsOf::All => sqlx::query(concat!(
+                    "SELECT record, ",
+                    standing!(),
+                    " FROM grants WHERE $1 = '' AND family > $2 ORDER BY family LIMIT $3",
+                ))
                 .bind(String::new()),
             };
-            let rows = rows.bind(after.clone()).bind(page).fetch_all(&mut *transaction).await?;
+            let rows = rows.bind(after.clone()).bind(page).fetch_all(&mut snapshot.connection).await?;
             let read = rows.len();
             for row in rows {
                 let record = GrantRecord::from_bytes(&blob(&row)?)?;
                 after = family_bytes(record.family);
-                if listed.len() < LISTED && is_active(&mut transaction, &record).await? {
+                if listed.len() < LISTED && stands(&row, &record)? {
                     listed.push(record);
                 }
             }
@@ -154,6 +153,45 @@ impl This {
                 break;
             }
         }
+        end(snapshot).await?;
+        Ok(listed)
+    }
+
+    pub(super) async fn list_consent_rows(
+        self,
+        subject: String,
+        after: Option<SecretDigest>,
+    ) -> Result<Vec<ConsentRecord>, StoreError> {
+        let (_, now) = self.one(sqlx::query(concat!("SELECT ", clock!()))).await?;
+        let mut snapshot = self.snapshot().await?;
+        let mut listed = Vec::new();
+        let mut after = after.map_or_else(Vec::new, bytes);
+        let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
+        while listed.len() < LISTED {
+            let rows = sqlx::query(concat!(
+                "SELECT record, ",
+                epochs!("consents.client_id", "consents.subject"),
+                " FROM consents WHERE subject = $1 AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4",
+            ))
+            .bind(subject.as_str())
+            .bind(after.clone())
+            .bind(now.unix_timestamp())
+            .bind(page)
+            .fetch_all(&mut snapshot.connection)
+            .await?;
+            let read = rows.len();
+            for row in rows {
+                let record = ConsentRecord::from_bytes(&blob(&row)?)?;
+                after = bytes(record.key());
+                if listed.len() < LISTED && today(&row)? == record.epochs {
+                    listed.push(record);
+                }
+            }
+            if read < LISTED {
+                break;
+            }
+        }
+        end(snapshot).await?;
         Ok(listed)
     }
 
@@ -161,30 +199,33 @@ impl This {
         self,
         after: Option<ClientId>,
     ) -> Result<Vec<ClientRecord>, StoreError> {
-        let (mut transaction, _) = self.snapshot().await?;
+        let mut snapshot = self.snapshot().await?;
         let rows = sqlx::query("SELECT record FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2")
             .bind(after.as_ref().map_or("", ClientId::as_str).to_owned())
             .bind(i64::try_from(LISTED).unwrap_or(i64::MAX))
-            .fetch_all(&mut *transaction)
+            .fetch_all(&mut snapshot.connection)
             .await?;
+        end(snapshot).await?;
         rows.iter().map(|row| Ok(ClientRecord::from_bytes(&blob(row)?)?)).collect()
     }
 
     pub(super) async fn remove_client_row(self, client: ClientId) -> Result<bool, StoreError> {
-        let (mut transaction, _) = self.write(Locks::moving(1, "", client.as_str())).await?;
+        let (mut transaction, now) = self.write(Locks::moving(1, "", client.as_str())).await?;
         let removed = sqlx::query("DELETE FROM clients WHERE client_id = $1")
             .bind(client.as_str())
             .execute(&mut *transaction)
             .await?;
-        move_epoch(&mut transaction, (1, "", client.as_str())).await?;
+        move_epoch(&mut transaction, (1, "", client.as_str()), now).await?;
         transaction.commit().await?;
         Ok(removed.rows_affected() == 1)
     }
 
     pub(super) async fn key_rows(self) -> Result<(Vec<KeyRow>, OffsetDateTime), StoreError> {
-        let (mut transaction, now) = self.snapshot().await?;
+        let mut snapshot = self.snapshot().await?;
         let sql = format!("SELECT {COLUMNS} FROM signing_keys ORDER BY since, kid");
-        let rows = sqlx::query(&sql).fetch_all(&mut *transaction).await?;
+        let rows = sqlx::query(&sql).fetch_all(&mut snapshot.connection).await?;
+        end(snapshot).await?;
+        let (_, now) = self.one(sqlx::query(concat!("SELECT ", clock!()))).await?;
         Ok((rows.iter().map(key).collect::<Result<_, _>>()?, now))
     }
 
@@ -261,8 +302,9 @@ impl This {
     }
 
     pub(super) async fn incarnation_row(self) -> Result<u64, StoreError> {
-        let (mut transaction, _) = self.snapshot().await?;
-        incarnation(&mut transaction).await
+        let sql = concat!("SELECT number, ", clock!(), " FROM incarnation");
+        let (row, _) = self.one(sqlx::query(sql)).await?;
+        unsigned(row.ok_or(StoreError::Inconsistent)?.try_get("number")?)
     }
 
     pub(super) async fn advance_incarnation_row(self) -> Result<u64, StoreError> {
@@ -274,10 +316,10 @@ impl This {
     }
 
     pub(super) async fn restored_rows(self, seen: u64) -> Result<u64, StoreError> {
-        for table in GRANTED {
+        for rows in RESTORED {
             let (mut transaction, _) = self.write(Locks::NONE).await?;
-            // The names are the constants above. No bounded batches: nothing else runs while a store is restored.
-            sqlx::query(&format!("DELETE FROM {table}")).execute(&mut *transaction).await?;
+            // The constants above. No bounded batches: nothing else runs while a store is restored.
+            sqlx::query(&format!("DELETE FROM {rows}")).execute(&mut *transaction).await?;
             transaction.commit().await?;
         }
         // The number goes last: a restoration that was interrupted is refused again.
@@ -288,6 +330,13 @@ impl This {
         transaction.commit().await?;
         Ok(next)
     }
+}
+
+/// Ends a transaction that read, and gives its connection back.
+async fn end(mut snapshot: Snapshot) -> Result<(), StoreError> {
+    sqlx::query("COMMIT").execute(&mut snapshot.connection).await?;
+    snapshot.give_back();
+    Ok(())
 }
 
 async fn incarnation(connection: &mut Connection) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 // [`Store`] and [`AdministeredStore`] over the transactions: the same for every SQL database, like `rows.rs`.
 
-use mcp_authz::authorization_server::record::{ClientRecord, FamilyId, GrantRecord};
+use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{
     AccessFound, AllRevoked, ClientDeletion, ClientFound, ClientInsertion, ClientUpdate, CodeFound,
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
@@ -10,6 +10,7 @@ use mcp_authz::authorization_server::store::{
     RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::This;
@@ -36,6 +37,15 @@ impl This {
     }
 }
 
+/// Declares one method per action that reads: nothing has to be ended if nobody waits any more.
+macro_rules! read {
+    ($($method:ident($action:ty) -> $receipt:ty = $statement:ident;)*) => {
+        $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
+            Box::pin(self.clone().$statement(action))
+        })*
+    };
+}
+
 /// Declares one method per action, carried out by the transaction of that name.
 macro_rules! carry_out {
     ($($method:ident($action:ty) -> $receipt:ty = $transaction:ident;)*) => {
@@ -46,27 +56,31 @@ macro_rules! carry_out {
 }
 
 impl Store for This {
-    carry_out! {
+    read! {
         find_client(FindClient) -> ClientFound = find_client_row;
+        read_pushed(ReadPushed) -> PushedFound = read_pushed_row;
+        read_consent(ReadConsent) -> ConsentFound = read_consent_row;
+        read_access(ReadAccess) -> AccessFound = read_access_row;
+        read_grant(ReadGrant) -> GrantFound = read_grant_row;
+        read_decision(ReadDecision) -> DecisionFound = read_decision_row;
+        read_code(ReadCode) -> CodeFound = read_code_row;
+        read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
+    }
+
+    carry_out! {
         insert_client(InsertClient) -> ClientInsertion = insert_client_row;
         put_client(ClientRecord) -> () = put_client_row;
         update_client(UpdateClient) -> ClientUpdate = update_client_row;
         delete_client(DeleteClient) -> ClientDeletion = delete_client_row;
         insert_pushed(InsertPushed) -> PushedInsertion = insert_pushed_row;
-        read_pushed(ReadPushed) -> PushedFound = read_pushed_row;
-        read_consent(ReadConsent) -> ConsentFound = read_consent_row;
-        read_access(ReadAccess) -> AccessFound = read_access_row;
-        read_grant(ReadGrant) -> GrantFound = read_grant_row;
         insert_decision(InsertDecision) -> DecisionInsertion = insert_decision_row;
-        read_decision(ReadDecision) -> DecisionFound = read_decision_row;
         decide_once(DecideOnce) -> DecisionTaken = decide_once_rows;
-        read_code(ReadCode) -> CodeFound = read_code_row;
         redeem_code(RedeemCode) -> CodeRedemption = redeem_code_rows;
-        read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
         rotate_refresh(RotateRefresh) -> RefreshRotation = rotate_refresh_rows;
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
+        is_reserved(ReserveOnce) -> bool = reservation_stands;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
@@ -77,6 +91,14 @@ impl Store for This {
 impl AdministeredStore for This {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         Box::pin(self.clone().list_grant_rows(of, after))
+    }
+
+    fn list_consents<'a>(
+        &'a self,
+        subject: &'a str,
+        after: Option<SecretDigest>,
+    ) -> Stored<'a, Vec<ConsentRecord>> {
+        Box::pin(self.clone().list_consent_rows(subject.to_owned(), after))
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {

@@ -20,11 +20,13 @@ macro_rules! idle {
 }
 pub(super) use idle;
 
+/// How often a client is looked for that gives way, where others take theirs meanwhile.
+const EVICTIONS: u8 = 3;
+
 /// The statements on one table of what waits.
 pub(super) struct Waiting {
-    count: &'static str,
+    counts: &'static str,
     sweep: &'static str,
-    own: &'static str,
     oldest: &'static str,
 }
 
@@ -32,15 +34,16 @@ pub(super) struct Waiting {
 macro_rules! waiting {
     ($table:literal, $owner:literal) => {
         Waiting {
-            count: concat!("SELECT count(*) FROM (SELECT 1 FROM ", $table, " LIMIT $1) AS few"),
-            sweep: concat!("DELETE FROM ", $table, " WHERE not_after <= $1"),
-            own: concat!(
-                "SELECT count(*) FROM (SELECT 1 FROM ",
+            counts: concat!(
+                "SELECT (SELECT count(*) FROM (SELECT 1 FROM ",
+                $table,
+                " LIMIT $1) AS few) AS all_waiting, (SELECT count(*) FROM (SELECT 1 FROM ",
                 $table,
                 " WHERE ",
                 $owner,
-                " = $2 LIMIT $1) AS few"
+                " = $3 LIMIT $2) AS few) AS own_waiting"
             ),
+            sweep: concat!("DELETE FROM ", $table, " WHERE not_after <= $1"),
             oldest: concat!(
                 "DELETE FROM ",
                 $table,
@@ -66,15 +69,14 @@ impl Waiting {
         (most_of_all, most_of_owner): (usize, usize),
         now: OffsetDateTime,
     ) -> Result<bool, StoreError> {
-        let (most_of_all, most_of_owner) = (limit(most_of_all), limit(most_of_owner));
-        let mut full = self.is_full(connection, most_of_all).await?;
-        if full {
-            take_turns(connection).await?;
+        let most = (limit(most_of_all), limit(most_of_owner));
+        let (mut waiting, mut own) = self.counted(connection, owner, most).await?;
+        if waiting >= most.0 {
+            take_turns(&mut *connection).await?;
             sqlx::query(self.sweep).bind(now.unix_timestamp()).execute(&mut *connection).await?;
-            full = self.is_full(connection, most_of_all).await?;
+            (waiting, own) = self.counted(connection, owner, most).await?;
         }
-        let own = sqlx::query(self.own).bind(most_of_owner).bind(owner.to_owned());
-        if !full && number(&own.fetch_one(&mut *connection).await?)? < most_of_owner {
+        if waiting < most.0 && own < most.1 {
             return Ok(true);
         }
         // I-P7: the owner's oldest, and nobody else's.
@@ -82,8 +84,16 @@ impl Waiting {
         Ok(gone.rows_affected() == 1)
     }
 
-    async fn is_full(&self, connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
-        Ok(number(&sqlx::query(self.count).bind(most).fetch_one(connection).await?)? >= most)
+    /// How many wait, and how many of the owner's; counted up to the most of each.
+    async fn counted(
+        &self,
+        connection: &mut Connection,
+        owner: &str,
+        most: (i64, i64),
+    ) -> Result<(i64, i64), StoreError> {
+        let counts = sqlx::query(self.counts).bind(most.0).bind(most.1).bind(owner.to_owned());
+        let row = counts.fetch_one(connection).await?;
+        Ok((row.try_get("all_waiting")?, row.try_get("own_waiting")?))
     }
 }
 
@@ -98,20 +108,26 @@ pub(super) async fn make_room_for_client(
         return Ok(true);
     }
     take_turns(connection).await?;
-    if !is_full_of_clients(connection, most).await? {
-        return Ok(true);
+    for _ in 0..EVICTIONS {
+        if !is_full_of_clients(connection, most).await? {
+            return Ok(true);
+        }
+        // I-P7: the oldest of those that lose nothing by it. The outer condition looks again at one that another transaction
+        // has changed meanwhile: it may have got its first grant.
+        let evicted = sqlx::query(concat!(
+            "DELETE FROM clients WHERE used IS NULL AND origin <> 0 AND client_id IN (SELECT client_id FROM clients \
+             WHERE used IS NULL AND origin <> 0 AND ",
+            idle!(),
+            " ORDER BY created, client_id LIMIT 1)"
+        ))
+        .bind(now.unix_timestamp())
+        .execute(&mut *connection)
+        .await?;
+        if evicted.rows_affected() == 1 {
+            return Ok(true);
+        }
     }
-    // I-P7: the oldest of those that lose nothing by it.
-    let evicted = sqlx::query(concat!(
-        "DELETE FROM clients WHERE client_id IN (SELECT client_id FROM clients \
-         WHERE used IS NULL AND origin <> 0 AND ",
-        idle!(),
-        " ORDER BY created, client_id LIMIT 1)"
-    ))
-    .bind(now.unix_timestamp())
-    .execute(connection)
-    .await?;
-    Ok(evicted.rows_affected() == 1)
+    Ok(false)
 }
 
 async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
@@ -120,7 +136,7 @@ async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bo
     Ok(number(&sqlx::query(sql).bind(most).fetch_one(connection).await?)? >= most)
 }
 
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 

@@ -4,7 +4,7 @@
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
 };
-use mcp_authz::authorization_server::store::ReserveOnce;
+use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
@@ -58,65 +58,65 @@ pub(super) fn blob(row: &Row) -> Result<Vec<u8>, StoreError> {
 }
 
 /// The key of a reservation: no two combinations of its parts share one.
-pub(super) fn reservation_key(kind: u8, action: &ReserveOnce) -> Vec<u8> {
+pub(super) fn reservation_key(action: &ReserveOnce) -> Result<Vec<u8>, StoreError> {
+    let kind = match action.kind() {
+        ReservationKind::ClientAssertion => 1,
+        ReservationKind::SignIn => 2,
+        ReservationKind::SignOut => 3,
+        _ => return Err(StoreError::Inconsistent),
+    };
     let mut key = vec![kind];
     for part in [action.issuer(), action.audience().as_str(), action.value()] {
         key.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         key.extend_from_slice(part.as_bytes());
     }
-    bytes(SecretDigest::of(&key))
+    Ok(bytes(SecretDigest::of(&key)))
 }
 
-/// Today's epochs of a client, a person and their consent.
-pub(super) async fn epochs(
-    connection: &mut Connection,
-    client: &ClientId,
-    subject: &str,
-) -> Result<Epochs, StoreError> {
-    let rows = sqlx::query(
-        "SELECT kind, epoch FROM epochs WHERE (kind = 1 AND subject = '' AND client_id = $1) \
-         OR (kind = 2 AND subject = $2 AND client_id = '') OR (kind = 3 AND subject = $2 AND client_id = $1)",
-    )
-    .bind(client.as_str())
-    .bind(subject)
-    .fetch_all(connection)
-    .await?;
-    let mut epochs = Epochs::default();
-    for row in rows {
-        let epoch = unsigned(row.try_get("epoch")?)?;
-        match row.try_get::<i64, _>("kind")? {
-            1 => epochs.client = epoch,
-            2 => epochs.subject = epoch,
-            3 => epochs.consent = epoch,
-            _ => return Err(StoreError::Inconsistent),
-        }
-    }
-    Ok(epochs)
+/// Today's epochs of the client and the person that two expressions name, and of their consent, as columns of a statement.
+macro_rules! epochs {
+    ($client:literal, $subject:literal) => {
+        concat!(
+            "COALESCE((SELECT e.epoch FROM epochs e WHERE e.kind = 1 AND e.subject = '' AND e.client_id = ",
+            $client,
+            "), 0) AS client_epoch, \
+             COALESCE((SELECT e.epoch FROM epochs e WHERE e.kind = 2 AND e.client_id = '' AND e.subject = ",
+            $subject,
+            "), 0) AS subject_epoch, \
+             COALESCE((SELECT e.epoch FROM epochs e WHERE e.kind = 3 AND e.client_id = ",
+            $client,
+            " AND e.subject = ",
+            $subject,
+            "), 0) AS consent_epoch"
+        )
+    };
+}
+pub(super) use epochs;
+
+/// What tells whether the grant of a row of `grants` stands, as columns of a statement.
+macro_rules! standing {
+    () => {
+        concat!(
+            "TRUE AS active, EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = grants.family) AS ended, ",
+            epochs!("grants.client_id", "grants.subject")
+        )
+    };
+}
+pub(super) use standing;
+
+/// What [`epochs!`] gave.
+pub(super) fn today(row: &Row) -> Result<Epochs, StoreError> {
+    Ok(Epochs::new(
+        unsigned(row.try_get("client_epoch")?)?,
+        unsigned(row.try_get("subject_epoch")?)?,
+        unsigned(row.try_get("consent_epoch")?)?,
+    ))
 }
 
-/// What stands of a family: whether it is active, and the generation of its live refresh token. `None` when there is
-/// none, or anything has been revoked since the grant was made.
-pub(super) async fn standing(
-    connection: &mut Connection,
-    grant: &GrantRecord,
-) -> Result<Option<(bool, i64)>, StoreError> {
-    let row = sqlx::query(
-        "SELECT active, generation FROM families WHERE family = $1 \
-         AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = families.family)",
-    )
-    .bind(family_bytes(grant.family))
-    .fetch_optional(&mut *connection)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    if epochs(connection, &grant.client_id, &grant.subject).await? != grant.epochs {
-        return Ok(None);
-    }
-    Ok(Some((row.try_get("active")?, row.try_get("generation")?)))
-}
-
-/// Whether the grant's family is active and nothing has been revoked since.
-pub(super) async fn is_active(connection: &mut Connection, grant: &GrantRecord) -> Result<bool, StoreError> {
-    Ok(matches!(standing(connection, grant).await?, Some((true, _))))
+/// Whether a grant has begun and nothing has been revoked since, in a row with what [`epochs!`] gives, `active` and `ended`.
+pub(super) fn stands(row: &Row, grant: &GrantRecord) -> Result<bool, StoreError> {
+    let ended: bool = row.try_get("ended")?;
+    Ok(row.try_get("active")? && !ended && today(row)? == grant.epochs)
 }
 
 /// Which client a write may replace. Where it may not, it leaves what is there.
@@ -166,17 +166,23 @@ pub(super) async fn is_known(connection: &mut Connection, id: &ClientId) -> Resu
     Ok(row.is_some())
 }
 
+/// Notes that a client was used, unless the row read in this transaction, in its column `used`, says that this was noted
+/// lately: every token of a client would write this one row, and wait for whoever wrote it last, and once in an hour is enough
+/// for a lifetime of months.
 pub(super) async fn client_used(
     connection: &mut Connection,
+    row: &Row,
     id: &ClientId,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    // Every token of a client would write this one row, and wait for whoever wrote it last: once in an hour is enough for
-    // a lifetime of months.
+    let since = now.saturating_sub(CLIENT_USE_NOTED).unix_timestamp();
+    if row.try_get::<Option<i64>, _>("used")?.is_some_and(|used| used > since) {
+        return Ok(());
+    }
     sqlx::query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
         .bind(now.unix_timestamp())
         .bind(id.as_str())
-        .bind(now.saturating_sub(CLIENT_USE_NOTED).unix_timestamp())
+        .bind(since)
         .execute(connection)
         .await?;
     Ok(())
@@ -206,8 +212,9 @@ pub(super) async fn insert_access(
     access: Option<(SecretDigest, &AccessRecord)>,
 ) -> Result<(), StoreError> {
     let Some((digest, record)) = access else { return Ok(()) };
-    sqlx::query("INSERT INTO access_tokens (digest, not_after, record) VALUES ($1, $2, $3)")
+    sqlx::query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
         .bind(bytes(digest))
+        .bind(family_bytes(record.grant.family))
         .bind(record.expires.unix_timestamp())
         .bind(record.to_bytes())
         .execute(connection)
@@ -220,39 +227,17 @@ pub(super) async fn insert_code(
     digest: SecretDigest,
     code: &CodeRecord,
 ) -> Result<(), StoreError> {
-    let (family, not_after) = (family_bytes(code.grant.family), code.grant.not_after.unix_timestamp());
-    sqlx::query("INSERT INTO families (family, active, generation, not_after) VALUES ($1, FALSE, 0, $2)")
-        .bind(family.clone())
-        .bind(not_after)
-        .execute(&mut *connection)
-        .await?;
     sqlx::query(
-        "INSERT INTO codes (digest, family, spent, client_id, expires, not_after, record) \
-         VALUES ($1, $2, FALSE, $3, $4, $5, $6)",
+        "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) \
+         VALUES ($1, $2, FALSE, $3, $4, $5, $6, $7)",
     )
     .bind(bytes(digest))
-    .bind(family)
+    .bind(family_bytes(code.grant.family))
     .bind(code.grant.client_id.as_str())
+    .bind(code.grant.subject.as_str())
     .bind(code.expires.unix_timestamp())
-    .bind(not_after)
+    .bind(code.grant.not_after.unix_timestamp())
     .bind(code.to_bytes())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Adds one to an epoch.
-pub(super) async fn move_epoch(
-    connection: &mut Connection,
-    (kind, subject, client): (u8, &str, &str),
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO epochs (kind, subject, client_id, epoch) VALUES ($1, $2, $3, 1) \
-         ON CONFLICT (kind, subject, client_id) DO UPDATE SET epoch = epochs.epoch + 1",
-    )
-    .bind(i64::from(kind))
-    .bind(subject)
-    .bind(client)
     .execute(connection)
     .await?;
     Ok(())

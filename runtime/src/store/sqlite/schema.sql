@@ -1,5 +1,8 @@
 -- Version 1. Every instant is Unix seconds, but for `since` and `retired`, which are microseconds; every digest is 32
 -- bytes; `record` is the core's stored form.
+--
+-- Only tables of small rows are without rowids: a tree of whole records would have four of them to a page, and grow deep.
+-- With rowids new records go to the end, and what is random is a narrow index.
 
 CREATE TABLE clients (
     client_id TEXT PRIMARY KEY NOT NULL,
@@ -18,7 +21,7 @@ CREATE TABLE decisions (
     client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX decisions_by_subject ON decisions (subject, not_after);
 CREATE INDEX decisions_by_client ON decisions (client_id, not_after);
 CREATE INDEX decisions_by_end ON decisions (not_after);
@@ -28,15 +31,20 @@ CREATE TABLE pushed_requests (
     client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX pushed_requests_by_client ON pushed_requests (client_id, not_after);
 CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (
     key       BLOB PRIMARY KEY NOT NULL,
+    subject   TEXT NOT NULL,
+    client_id TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
+CREATE INDEX consents_by_subject ON consents (subject, client_id);
+CREATE INDEX consents_by_client ON consents (client_id);
+CREATE INDEX consents_of_subject ON consents (subject, key);
 CREATE INDEX consents_by_end ON consents (not_after);
 
 CREATE TABLE codes (
@@ -44,28 +52,24 @@ CREATE TABLE codes (
     family    BLOB NOT NULL,
     spent     INTEGER NOT NULL,
     client_id TEXT NOT NULL,
-    expires   INTEGER NOT NULL,            -- of the code
-    not_after INTEGER NOT NULL,             -- of the family
+    subject   TEXT NOT NULL,
+    expires   INTEGER NOT NULL,            -- of the code: an unspent one is deleted after it
+    not_after INTEGER NOT NULL,            -- of the family: a spent one is deleted after it
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX codes_unspent ON codes (client_id, expires) WHERE NOT spent;
-CREATE INDEX codes_by_end ON codes (not_after);
+) STRICT;
+CREATE INDEX codes_unspent_by_client ON codes (client_id, expires) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
+CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
+CREATE INDEX codes_spent_by_end ON codes (not_after) WHERE spent;
 
-CREATE TABLE families (
-    family     BLOB PRIMARY KEY NOT NULL,
-    active     INTEGER NOT NULL,            -- false: pending
-    generation INTEGER NOT NULL,            -- of the live refresh token
-    not_after  INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX families_by_end ON families (not_after);
-
+-- A family is active from its grant on; its leaf is its one token that is not retired.
 CREATE TABLE grants (
     family    BLOB PRIMARY KEY NOT NULL,
     client_id TEXT NOT NULL,
     subject   TEXT NOT NULL,
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX grants_by_subject ON grants (subject, family);
 CREATE INDEX grants_by_client ON grants (client_id, family);
 CREATE INDEX grants_by_end ON grants (not_after);
@@ -79,7 +83,7 @@ CREATE TABLE refresh_tokens (
     repeats    INTEGER NOT NULL,            -- how often the answer was repeated
     not_after  INTEGER NOT NULL,            -- of the family
     record     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 -- Never two live tokens in one family.
 CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
@@ -87,9 +91,10 @@ CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
 CREATE TABLE access_tokens (
     digest    BLOB PRIMARY KEY NOT NULL,
-    not_after INTEGER NOT NULL,             -- of the token
+    family    BLOB NOT NULL,
+    not_after INTEGER NOT NULL,            -- of the token
     record    BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX access_by_end ON access_tokens (not_after);
 
 CREATE TABLE tombstones (
@@ -100,13 +105,17 @@ CREATE TABLE tombstones (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
+-- What was granted under an older number has ended. No number is used twice: it says when it was written, in
+-- microseconds. A row that ends nothing any more is deleted.
 CREATE TABLE epochs (
-    kind      INTEGER NOT NULL,             -- 1 client, 2 subject, 3 consent
+    kind      INTEGER NOT NULL,            -- 1 client, 2 subject, 3 consent
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
     epoch     INTEGER NOT NULL,
+    looked_at INTEGER NOT NULL,            -- when it was written, or seen to end something, in microseconds
     PRIMARY KEY (kind, subject, client_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX epochs_by_look ON epochs (looked_at);
 
 CREATE TABLE reservations (
     key   BLOB PRIMARY KEY NOT NULL,        -- digest of kind, issuer, audience and value, each with its length

@@ -3,14 +3,24 @@ use std::time::Duration;
 
 use mcp_authz::authorization_server::test_kit::Seen;
 use mcp_authz::secret::{AuthorizationCode, RefreshToken, SecretDigest};
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
 
 use super::{OpenError, SqliteStore};
 use crate::store::kit::{self, Path};
 use crate::store::{Store as _, StoreError};
 
+/// Another connection to the store's file, as another program's.
+async fn beside(store: &SqliteStore) -> SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(store.path());
+    options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap()
+}
+
 async fn number(store: &SqliteStore, sql: &str) -> i64 {
-    sqlx::query_scalar(sql).fetch_one(&store.writer).await.unwrap()
+    sqlx::query_scalar(sql).fetch_one(&mut beside(store).await).await.unwrap()
+}
+
+async fn run(store: &SqliteStore, sql: &str) {
+    sqlx::raw_sql(sql).execute(&mut beside(store).await).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -46,11 +56,15 @@ async fn the_file_is_made_on_first_use_for_its_owner_only() {
 async fn commits_are_durable_and_reads_cannot_write() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let mut writing = store.writer.begin().await.unwrap();
     // 2 is FULL.
-    assert_eq!(number(&store, "PRAGMA synchronous").await, 2);
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.writer).await.unwrap();
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writing).await.unwrap();
+    assert_eq!(synchronous, 2);
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writing).await.unwrap();
     assert_eq!(mode, "wal");
-    assert!(store.reader.execute("DELETE FROM clients").await.is_err());
+    drop(writing);
+    let mut reader = store.readers.take().await.unwrap();
+    assert!(reader.connection.execute("DELETE FROM clients").await.is_err());
 }
 
 #[tokio::test]
@@ -61,13 +75,42 @@ async fn foreign_and_newer_files_are_refused() {
     let mut other = SqliteConnection::connect(&url).await.unwrap();
     other.execute("CREATE TABLE notes (text TEXT)").await.unwrap();
     other.close().await.unwrap();
-    assert!(matches!(SqliteStore::open(&foreign).await.unwrap_err(), OpenError::Foreign));
+    let error = SqliteStore::open(&foreign).await.unwrap_err();
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error}");
+    assert!(error.to_string().contains("foreign.db"), "{error}");
 
     let newer = folder.path().join("newer.db");
     let store = SqliteStore::open(&newer).await.unwrap();
-    store.writer.execute("PRAGMA user_version = 99").await.unwrap();
+    run(&store, "PRAGMA user_version = 99").await;
     store.close().await;
-    assert!(matches!(SqliteStore::open(&newer).await.unwrap_err(), OpenError::Newer { found: 99, .. }));
+    let error = SqliteStore::open(&newer).await.unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("newer.db") && text.contains("99") && text.contains("run the program"), "{text}");
+}
+
+/// Before the first release version 1 was another one.
+#[tokio::test]
+async fn a_file_whose_version_1_is_another_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, other) in
+        [("undated.db", "DROP TABLE schema_digest"), ("other.db", "UPDATE schema_digest SET digest = 'x'")]
+    {
+        let file = folder.path().join(name);
+        let store = SqliteStore::open(&file).await.unwrap();
+        run(&store, other).await;
+        store.close().await;
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let before = number(&store, tables).await;
+        let error = SqliteStore::open(&file).await.unwrap_err();
+        assert!(matches!(error, OpenError::Other { found: 1, .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(name) && text.contains("version 1") && text.contains("name a new file"),
+            "{text}"
+        );
+        assert_eq!(number(&store, tables).await, before);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -156,36 +199,39 @@ async fn a_failure_between_two_writes_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
     let now = kit::clock(&store).await.unwrap();
-    let fail = |event: &str| {
+    let fail = async |event: &str| {
         let sql = format!("CREATE TRIGGER fail BEFORE {event} BEGIN SELECT RAISE(ABORT, 'full'); END");
-        let writer = store.writer.clone();
-        async move { writer.execute(sql.as_str()).await.unwrap() }
+        run(&store, &sql).await;
     };
-    let mend = || async { store.writer.execute("DROP TRIGGER fail").await.unwrap() };
+    let mend = async || run(&store, "DROP TRIGGER fail").await;
 
     let path = Path::fresh("c1", now).unwrap();
+    fail("INSERT ON decisions").await;
+    assert!(path.ask(&store).await.is_err());
+    mend().await;
+    assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 0);
     path.ask(&store).await.unwrap();
-    for event in ["INSERT ON families", "INSERT ON codes", "DELETE ON decisions"] {
+    for event in ["INSERT ON codes", "DELETE ON decisions"] {
         fail(event).await;
         assert!(path.approve(&store, path.agent, "ada").await.is_err(), "{event}");
         mend().await;
         assert_eq!(number(&store, "SELECT count(*) FROM decisions").await, 1, "{event}");
         assert_eq!(number(&store, "SELECT count(*) FROM codes").await, 0, "{event}");
-        assert_eq!(number(&store, "SELECT count(*) FROM families").await, 0, "{event}");
     }
     path.approve(&store, path.agent, "ada").await.unwrap();
-    for event in ["UPDATE ON codes", "UPDATE ON families", "INSERT ON grants", "INSERT ON refresh_tokens"] {
+    for event in
+        ["UPDATE ON codes", "INSERT ON grants", "INSERT ON refresh_tokens", "INSERT ON access_tokens"]
+    {
         fail(event).await;
         assert!(path.redeem(&store, path.refresh).await.is_err(), "{event}");
         mend().await;
         assert_eq!(number(&store, "SELECT spent FROM codes").await, 0, "{event}");
-        assert_eq!(number(&store, "SELECT active FROM families").await, 0, "{event}");
         assert_eq!(number(&store, "SELECT count(*) FROM grants").await, 0, "{event}");
         assert_eq!(number(&store, "SELECT count(*) FROM refresh_tokens").await, 0, "{event}");
     }
     assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
     let successor = SecretDigest::of(b"successor");
-    for event in ["UPDATE ON refresh_tokens", "INSERT ON refresh_tokens", "UPDATE ON families"] {
+    for event in ["UPDATE ON refresh_tokens", "INSERT ON refresh_tokens"] {
         fail(event).await;
         assert!(path.rotate(&store, path.refresh, 0, successor).await.is_err(), "{event}");
         mend().await;
@@ -241,7 +287,7 @@ async fn a_sweep_goes_on_after_its_first_batch() {
         "INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'', x'' FROM n;",
         "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x'', x''), ('used', 1, 0, 1, x'', x'')",
     ];
-    sqlx::raw_sql(&full.concat()).execute(&store.writer).await.unwrap();
+    run(&store, &full.concat()).await;
     Path::fresh("c1", now).unwrap().ask(&store).await.unwrap();
     kit::register(&store, "c1", now).await.unwrap();
     store.sweep().await.unwrap();
@@ -257,14 +303,107 @@ async fn rows_that_contradict_each_other_mint_nothing() {
     let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
     path.ask(&store).await.unwrap();
     path.approve(&store, path.agent, "ada").await.unwrap();
-    store.writer.execute("UPDATE families SET active = 1").await.unwrap();
+    // A grant that nobody redeemed.
+    run(&store, "INSERT INTO grants SELECT family, client_id, subject, not_after, record FROM codes").await;
     assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Revoked);
-    store.writer.execute("UPDATE families SET active = 0").await.unwrap();
+    run(&store, "DELETE FROM grants").await;
     path.redeem(&store, path.refresh).await.unwrap();
-    store.writer.execute("UPDATE families SET generation = 5").await.unwrap();
+    // Two live tokens cannot be stored; a leaf of another generation is none to rotate.
+    let twice = "INSERT INTO refresh_tokens SELECT x'01', family, 7, NULL, NULL, 0, not_after, record FROM refresh_tokens";
+    assert!(sqlx::raw_sql(twice).execute(&mut beside(&store).await).await.is_err());
+    run(&store, "UPDATE refresh_tokens SET generation = 5").await;
     let successor = SecretDigest::of(b"successor");
-    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Used(()));
-    store.writer.execute("UPDATE refresh_tokens SET record = x'7b7d'").await.unwrap();
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Absent);
+    run(&store, "UPDATE refresh_tokens SET record = x'7b7d'").await;
     let error = kit::refresh(&store, path.refresh).await.unwrap_err();
     assert!(matches!(error, kit::KitError::Store(StoreError::Corrupt(_))), "{error}");
+}
+
+/// Five approvals and redemptions wait together, and one of them fails: it alone has not happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_transactions_that_are_committed_together_one_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON grants WHEN new.client_id = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    run(&store, fail).await;
+    let mut paths = Vec::new();
+    for name in ["a", "b", "bad", "c", "d"] {
+        let path = Path::fresh(name, now).unwrap();
+        path.ask(&store).await.unwrap();
+        path.approve(&store, path.agent, "ada").await.unwrap();
+        paths.push((name, path));
+    }
+    // All of them queue up behind this one.
+    let held = store.writer.begin().await.unwrap();
+    let mut waiting = Vec::new();
+    for (name, path) in &paths {
+        let (store, path) = (store.clone(), path.clone());
+        waiting.push((*name, tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() })));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(held);
+    for (name, redeemed) in waiting {
+        let expected = (name != "bad").then_some(Seen::Live(()));
+        assert_eq!(redeemed.await.unwrap(), expected, "{name}");
+    }
+    assert_eq!(number(&store, "SELECT count(*) FROM grants").await, 4);
+    assert_eq!(number(&store, "SELECT count(*) FROM codes WHERE spent").await, 4);
+    assert_eq!(number(&store, "SELECT count(*) FROM refresh_tokens").await, 4);
+}
+
+/// A failure after which SQLite has rolled back the whole group: nobody of it is told that it is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_rolled_back_with_another_is_answered_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON grants WHEN new.client_id = 'bad' BEGIN SELECT RAISE(ROLLBACK, 'no'); END";
+    run(&store, fail).await;
+    for order in [["a", "bad", "b", "c"], ["bad", "d", "e", "f"], ["g", "h", "i", "bad"]] {
+        let mut paths = Vec::new();
+        for name in order {
+            let path = Path::fresh(name, now).unwrap();
+            path.ask(&store).await.unwrap();
+            path.approve(&store, path.agent, "ada").await.unwrap();
+            paths.push(path);
+        }
+        let held = store.writer.begin().await.unwrap();
+        let mut waiting = Vec::new();
+        for path in paths.clone() {
+            let store = store.clone();
+            waiting.push(tokio::spawn(async move { path.redeem(&store, path.refresh).await.ok() }));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(held);
+        for (path, redeemed) in paths.iter().zip(waiting) {
+            let redeemed = redeemed.await.unwrap();
+            let live = matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_));
+            assert!(live || redeemed.is_none(), "{order:?}: told that what is lost was stored");
+        }
+        // The store goes on.
+        for path in paths.iter().filter(|path| path.grant.client_id.as_str() != "bad") {
+            let mut again = path.clone();
+            again.refresh = SecretDigest::of(path.code.as_bytes());
+            assert!(matches!(
+                again.redeem(&store, again.refresh).await.unwrap(),
+                Seen::Live(()) | Seen::Used(())
+            ));
+        }
+    }
+}
+
+/// What has changed nothing leaves the file's lock free for other processes.
+#[tokio::test]
+async fn an_answer_without_a_change_holds_no_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let now = kit::clock(&store).await.unwrap();
+    assert!(kit::register(&store, "c1", now).await.unwrap());
+    assert!(!kit::register(&store, "c1", now).await.unwrap());
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON clients BEGIN SELECT RAISE(ABORT, 'no'); END";
+    run(&store, fail).await;
+    assert!(kit::register(&store, "c2", now).await.is_err());
+    run(&store, "DROP TRIGGER fail").await;
+    assert!(kit::register(&store, "c2", now).await.unwrap());
 }

@@ -1,0 +1,102 @@
+//! Connections that wait for their next use.
+//!
+//! Unlike a pool that asks each connection before and after every use whether it still lives, this one asks only those that
+//! have waited for a while: under load, where it counts, a statement is one round trip and not three.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::{ConnectOptions as _, Connection, Error};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long a caller waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection may have waited to be used without being asked first.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// At most so many connections made in one way. Clones share them.
+pub(super) struct Connections<C: Connection>(Arc<Shared<C>>);
+
+struct Shared<C: Connection> {
+    options: C::Options,
+    idle: Mutex<Vec<(C, Instant)>>,
+    free: Arc<Semaphore>,
+    most: u32,
+}
+
+/// A connection in use. It is closed when it is dropped instead of given back: whatever had begun on it ends with it.
+pub(super) struct Held<C: Connection> {
+    pub(super) connection: C,
+    place: Place<C>,
+}
+
+struct Place<C: Connection> {
+    shared: Arc<Shared<C>>,
+    _free: OwnedSemaphorePermit,
+}
+
+impl<C: Connection> fmt::Debug for Connections<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("most", &self.0.most).finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection> Clone for Connections<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connection> Connections<C> {
+    pub(super) fn new(options: C::Options, most: u16) -> Self {
+        let free = Arc::new(Semaphore::new(usize::from(most)));
+        Self(Arc::new(Shared { options, idle: Mutex::default(), free, most: u32::from(most) }))
+    }
+
+    /// A connection that nobody else uses: one that waits, or a new one.
+    pub(super) async fn take(&self) -> Result<Held<C>, Error> {
+        let taken = tokio::time::timeout(PATIENCE, async {
+            let free = Arc::clone(&self.0.free).acquire_owned().await.map_err(|_| Error::PoolClosed)?;
+            let place = Place { shared: Arc::clone(&self.0), _free: free };
+            while let Some((mut connection, since)) = self.0.latest() {
+                if since.elapsed() < FRESH || connection.ping().await.is_ok() {
+                    return Ok(Held { connection, place });
+                }
+            }
+            Ok(Held { connection: self.0.options.connect().await?, place })
+        });
+        taken.await.map_err(|_| Error::PoolTimedOut)?
+    }
+
+    /// Waits for those in use and closes all: nothing is taken any more.
+    pub(super) async fn close(&self) {
+        let all = self.0.free.acquire_many(self.0.most).await;
+        self.0.free.close();
+        drop(all);
+        let idle = std::mem::take(&mut *self.0.idle());
+        for (connection, _) in idle {
+            let _ = connection.close().await;
+        }
+    }
+}
+
+impl<C: Connection> Shared<C> {
+    /// The one that waits the shortest.
+    fn latest(&self) -> Option<(C, Instant)> {
+        self.idle().pop()
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(C, Instant)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Connection> Held<C> {
+    /// For the next one. Only a connection on which nothing is under way.
+    pub(super) fn give_back(self) {
+        let Self { connection, place } = self;
+        place.shared.idle().push((connection, Instant::now()));
+    }
+}
