@@ -70,14 +70,7 @@ impl<'a> Cursor<'a> {
         if self.take(byte) { Ok(()) } else { Err(NotJson) }
     }
 
-    /// Takes a member's name: a string and nothing else.
-    #[inline(always)]
-    pub(super) fn name(&mut self) -> Result<Token<'a>, NotJson> {
-        self.skip_blank();
-        if self.byte() == Some(b'"') { self.string() } else { Err(NotJson) }
-    }
-
-    /// Takes a value; of an array its beginning.
+    /// Takes a value or a name; of an array its beginning.
     #[inline(always)]
     pub(super) fn value(&mut self) -> Result<Token<'a>, NotJson> {
         self.skip_blank();

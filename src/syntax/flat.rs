@@ -163,7 +163,7 @@ impl<'a> FlatObject<'a> {
 
     #[inline(always)]
     fn name(&mut self, cursor: &mut Cursor<'a>) -> Result<Text<'a>, NotJson> {
-        match cursor.name()? {
+        match cursor.value()? {
             Token::Plain(text) => Ok(Text::Plain(text)),
             Token::Unread(text) => Ok(self.keep(read_alone(text, Name)?)),
             Token::Integer(_) | Token::Array => Err(NotJson),
@@ -592,6 +592,81 @@ mod tests {
         }
         let twice = format!("{{{},\"m05\":1}}", members.join(","));
         assert_eq!(parse(&twice).unwrap_err(), JsonError::Malformed);
+    }
+
+    // I-G2
+    #[test]
+    fn where_a_value_ends_is_the_same_for_both_readers() {
+        let values = [
+            r#""""#,
+            r#""\\""#,
+            r#""\\\\""#,
+            r#""x\\\"y""#,
+            r#""\"""#,
+            r#""\u0022""#,
+            r#""\ud83d\ude00""#,
+            r#""\ud83d""#,
+            r#""\x""#,
+            r#""\"#,
+            r#"""#,
+            r#""a"b""#,
+            "\"\u{e9}\"",
+            "\"\u{1}\"",
+            "\"\u{7f}\"",
+            "1.5",
+            "1.5.5",
+            "1e1e1",
+            "1-1",
+            "1+",
+            "-",
+            "-0",
+            "01",
+            "0x1",
+            "+1",
+            "12345678901234567890",
+            "1e999",
+            "null",
+            "nul",
+            "nullx",
+            "truefalse",
+            "tru\u{e9}",
+            "TRUE",
+            "NaN",
+            r#"{"k":"}"}"#,
+            r#"{"k":"\"}"}"#,
+            r#"{"k":"\\"}"#,
+            r#"{"k":[1,"]"]}"#,
+            "{]",
+            "[}",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[[]]",
+            r#"[["b"],"c"]"#,
+            r#"["\"","]"]"#,
+            r#"[{"k":1,"k":1}]"#,
+            "{\"k\"}",
+            "{1:1}",
+            "",
+        ];
+        for value in values {
+            for text in [
+                format!("{{\"a\":{value}}}"),
+                format!("{{\"a\":{value},\"b\":1}}"),
+                format!("{{ {value} : 1 }}"),
+                format!("{{\"a\":1,{value}:1}}"),
+            ] {
+                let flat = parse(&text);
+                let whole = JsonObject::parse(text.as_bytes(), limits::DOCUMENT_BYTES);
+                assert_eq!(flat.is_ok(), whole.is_ok(), "{text}");
+                let (Ok(flat), Ok(whole)) = (flat, whole) else { continue };
+                assert_eq!(flat.string("a"), whole.string("a"), "{text}");
+                assert_eq!(flat.integer("a"), whole.integer("a"), "{text}");
+                let mut names: Vec<_> = flat.names().collect();
+                names.sort_unstable();
+                assert_eq!(names, whole.names().collect::<Vec<_>>(), "{text}");
+            }
+        }
     }
 
     // I-G1
