@@ -1,7 +1,7 @@
 //! base64url without padding, in canonical form only (RFC 4648 section 5, RFC 7515 appendix C).
 //!
-//! Decoding is our own: it is a seventh of what the check of an access token costs outside the signature, and the general decoder
-//! takes three times as long. That both accept the same texts is a property below.
+//! Decoding is our own: it is an eighth of what checking an access token costs outside the signature, and takes half the
+//! time of the general decoder. That both accept the same texts is a property below.
 
 use alloc::string::String;
 use alloc::vec::Vec;
