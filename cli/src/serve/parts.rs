@@ -134,20 +134,21 @@ fn fresh_key() -> Result<Zeroizing<[u8; 32]>, Misconfigured> {
 
 fn key_file(file: &Path) -> Result<Zeroizing<[u8; 32]>, Misconfigured> {
     let named = || format!("the master key file {}", file.display());
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    match options.open(file) {
-        Ok(mut new) => {
-            let key = fresh_key()?;
-            new.write_all(key.as_slice())
-                .and_then(|()| new.sync_all())
-                .map_err(|error| wrong(named())(error.into()))?;
-            return Ok(key);
+    if !file.exists() {
+        // Whole or not at all, and no other's: processes may begin together.
+        let key = fresh_key()?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut new| {
+            new.write_all(key.as_slice())?;
+            new.as_file().sync_all()?;
+            Ok(new)
+        });
+        let new = written.map_err(|error| wrong(named())(error.into()))?;
+        match new.persist_noclobber(file) {
+            Ok(_) => return Ok(key),
+            Err(refused) if refused.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(refused) => return Err(wrong(named())(refused.error.into())),
         }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(wrong(named())(error.into())),
     }
     let metadata = fs::metadata(file).map_err(|error| wrong(named())(error.into()))?;
     #[cfg(unix)]

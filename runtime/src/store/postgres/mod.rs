@@ -56,7 +56,7 @@ mod transactions {
     include!("../sql/transactions.rs");
 }
 
-use durability::Durability;
+use durability::{Durability, Generation};
 use locks::{Locks, take_turns};
 
 type This = PostgresStore;
@@ -177,6 +177,7 @@ impl PostgresStore {
     /// A transaction that writes, with its locks, and the clock.
     async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
         let mut held = self.connections.take().await?;
+        let begun = self.durability.ready(self.connections.made()).await?;
         // One round trip. The time is read after the locks: what was waited for has happened before it.
         let begin =
             format!(concat!("BEGIN ISOLATION LEVEL READ COMMITTED; {}SELECT ", clock!()), locks.statement());
@@ -188,7 +189,7 @@ impl PostgresStore {
             || now.ok_or(StoreError::Inconsistent).and_then(rows::instant),
             |clock| Ok(clock.now()),
         )?;
-        Ok((Writing { held, durability: self.durability.clone() }, now))
+        Ok((Writing { held, durability: self.durability.clone(), begun }, now))
     }
 
     /// A transaction that reads one moment of the database over several statements.
@@ -201,10 +202,11 @@ impl PostgresStore {
     /// A transaction of one statement; says how many rows it wrote.
     async fn alone(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
         let mut held = self.connections.take().await?;
+        let begun = self.durability.ready(self.connections.made()).await?;
         let rows = query.execute(&mut held.connection).await?.rows_affected();
         held.give_back();
         if rows > 0 {
-            self.durability.reached().await?;
+            self.durability.reached(begun).await?;
         }
         Ok(rows)
     }
@@ -233,14 +235,15 @@ impl PostgresStore {
 struct Writing {
     held: Held<PgConnection>,
     durability: Durability,
+    begun: Generation,
 }
 
 impl Writing {
     /// Returns once the changes are on the disk.
     async fn commit(self) -> Result<(), StoreError> {
-        let durability = self.durability.clone();
+        let (durability, begun) = (self.durability.clone(), self.begun);
         self.end("COMMIT").await?;
-        Ok(durability.reached().await?)
+        Ok(durability.reached(begun).await?)
     }
 
     /// Goes back to before the transaction, and gives what is to be answered.
