@@ -407,3 +407,49 @@ async fn an_answer_without_a_change_holds_no_lock() {
     run(&store, "DROP TRIGGER fail").await;
     assert!(kit::register(&store, "c2", now).await.unwrap());
 }
+
+/// Callers that stop waiting at any point of a transaction: whoever is answered well afterwards is stored, and nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_caller_that_stops_waiting_takes_nobodys_commit_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    run(&store, "CREATE TABLE noted (number INTEGER PRIMARY KEY) STRICT").await;
+    let note = |number: i64| {
+        let store = store.clone();
+        async move {
+            let mut writing = store.writer.begin().await?;
+            sqlx::query("INSERT INTO noted VALUES ($1)").bind(number).execute(&mut *writing).await?;
+            writing.commit().await
+        }
+    };
+    for number in 0..200 {
+        // Given up after so many looks at it.
+        let mut given_up = Box::pin(note(number));
+        for _ in 0..number % 10 {
+            if std::future::poll_fn(|context| {
+                std::task::Poll::Ready(given_up.as_mut().poll(context).is_ready())
+            })
+            .await
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        drop(given_up);
+        let answered = note(1000 + number).await;
+        let stored = number_beside(&store, 1000 + number).await;
+        assert!(stored || answered.is_err(), "{number} was answered before it was stored");
+        assert!(!stored || answered.is_ok(), "{number} was stored, and its caller told that it was not");
+    }
+    assert!(number(&store, "SELECT count(*) FROM noted WHERE number >= 1000").await >= 100);
+}
+
+/// Whether another connection sees that number.
+async fn number_beside(store: &SqliteStore, number: i64) -> bool {
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM noted WHERE number = $1")
+        .bind(number)
+        .fetch_one(&mut beside(store).await)
+        .await
+        .unwrap();
+    rows == 1
+}

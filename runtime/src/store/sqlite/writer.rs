@@ -103,6 +103,7 @@ impl Lane {
     /// Makes the connection ready for one more transaction.
     async fn open(&mut self) -> Result<(), StoreError> {
         if self.broken {
+            self.give_up();
             self.connection = self.options.connect().await?;
             self.broken = false;
         }
@@ -118,22 +119,41 @@ impl Lane {
     /// Goes back to the savepoint of a transaction that did not end well. Where that is gone, so is the whole group: SQLite
     /// may have rolled back more.
     async fn undo(&mut self) -> Result<(), StoreError> {
-        if !std::mem::take(&mut self.dirty) {
+        if !self.dirty {
             return Ok(());
         }
         match self.connection.execute(sqlx::query("ROLLBACK TO one")).await {
-            Ok(_) => Ok(()),
+            // Not before: whoever gives up waiting leaves it to the next.
+            Ok(_) => {
+                self.dirty = false;
+                Ok(())
+            }
             Err(error) => Err(self.fail(error)),
         }
     }
 
     /// Commits what the group did, and tells it.
     async fn commit(&mut self) {
+        if self.broken {
+            return self.give_up();
+        }
         if self.undo().await.is_ok() {
+            // Whoever gives up waiting here leaves a transaction of which nobody knows whether it has ended.
+            self.broken = true;
             match Manager::commit(&mut self.connection).await {
-                Ok(()) => self.answer(Ok(())),
+                Ok(()) => {
+                    self.broken = false;
+                    self.answer(Ok(()));
+                }
                 Err(error) => drop(self.fail(error)),
             }
+        }
+    }
+
+    /// Tells a group whose commit nobody waited for that its end is not known.
+    fn give_up(&mut self) {
+        if self.group.is_some() {
+            drop(self.fail(sqlx::Error::WorkerCrashed));
         }
     }
 
