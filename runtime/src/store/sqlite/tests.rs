@@ -453,3 +453,34 @@ async fn number_beside(store: &SqliteStore, number: i64) -> bool {
         .unwrap();
     rows == 1
 }
+
+/// A caller that stops waiting for the beginning keeps other processes from writing no longer than that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_caller_that_stops_waiting_leaves_the_file_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    let mut other = beside(&store).await;
+    run(&store, "CREATE TABLE noted (number INTEGER PRIMARY KEY) STRICT").await;
+    sqlx::query("PRAGMA busy_timeout = 2000").execute(&mut other).await.unwrap();
+    for looks in 0..40 {
+        let writer = store.writer.clone();
+        let mut given_up = if looks % 2 == 0 {
+            Box::pin(async move { drop(writer.begin().await.map(|writing| writing.commit())) })
+                as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
+        } else {
+            let insert = sqlx::query("INSERT INTO noted VALUES ($1)").bind(looks);
+            Box::pin(async move { drop(writer.alone(insert).await) })
+        };
+        for _ in 0..looks / 2 % 6 {
+            let ready = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(given_up.as_mut().poll(context).is_ready())
+            });
+            if ready.await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(300)).await;
+        }
+        drop(given_up);
+        sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut other).await.expect("the file is free");
+    }
+}

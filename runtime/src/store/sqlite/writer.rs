@@ -10,6 +10,8 @@
 //! three  .......................................... ├ statement fails: back to the savepoint, alone
 //! ```
 //!
+//! Beginning and committing are tasks of their own: a caller that stops waiting leaves neither half done.
+//!
 //! Nobody is answered before the `COMMIT` of their group has returned; if it fails, it fails for all of them.
 
 use std::ops::{Deref, DerefMut};
@@ -62,13 +64,17 @@ impl Writer {
 
     /// Waits for its turn, then begins a transaction in the group that is open, or in a new one.
     pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
-        let mut lane = Arc::clone(&self.0).lock_owned().await;
-        lane.open().await?;
-        // None is released: the `COMMIT` ends them all, and a rollback goes to the last one.
-        if let Err(error) = lane.connection.execute(sqlx::query("SAVEPOINT one")).await {
-            return Err(lane.fail(error));
-        }
-        Ok(Writing { writer: self.clone(), lane, ended: false })
+        let turn = self.turn();
+        let beginning = tokio::spawn(async move {
+            let mut writing = turn.await?;
+            // None is released: the `COMMIT` ends them all, and a rollback goes to the last one.
+            if let Err(error) = writing.lane.connection.execute(sqlx::query("SAVEPOINT one")).await {
+                return Err(writing.fail(error));
+            }
+            writing.ended = false;
+            Ok(writing)
+        });
+        beginning.await.map_err(|_| StoreError::Inconsistent)?
     }
 
     /// A transaction of one statement, which SQLite does wholly or not at all; says how many rows it wrote.
@@ -76,15 +82,27 @@ impl Writer {
         &self,
         query: Query<'q, Sqlite, SqliteArguments<'q>>,
     ) -> Result<u64, StoreError> {
-        let mut lane = Arc::clone(&self.0).lock_owned().await;
-        lane.open().await?;
-        match query.execute(&mut lane.connection).await {
+        let mut writing = tokio::spawn(self.turn()).await.map_err(|_| StoreError::Inconsistent)??;
+        match query.execute(&mut writing.lane.connection).await {
             Ok(done) => {
-                Writing { writer: self.clone(), lane, ended: true }.join().await?;
+                writing.ended = true;
+                writing.join().await?;
                 Ok(done.rows_affected())
             }
             // It may have been more than the statement that was undone.
-            Err(error) => Err(lane.fail(error)),
+            Err(error) => Err(writing.fail(error)),
+        }
+    }
+
+    /// Waits for its turn, and opens a group where there is none. It has no savepoint yet: dropped now, it ends a group of its
+    /// own, so that the file's write lock goes free, and leaves another's as it is.
+    fn turn(&self) -> impl Future<Output = Result<Writing, StoreError>> + Send + 'static {
+        let writer = self.clone();
+        async move {
+            let mut lane = Arc::clone(&writer.0).lock_owned().await;
+            lane.open().await?;
+            let ended = lane.members > 0;
+            Ok(Writing { writer, lane, ended })
         }
     }
 
@@ -138,19 +156,14 @@ impl Lane {
             return self.give_up();
         }
         if self.undo().await.is_ok() {
-            // Whoever gives up waiting here leaves a transaction of which nobody knows whether it has ended.
-            self.broken = true;
             match Manager::commit(&mut self.connection).await {
-                Ok(()) => {
-                    self.broken = false;
-                    self.answer(Ok(()));
-                }
+                Ok(()) => self.answer(Ok(())),
                 Err(error) => drop(self.fail(error)),
             }
         }
     }
 
-    /// Tells a group whose commit nobody waited for that its end is not known.
+    /// Tells a group whose connection is gone that it has not happened, or that nobody knows.
     fn give_up(&mut self) {
         if self.group.is_some() {
             drop(self.fail(sqlx::Error::WorkerCrashed));
@@ -177,6 +190,12 @@ impl Lane {
 }
 
 impl Writing {
+    /// Ends its group without a commit.
+    fn fail(mut self, error: sqlx::Error) -> StoreError {
+        self.ended = true;
+        self.lane.fail(error)
+    }
+
     /// Returns once the changes are on the disk.
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         self.ended = true;
@@ -202,16 +221,16 @@ impl Writing {
         let writer = self.writer.clone();
         drop(self);
         // Those that waited before come first, and join the group.
-        tokio::select! {
-            biased;
-            mut lane = writer.0.lock() => {
-                // Still open, so it is this transaction's.
-                if outcome.borrow_and_update().is_none() {
-                    lane.commit().await;
-                }
+        let open = outcome.clone();
+        tokio::spawn(async move {
+            let mut lane = writer.0.lock().await;
+            // Still open, so it is this transaction's.
+            if open.borrow().is_none() {
+                lane.commit().await;
             }
-            _ = outcome.changed() => {}
-        }
+        });
+        // Where nobody answers any more, what there is says nothing.
+        let _ = outcome.changed().await;
         let outcome = outcome.borrow();
         match &*outcome {
             Some(Ok(())) => Ok(()),
