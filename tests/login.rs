@@ -344,7 +344,11 @@ proptest! {
         let given = session.authorization_for(&url).is_ok();
         let port = url.strip_prefix("https://mcp.example:443/").map(|rest| format!("https://mcp.example/{rest}"));
         let plain = port.unwrap_or_else(|| url.clone());
-        let below = plain.strip_prefix(SERVER).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+        // Scheme and host are the same in any case (RFC 3986 section 6.2.2.1); a token need not go to another.
+        let path_at = plain.find("//").and_then(|at| plain[at + 2..].find('/').map(|path| at + 2 + path));
+        let (origin, path) = plain.split_at(path_at.unwrap_or(plain.len()));
+        let folded = [&origin.to_ascii_lowercase(), path].concat();
+        let below = folded.strip_prefix(SERVER).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
         prop_assert!(!given || below, "a token leaves for {}", url);
         let clean = |rest: &str| rest.split('?').next().unwrap().split('/').skip(1).all(|segment| {
             !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_alphanumeric())
