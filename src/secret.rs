@@ -188,7 +188,7 @@ impl BearerToken {
         Ok(token)
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.field.get(self.start..).unwrap_or_default()
     }
 
