@@ -358,6 +358,25 @@ mod tests {
         }
         assert_eq!(parse("a.b.c.d").unwrap_err(), JwsError::Segments);
         assert_eq!(parse("a.b.c.d.e").unwrap_err(), JwsError::Segments);
+        // What ends a segment is a dot, and nothing else that is not of its alphabet.
+        for other in ["=", "+", " ", "~", ",", "\u{e9}"] {
+            for dot in ["first", "second"] {
+                let changed = match dot {
+                    "first" => token.replacen('.', other, 1),
+                    _ => token
+                        .chars()
+                        .rev()
+                        .collect::<std::string::String>()
+                        .replacen('.', other, 1)
+                        .chars()
+                        .rev()
+                        .collect(),
+                };
+                assert_eq!(parse(&changed).unwrap_err(), JwsError::Segments, "{other} for the {dot} dot");
+                let three = format!("{changed}.");
+                assert_eq!(parse(&three).unwrap_err(), JwsError::Encoding, "{other} for the {dot} dot");
+            }
+        }
         // An unsigned token's empty third segment.
         let (signed, _) = token.rsplit_once('.').unwrap();
         assert_eq!(parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);

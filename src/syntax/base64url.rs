@@ -150,12 +150,14 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::string::String;
+
     use proptest::prelude::*;
 
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::{Base64Error, decode, decode_into, encode};
+    use super::{Base64Error, Run, decode, decode_into, decode_run, encode};
 
     #[test]
     fn each_character_and_each_foreign_byte_is_what_the_other_decoder_says() {
@@ -214,6 +216,21 @@ mod tests {
             let mut buffer = [0; 24];
             let into = decode_into(&text, &mut buffer).map(|length| buffer[..length].to_vec());
             prop_assert_eq!(into, decode(&text));
+        }
+
+        // Up to where the alphabet ends it is what the whole decoder says of that much.
+        #[test]
+        fn a_run_ends_where_the_alphabet_ends(
+            run in "[A-Za-z0-9_-]{0,70}", rest in prop_oneof![Just(String::new()), "[.=+/ ~][A-Za-z0-9_.=-]{0,40}"], room in 0_usize..80,
+        ) {
+            let text = [run.as_str(), &rest].concat();
+            let mut buffer = [1; 80];
+            let decoded = decode(&run).ok().filter(|bytes| bytes.len() <= room);
+            let expected = decoded.as_ref().map(|bytes| Run { characters: run.len(), bytes: bytes.len() });
+            prop_assert_eq!(decode_run(text.as_bytes(), &mut buffer[..room]), expected.ok_or(Base64Error));
+            if let Some(bytes) = decoded {
+                prop_assert_eq!(&buffer[..bytes.len()], &bytes[..]);
+            }
         }
 
         #[test]
