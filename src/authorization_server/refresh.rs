@@ -17,6 +17,7 @@
 //! decision D17 (`grace.rs`), where the operator asked for it: a client that lost the answer gets the same one again.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::ClientAuthenticated;
@@ -120,7 +121,7 @@ impl RefreshInner {
         if found.now >= record.expires {
             return Err(TokenReason::RefreshExpired);
         }
-        let grant = record.grant;
+        let grant = Arc::clone(&record.grant);
         issuance::check_target(&grant, self.request.resource.as_deref())?;
         let wanted = self.wanted_scope(&grant)?;
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
@@ -142,8 +143,7 @@ impl RefreshInner {
                 let inner = SignatureInner { rotate, id, issuance, again: self };
                 Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
             }
-            Planned::Opaque(opaque) => {
-                let (issued, row) = *opaque;
+            Planned::Opaque(issued, row) => {
                 let (rotate, id) = RotateRefresh::new(rotation, Some(row), entropy).map_err(no_entropy)?;
                 let inner = RotationInner { id, grant, repeated: repeats.is_some(), issued, again: self };
                 Ok(RefreshOutcome::Rotate(Step::new(rotate, AwaitingRotation(Box::new(inner)))))
@@ -215,7 +215,7 @@ impl AwaitingRefreshSignature {
     pub fn signed(self, signed: Signed) -> Result<Step<RotateRefresh, AwaitingRotation>, TokenFailure> {
         let SignatureInner { rotate, id, issuance, again } = *self.0;
         let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
-        let (grant, repeated) = (rotate.successor().grant.clone(), rotate.repeats().is_some());
+        let (grant, repeated) = (Arc::clone(&rotate.successor().grant), rotate.repeats().is_some());
         let inner = RotationInner { id, grant, repeated, issued, again };
         Ok(Step::new(rotate, AwaitingRotation(Box::new(inner))))
     }
@@ -234,7 +234,7 @@ pub struct AwaitingRotation(Box<RotationInner>);
 #[derive(Debug)]
 struct RotationInner {
     id: ActionId,
-    grant: GrantRecord,
+    grant: Arc<GrantRecord>,
     repeated: bool,
     issued: Issued,
     again: RefreshInner,

@@ -30,6 +30,7 @@
 //! | resource within the grant | `judge` | RFC8707-2.2-1 |
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::{ClientAuthenticated, PresentedCredentials};
@@ -48,7 +49,7 @@ use crate::evidence::VerifierMatched;
 use crate::jose::{Sign, Signed};
 use crate::message::Malformed;
 use crate::message::exchange::{RequestHead, Respond};
-use crate::message::token::{CodeGrant, Grant, RefreshGrant, TokenRequest};
+use crate::message::token::{CodeGrant, Grant, RefreshGrant};
 use crate::step::{Failed, Step};
 use crate::syntax::form::{Form, FormError};
 
@@ -66,8 +67,7 @@ impl AuthorizationServer {
     ) -> Result<Step<FindClient, AwaitingCaller>, TokenFailure> {
         let form = read_form(head, body)?;
         // OAUTH21-3.2-3: parameters this server does not know are not looked at; empty ones are absent.
-        let grant = TokenRequest::from_form(&form).map_err(malformed)?.grant;
-        let request = match grant {
+        let request = match Grant::from_form(&form).map_err(malformed)? {
             Grant::AuthorizationCode(code) => Presented::Code(code),
             Grant::RefreshToken(refresh) => Presented::Refresh(refresh),
             // OAUTH21-10.1-2: no password grant, no implicit grant, nothing else.
@@ -196,7 +196,7 @@ impl CodeInner {
             FoundState::Absent => return Err(TokenReason::CodeUnknown),
         };
         let verifier = self.own(&record)?;
-        let grant = record.grant;
+        let grant = Arc::clone(&record.grant);
         if spent {
             // OAUTH21-4.1.3-2, OAUTH21-4.1.3-3, OAUTH21-7.5.3-1: only for somebody who had everything but the first
             // turn. Whoever merely guesses ends above, and the owner's tokens stay (I-C3).
@@ -223,10 +223,10 @@ impl CodeInner {
                 let inner = SignatureInner { redeem, id, issuance, verifier };
                 Ok(CodeOutcome::Sign(Step::new(sign, AwaitingSignature(Box::new(inner)))))
             }
-            Planned::Opaque(opaque) => {
-                let (issued, access) = *opaque;
+            Planned::Opaque(issued, access) => {
+                let kept = Arc::clone(&grant);
                 let (redeem, id) =
-                    RedeemCode::new(digest, grant.clone(), row, Some(access), entropy).map_err(no_entropy)?;
+                    RedeemCode::new(digest, kept, row, Some(access), entropy).map_err(no_entropy)?;
                 let inner = RedemptionInner { id, grant, issued };
                 Ok(CodeOutcome::Redeem(Step::new(redeem, AwaitingRedemption(Box::new(inner)))))
             }
@@ -273,7 +273,7 @@ impl AwaitingSignature {
     pub fn signed(self, signed: Signed) -> Result<Step<RedeemCode, AwaitingRedemption>, TokenFailure> {
         let SignatureInner { redeem, id, issuance, .. } = *self.0;
         let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
-        let grant = redeem.grant().clone();
+        let grant = Arc::clone(redeem.grant());
         Ok(Step::new(redeem, AwaitingRedemption(Box::new(RedemptionInner { id, grant, issued }))))
     }
 
@@ -296,7 +296,7 @@ pub struct AwaitingRedemption(Box<RedemptionInner>);
 #[derive(Debug)]
 struct RedemptionInner {
     id: ActionId,
-    grant: GrantRecord,
+    grant: Arc<GrantRecord>,
     issued: Issued,
 }
 

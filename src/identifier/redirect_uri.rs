@@ -54,8 +54,10 @@ impl RedirectUri {
     /// loopback host, equal bytes without the port (I-R2).
     pub(crate) fn matches(&self, requested: &Self) -> bool {
         // OAUTH21-2.3.1-2, OAUTH21-4.1.1-11
+        if self.0 == requested.0 {
+            return true;
+        }
         match (self.without_loopback_port(), requested.without_loopback_port()) {
-            _ if self.0 == requested.0 => true,
             (Some(registered), Some(requested)) => registered == requested,
             _ => false,
         }
@@ -118,6 +120,11 @@ impl RedirectUri {
     /// Whether it is http on this machine.
     pub(crate) fn is_loopback_http(&self) -> bool {
         self.without_loopback_port().is_some()
+    }
+
+    /// Whether it is what [`RedirectUri::new`] takes: any of a private-use scheme has neither of these beginnings.
+    pub(crate) fn is_web(&self) -> bool {
+        self.0.starts_with("https://") || self.0.starts_with("http://")
     }
 
     /// Whether it is of a private-use scheme (RFC 8252 section 7.1).

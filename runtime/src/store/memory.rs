@@ -95,7 +95,7 @@ impl Store for MemoryStore {
                 Room::InsteadOf(oldest) => drop(tables.clients.remove(&oldest)),
                 Room::None => return Ok(action.full()),
             }
-            let record = action.record().clone();
+            let record = Arc::new(action.record().clone());
             tables.clients.insert(record.client_id.clone(), Client { record, used: None });
             Ok(action.inserted())
         })
@@ -104,7 +104,7 @@ impl Store for MemoryStore {
     fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
         self.act(|tables, _| {
             let used = tables.clients.get(&record.client_id).and_then(|client| client.used);
-            tables.clients.insert(record.client_id.clone(), Client { record, used });
+            tables.clients.insert(record.client_id.clone(), Client { record: Arc::new(record), used });
             Ok(())
         })
     }
@@ -116,7 +116,7 @@ impl Store for MemoryStore {
                 return Ok(action.changed());
             }
             if let Some(client) = tables.clients.get_mut(&record.client_id) {
-                client.record = record;
+                client.record = Arc::new(record);
             }
             Ok(action.updated())
         })

@@ -37,7 +37,7 @@ impl Validated {
             redirect_uri: self.answer.redirect.redirect_uri().clone(),
             resource: self.checked.resource.clone(),
             metadata_digest: self.client.metadata_digest(),
-            scope: self.scope(),
+            scope: self.checked.scope.clone(),
             epochs: Epochs::default(),
             not_after: person.authenticated(),
         }

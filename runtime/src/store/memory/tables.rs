@@ -1,6 +1,7 @@
 //! The rows, and what several actions ask of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
@@ -22,11 +23,11 @@ pub(super) fn key(digest: SecretDigest) -> Key {
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) clients: BTreeMap<ClientId, Client>,
-    pub(super) decisions: HashMap<Key, DecisionRecord>,
+    pub(super) decisions: HashMap<Key, Arc<DecisionRecord>>,
     pub(super) codes: HashMap<Key, Code>,
     pub(super) families: HashMap<FamilyId, Family>,
-    pub(super) grants: BTreeMap<FamilyId, GrantRecord>,
-    pub(super) access_tokens: HashMap<Key, AccessRecord>,
+    pub(super) grants: BTreeMap<FamilyId, Arc<GrantRecord>>,
+    pub(super) access_tokens: HashMap<Key, Arc<AccessRecord>>,
     pub(super) consents: HashMap<Key, ConsentRecord>,
     pub(super) pushed: HashMap<Key, PushedRecord>,
     pub(super) keys: BTreeMap<String, KeyRow>,
@@ -38,12 +39,12 @@ pub(super) struct Tables {
 }
 
 pub(super) struct Client {
-    pub(super) record: ClientRecord,
+    pub(super) record: Arc<ClientRecord>,
     pub(super) used: Option<OffsetDateTime>,
 }
 
 pub(super) struct Code {
-    pub(super) record: CodeRecord,
+    pub(super) record: Arc<CodeRecord>,
     pub(super) spent: bool,
 }
 
@@ -54,7 +55,7 @@ pub(super) struct Family {
 }
 
 pub(super) struct Refresh {
-    pub(super) record: RefreshRecord,
+    pub(super) record: Arc<RefreshRecord>,
     pub(super) retired: Option<Retired>,
 }
 
