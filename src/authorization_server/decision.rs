@@ -17,7 +17,7 @@ use super::refusal::{Refusal, RefusalReason};
 use super::store::{
     ActionId, Basis, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, ReadDecision,
 };
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::evidence::{Approval, ConsentExpected, ConsentGiven, RedirectMatched};
 use crate::identifier::{ClientId, RedirectUri, ResourceId};
 use crate::message::error_code::AuthorizationErrorCode;
@@ -149,7 +149,7 @@ impl Inner {
         // I-P2: only where the page offered it, whatever the form says.
         let rememberable = record.rememberable.filter(|_| wanted);
         let remembered = consent.as_ref().zip(rememberable).map(|(consent, metadata_digest)| ConsentRecord {
-            subject: record.subject.clone(),
+            subject: Arc::clone(&record.subject),
             client_id: record.client_id.clone(),
             redirect_uri: record.redirect_uri.clone(),
             resource: record.resource.clone(),
@@ -158,10 +158,11 @@ impl Inner {
             epochs,
             not_after: time::after(now, server.lifetimes().consent),
         });
-        let basis = Basis::Answer { decision: key, agent: record.agent, subject: record.subject.clone() };
+        let basis =
+            Basis::Answer { decision: key, agent: record.agent, subject: Arc::clone(&record.subject) };
         let approved = Approved {
             client_id: record.client_id.clone(),
-            subject: record.subject.clone(),
+            subject: Arc::clone(&record.subject),
             resource: record.resource.clone(),
             redirect_uri: record.redirect_uri.clone(),
             challenge: record.challenge,
@@ -177,7 +178,7 @@ impl Inner {
 /// What a person was asked, whether just now or before.
 pub(crate) struct Approved {
     pub(crate) client_id: ClientId,
-    pub(crate) subject: String,
+    pub(crate) subject: Arc<str>,
     pub(crate) resource: ResourceId,
     pub(crate) redirect_uri: RedirectUri,
     pub(crate) challenge: CodeChallenge,
@@ -198,6 +199,7 @@ impl Approved {
         entropy: &mut dyn Entropy,
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
+        let entropy = &mut Ahead::<64>::of(entropy);
         let lifetimes = *answer.server.lifetimes();
         let (code, row) = match consent {
             None => (None, None),

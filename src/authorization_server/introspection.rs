@@ -208,7 +208,7 @@ impl AwaitingIntrospectedRefresh {
             scope: (!grant.scope.is_empty()).then(|| grant.scope.clone()),
             client_id: Some(grant.client_id.as_str().to_string()),
             exp: Some(record.expires.unix_timestamp()),
-            sub: Some(grant.subject.clone()),
+            sub: Some(String::from(&*grant.subject)),
             iss: Some(inner.server.issuer().as_str().to_string()),
             ..ActiveToken::default()
         }))))
@@ -261,7 +261,7 @@ impl Inner {
             token_type: Some(TokenType::Bearer),
             exp: Some(token.expires),
             iat: token.issued,
-            sub: Some(grant.subject.clone()),
+            sub: Some(String::from(&*grant.subject)),
             aud: Vec::from([grant.resource.as_str().to_string()]),
             iss: Some(self.server.issuer().as_str().to_string()),
             jti: token.jti,

@@ -129,7 +129,7 @@ impl Issuance {
         // RFC9068-2.2-1, RFC9068-2.2-2, RFC9068-2.2.3-1; RFC9068-3-1, RFC8707-2-5, RFC9068-5-1: one audience, the grant's.
         let claims = AccessTokenClaims {
             iss: server.issuer().as_str().to_string(),
-            sub: grant.subject.clone(),
+            sub: String::from(&*grant.subject),
             aud: Vec::from([grant.resource.as_str().to_string()]),
             client_id: grant.client_id.as_str().to_string(),
             exp: expires,

@@ -112,8 +112,7 @@ impl Pushing {
         let query = with_client(&client_id, &self.query);
         let Ok(request) = AuthorizationRequest::parse(query.as_bytes()) else { return false };
         // A request that names none gets the document's only one, whatever that is.
-        let Ok(redirect_uri) = RedirectUri::new(request.redirect_uri().unwrap_or(url.as_str()))
-        else {
+        let Ok(redirect_uri) = RedirectUri::new(request.redirect_uri().unwrap_or(url.as_str())) else {
             return false;
         };
         let client = ClientRecord {

@@ -291,7 +291,7 @@ pub struct DecisionRecord {
     /// The browser it was shown in.
     pub agent: AgentBinding,
     /// The person it was shown to.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// When that person authenticated.
     pub authenticated: OffsetDateTime,
     /// The digest of the form's anti-forgery value.
@@ -316,7 +316,7 @@ impl DecisionRecord {
             .string("challenge", self.challenge.to_text())
             .boolean("refresh", self.refresh)
             .string("agent", base64url::encode(&self.agent.to_bytes()))
-            .string("subject", self.subject.as_str())
+            .string("subject", &*self.subject)
             .integer("authenticated", self.authenticated.unix_timestamp())
             .string("csrf", base64url::encode(self.csrf.as_bytes()))
             .optional_string(
@@ -366,7 +366,7 @@ pub struct GrantRecord {
     /// The client.
     pub client_id: ClientId,
     /// The person.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// The resource.
     pub resource: ResourceId,
     /// The approved scopes.
@@ -384,7 +384,7 @@ impl GrantRecord {
         envelope("grant")
             .string("family", base64url::encode(self.family.as_bytes()))
             .string("client_id", self.client_id.as_str())
-            .string("subject", self.subject.as_str())
+            .string("subject", &*self.subject)
             .string("resource", self.resource.as_str())
             .string("scope", self.scope.to_string())
             .string("epochs", self.epochs.to_text())
@@ -541,9 +541,9 @@ fn redirect_uri(object: &JsonObject, name: &'static str) -> Result<RedirectUri, 
     parsed(object, name, |text| RedirectUri::new(text.clone()).or_else(|_| RedirectUri::private_scheme(text)))
 }
 
-fn subject(object: &JsonObject) -> Result<String, InvalidRecord> {
+fn subject(object: &JsonObject) -> Result<Arc<str>, InvalidRecord> {
     let subject = required(object, "subject")?;
-    if subject.is_empty() { Err(InvalidRecord::Member("subject")) } else { Ok(subject.to_string()) }
+    if subject.is_empty() { Err(InvalidRecord::Member("subject")) } else { Ok(subject.into()) }
 }
 
 fn scope(object: &JsonObject) -> Result<ScopeSet, InvalidRecord> {

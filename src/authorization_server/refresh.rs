@@ -31,7 +31,7 @@ use crate::authorization_server::store::{
     RevokeFamily, RotateRefresh, Rotation,
 };
 use crate::authorization_server::token::AwaitingRevocation;
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::identifier::ScopeSet;
 use crate::jose::{Sign, Signed};
 use crate::message::exchange::Respond;
@@ -127,6 +127,7 @@ impl RefreshInner {
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
         let next = record.generation.checked_add(1).ok_or(TokenReason::GrantExpired)?;
         // MCP-SEC-004, OAUTH21-2.4-4: what is stolen from a public client serves once, and its second use is noticed.
+        let entropy = &mut Ahead::<80>::of(entropy);
         let token = self.successor(&grant, next, entropy)?;
         let rotation = Rotation {
             presented,

@@ -28,7 +28,6 @@
 //! Commits are durable before the receipt is made. A store that fails makes no receipt: the states answer 503.
 
 use alloc::boxed::Box;
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 
@@ -304,7 +303,7 @@ pub enum Basis {
         /// The browser that decides; another than the record's is [`DecideOnce::not_yours`].
         agent: AgentBinding,
         /// The person who decides; another than the record's is [`DecideOnce::not_yours`].
-        subject: String,
+        subject: Arc<str>,
     },
     /// What the person wanted remembered: the key of a consent that must still be there, and stays. If it is gone,
     /// [`DecideOnce::absent`].

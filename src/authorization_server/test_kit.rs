@@ -169,7 +169,7 @@ pub fn decide_and_remember(
     remember: Option<ConsentRecord>,
     entropy: &mut dyn Entropy,
 ) -> Result<DecideOnce, EntropyUnavailable> {
-    let basis = Basis::Answer { decision, agent, subject: subject.to_string() };
+    let basis = Basis::Answer { decision, agent, subject: subject.into() };
     let remember = remember.map(|record| (record.key(), record));
     Ok(DecideOnce::new(basis, code.map(shared), remember, entropy)?.0)
 }
@@ -419,7 +419,7 @@ pub fn sample_grant(
     Ok(GrantRecord {
         family,
         client_id: ClientId::new(client)?,
-        subject: subject.to_string(),
+        subject: subject.into(),
         resource: ResourceId::new("https://notes.example/mcp")?,
         scope: ScopeSet::new(),
         epochs,
@@ -494,7 +494,7 @@ pub fn sample_decision(
         challenge: CodeChallenge::from_bytes([7; 32]),
         refresh: true,
         agent,
-        subject: subject.to_string(),
+        subject: subject.into(),
         authenticated: now,
         csrf: SecretDigest::from_bytes([8; 32]),
         rememberable: None,

@@ -44,7 +44,7 @@ use crate::authorization_server::store::{
     ActionId, CodeFound, CodeRedemption, FamilyRevocation, FindClient, FoundState, Outcome, ReadCode,
     RedeemCode, RevocationReason, RevokeFamily,
 };
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::evidence::VerifierMatched;
 use crate::jose::{Sign, Signed};
 use crate::message::Malformed;
@@ -209,6 +209,7 @@ impl CodeInner {
         }
         issuance::check_target(&grant, self.request.resource.as_deref())?;
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &grant.scope)?;
+        let entropy = &mut Ahead::<80>::of(entropy);
         let refresh = if record.refresh && self.client.may_use("refresh_token") {
             // OAUTH21-3.2.3-6: the decision said so and the client can use it.
             Some(issuance::first_refresh(&self.server, &grant, found.now, entropy)?)

@@ -12,7 +12,7 @@ use crate::authorization_server::record::{ClientOrigin, ClientRecord, DecisionRe
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::sign_in::RequestShown;
 use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision, Insertion};
-use crate::entropy::{Entropy, draw_text};
+use crate::entropy::{Ahead, Entropy, draw_text};
 use crate::evidence::{Authentication, RedirectMatched};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, is_loopback_host};
 use crate::secret::SecretDigest;
@@ -76,6 +76,7 @@ impl RequestValidated {
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
         // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
         // (OAUTH21-7.3-1).
+        let entropy = &mut Ahead::<80>::of(entropy);
         let mut handle = draw_text(entropy).map_err(unavailable)?;
         let mut csrf = draw_text(entropy).map_err(unavailable)?;
         let key = SecretDigest::of(handle.as_bytes());
@@ -91,7 +92,7 @@ impl RequestValidated {
             // OAUTH21-3.2.3-6: only where the client registered the grant.
             refresh: client.metadata.uses_grant_type("refresh_token"),
             agent: *person.agent(),
-            subject: String::from(person.subject()),
+            subject: Arc::clone(person.shared_subject()),
             authenticated: person.authenticated(),
             csrf: SecretDigest::of(csrf.as_bytes()),
             rememberable: may_remember.then(|| client.metadata_digest()),
@@ -107,7 +108,7 @@ impl RequestValidated {
             redirect_is_loopback: is_loopback_host(redirect_host),
             resource: checked.resource,
             scopes: checked.shown,
-            subject: String::from(person.subject()),
+            subject: Arc::clone(person.shared_subject()),
             may_remember,
             handle: mem::take(&mut *handle),
             csrf: mem::take(&mut *csrf),
@@ -201,7 +202,7 @@ pub struct ConsentView {
     /// What it wants to do there.
     pub scopes: Vec<ScopeShown>,
     /// Who is signed in.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// Whether the person may have the answer remembered.
     pub may_remember: bool,
     /// The handle of the decision, for a hidden field of the form. Secret.

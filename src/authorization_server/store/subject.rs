@@ -6,7 +6,7 @@ impl CodeFound {
     /// The person of the code's grant, if the code is there.
     pub fn subject(&self) -> Option<&str> {
         match &self.state {
-            FoundState::Live(record) | FoundState::Used(record) => Some(record.grant.subject.as_str()),
+            FoundState::Live(record) | FoundState::Used(record) => Some(&*record.grant.subject),
             FoundState::Absent => None,
         }
     }
@@ -22,7 +22,7 @@ impl RefreshFound {
     /// The person of the token's grant, if the token is there.
     pub fn subject(&self) -> Option<&str> {
         match &self.state {
-            FoundState::Live(record) | FoundState::Used(record) => Some(record.grant.subject.as_str()),
+            FoundState::Live(record) | FoundState::Used(record) => Some(&*record.grant.subject),
             FoundState::Absent => None,
         }
     }
@@ -36,7 +36,7 @@ impl RefreshFound {
 impl AccessFound {
     /// The person of the token's grant, if the token is there.
     pub fn subject(&self) -> Option<&str> {
-        self.record.as_ref().map(|record| record.grant.subject.as_str())
+        self.record.as_ref().map(|record| &*record.grant.subject)
     }
 
     /// The person is no longer known: the token counts as none.
@@ -48,7 +48,7 @@ impl AccessFound {
 impl GrantFound {
     /// The person of the grant, if it stands.
     pub fn subject(&self) -> Option<&str> {
-        self.record.as_ref().map(|record| record.subject.as_str())
+        self.record.as_ref().map(|record| &*record.subject)
     }
 
     /// The person is no longer known: the grant counts as ended.

@@ -10,14 +10,15 @@ use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::MemoryStore;
-use super::tables::{EpochKey, Tables, key};
+use super::epochs::EpochKey;
+use super::tables::Tables;
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
 
 impl AdministeredStore for MemoryStore {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         self.act(|tables, _| {
             let wanted = |grant: &&Arc<GrantRecord>| match of {
-                GrantsOf::Subject(subject) => grant.subject == subject,
+                GrantsOf::Subject(subject) => *grant.subject == *subject,
                 GrantsOf::Client(client) => grant.client_id == *client,
                 GrantsOf::All => true,
             };
@@ -37,9 +38,9 @@ impl AdministeredStore for MemoryStore {
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>> {
         self.act(|tables, now| {
-            let after = after.map(key);
+            let after = after.map(|after| *after.as_bytes());
             let stands = |consent: &ConsentRecord| {
-                consent.subject == subject
+                *consent.subject == *subject
                     && consent.not_after > now
                     && consent.epochs == tables.epochs(&consent.client_id, &consent.subject)
             };

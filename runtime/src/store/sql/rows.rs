@@ -236,7 +236,7 @@ pub(super) async fn insert_code(
     .bind(bytes(digest))
     .bind(family_bytes(code.grant.family))
     .bind(code.grant.client_id.as_str())
-    .bind(code.grant.subject.as_str())
+    .bind(&*code.grant.subject)
     .bind(code.expires.unix_timestamp())
     .bind(code.grant.not_after.unix_timestamp())
     .bind(code.to_bytes())
