@@ -123,8 +123,11 @@ pub(crate) fn with_parameters<'a>(
     parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Result<String, InvalidIdentifier> {
     let query = uri.split_once('?').map(|(_, query)| query);
-    let present = Form::parse(query.unwrap_or_default().as_bytes())
-        .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
+    let present = match query {
+        Some(query) => Form::parse(query.as_bytes())
+            .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?,
+        None => Form::default(),
+    };
     let mut length = uri.len().saturating_add(1);
     for (index, (name, value)) in parameters.clone().into_iter().enumerate() {
         // OAUTH21-3.1-6: no parameter is emitted twice, whether the URI or the caller brings it a second time.
@@ -132,7 +135,7 @@ pub(crate) fn with_parameters<'a>(
         if present.has_name(name) || is_second {
             return Err(InvalidIdentifier { kind, fault: IdentifierFault::Parameter });
         }
-        length = length.saturating_add(form::encoded_length(name, value));
+        length = length.saturating_add(form::most_encoded_length(name, value));
     }
     if parameters.clone().into_iter().next().is_none() {
         return Ok(uri.into());

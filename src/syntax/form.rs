@@ -132,12 +132,9 @@ pub(crate) fn encode_onto<'a>(out: &mut String, pairs: impl IntoIterator<Item = 
     }
 }
 
-/// How many bytes a pair takes once it is encoded, with the sign before it and the one between its halves.
-pub(crate) fn encoded_length(name: &str, value: &str) -> usize {
-    let of = |text: &str| {
-        text.bytes().fold(1_usize, |sum, byte| sum.saturating_add(if is_plain(byte) { 1 } else { 3 }))
-    };
-    of(name).saturating_add(of(value))
+/// How many bytes a pair takes at most once it is encoded, with the sign before it and the one between its halves.
+pub(crate) fn most_encoded_length(name: &str, value: &str) -> usize {
+    name.len().saturating_add(value.len()).saturating_mul(3).saturating_add(2)
 }
 
 /// Encodes one name or value.
