@@ -73,8 +73,12 @@ pub(crate) fn draw<const N: usize>(
 /// 256 random bits as 43 characters of base64url: the form of every handle, code and token the core makes.
 pub(crate) fn draw_text(entropy: &mut dyn Entropy) -> Result<Zeroizing<String>, EntropyUnavailable> {
     // OAUTH21-7.7-1: 256 bits, above the recommended 160, without bias.
-    let bytes = draw::<32>(entropy)?;
-    Ok(Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice())))
+    Ok(Zeroizing::new(text_of(&*draw::<32>(entropy)?)))
+}
+
+/// 32 drawn bytes as [`draw_text`] gives them, for whoever erases them.
+pub(crate) fn text_of(bytes: &[u8; 32]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 #[cfg(test)]

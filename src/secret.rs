@@ -300,8 +300,8 @@ pub(crate) fn fresh<S>(
     entropy: &mut dyn crate::entropy::Entropy,
     make: fn(String) -> Result<S, InvalidSecret>,
 ) -> Result<S, crate::entropy::EntropyUnavailable> {
-    let mut text = crate::entropy::draw_text(entropy)?;
-    make(core::mem::take(&mut *text)).map_err(|_| crate::entropy::EntropyUnavailable)
+    let bytes = crate::entropy::draw::<32>(entropy)?;
+    make(crate::entropy::text_of(&bytes)).map_err(|_| crate::entropy::EntropyUnavailable)
 }
 
 #[cfg(test)]

@@ -108,17 +108,17 @@ impl PresentedCredentials {
                 if body_id.is_some_and(|other| other.as_bytes() != id.as_bytes()) {
                     return Err(TokenReason::SeveralCredentials);
                 }
-                Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Secret(secret.digest()) })
+                Ok(Self { client_id: client_id(&id)?, mechanism: Mechanism::Secret(secret.digest()) })
             }
             (None, Some(secret)) => {
                 // OAUTH21-2.4.1-1
                 let secret =
                     ClientSecret::new(secret).map_err(|_| TokenReason::Malformed("client_secret"))?;
-                let id = body_id.ok_or(TokenReason::NoClient)?.to_string();
+                let id = body_id.ok_or(TokenReason::NoClient)?;
                 Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Secret(secret.digest()) })
             }
             (None, None) => {
-                let id = body_id.ok_or(TokenReason::NoClient)?.to_string();
+                let id = body_id.ok_or(TokenReason::NoClient)?;
                 Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::None })
             }
         }
@@ -135,7 +135,7 @@ impl PresentedCredentials {
         if body_id.is_some_and(|other| other.as_bytes() != id.as_bytes()) {
             return Err(INVALID);
         }
-        Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Assertion(token) })
+        Ok(Self { client_id: client_id(&id)?, mechanism: Mechanism::Assertion(token) })
     }
 
     /// Whether a client of a metadata document could present such credentials: it has no secret.
@@ -312,7 +312,7 @@ impl fmt::Debug for ClientAuthenticated {
 }
 
 /// Text outside the grammar names no client.
-fn client_id(text: String) -> Result<ClientId, TokenReason> {
+fn client_id(text: &str) -> Result<ClientId, TokenReason> {
     ClientId::new(text).map_err(|_| TokenReason::UnknownClient)
 }
 

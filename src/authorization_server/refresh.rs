@@ -50,6 +50,8 @@ struct RefreshInner {
     server: AuthorizationServer,
     client: ClientAuthenticated,
     request: RefreshGrant,
+    /// The digest of the token that was presented.
+    presented: SecretDigest,
 }
 
 /// What follows on the refresh token's record.
@@ -72,8 +74,9 @@ impl AwaitingRefresh {
         client: ClientAuthenticated,
         request: RefreshGrant,
     ) -> Step<ReadRefresh, Self> {
-        let read = ReadRefresh::new(request.refresh_token.digest());
-        Step::new(read, Self(Box::new(RefreshInner { server, client, request })))
+        let presented = request.refresh_token.digest();
+        let inner = RefreshInner { server, client, request, presented };
+        Step::new(ReadRefresh::new(presented), Self(Box::new(inner)))
     }
 
     /// The store has read the refresh token.
@@ -91,7 +94,7 @@ impl AwaitingRefresh {
 
 impl RefreshInner {
     fn judge(self, found: RefreshFound, entropy: &mut dyn Entropy) -> Result<RefreshOutcome, TokenReason> {
-        let presented = self.request.refresh_token.digest();
+        let presented = self.presented;
         if found.digest != presented {
             return Err(TokenReason::HostMisuse);
         }

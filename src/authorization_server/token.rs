@@ -50,6 +50,7 @@ use crate::jose::{Sign, Signed};
 use crate::message::Malformed;
 use crate::message::exchange::{RequestHead, Respond};
 use crate::message::token::{CodeGrant, Grant, RefreshGrant};
+use crate::secret::SecretDigest;
 use crate::step::{Failed, Step};
 use crate::syntax::form::{Form, FormError};
 
@@ -132,8 +133,9 @@ impl Presented {
                 if !client.may_use("authorization_code") {
                     return Err(TokenReason::GrantTypeNotRegistered);
                 }
-                let read = ReadCode::new(request.code.digest());
-                let inner = CodeInner { server, client, request };
+                let digest = request.code.digest();
+                let read = ReadCode::new(digest);
+                let inner = CodeInner { server, client, request, digest };
                 Ok(CallerOutcome::Code(Step::new(read, AwaitingCode(Box::new(inner)))))
             }
             Self::Refresh(request) => {
@@ -156,6 +158,8 @@ struct CodeInner {
     server: AuthorizationServer,
     client: ClientAuthenticated,
     request: CodeGrant,
+    /// Of the code that was presented.
+    digest: SecretDigest,
 }
 
 /// What follows on the code's record.
@@ -186,7 +190,7 @@ impl AwaitingCode {
 
 impl CodeInner {
     fn judge(self, found: CodeFound, entropy: &mut dyn Entropy) -> Result<CodeOutcome, TokenReason> {
-        let digest = self.request.code.digest();
+        let digest = self.digest;
         if found.digest != digest {
             return Err(TokenReason::HostMisuse);
         }

@@ -123,16 +123,14 @@ pub(crate) fn with_parameters<'a>(
     parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Result<String, InvalidIdentifier> {
     let query = uri.split_once('?').map(|(_, query)| query);
-    let present = match query {
-        Some(query) => Form::parse(query.as_bytes())
-            .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?,
-        None => Form::default(),
-    };
+    let present = query.map(|query| Form::parse(query.as_bytes())).transpose();
+    let present = present.map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
     let mut length = uri.len().saturating_add(1);
     for (index, (name, value)) in parameters.clone().into_iter().enumerate() {
         // OAUTH21-3.1-6: no parameter is emitted twice, whether the URI or the caller brings it a second time.
         let is_second = parameters.clone().into_iter().take(index).any(|(earlier, _)| earlier == name);
-        if present.has_name(name) || is_second {
+        let is_present = present.as_ref().is_some_and(|present| present.has_name(name));
+        if is_present || is_second {
             return Err(InvalidIdentifier { kind, fault: IdentifierFault::Parameter });
         }
         length = length.saturating_add(form::most_encoded_length(name, value));

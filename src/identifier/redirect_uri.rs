@@ -135,7 +135,15 @@ impl RedirectUri {
     /// The host, for a person to read; the scheme of a private-use URI.
     pub fn host_for_display(&self) -> &str {
         // MCP-SEC-024: plain ASCII; an international name stands in its `xn--` form.
-        Uri::read(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
+        let Some((_, rest)) = self.0.split_once("://").filter(|_| self.is_web()) else {
+            return self.0.split_once(':').map_or("", |(scheme, _)| scheme);
+        };
+        // It was read when it was made: no user information stands before the host.
+        let end = match rest.find(']').filter(|_| rest.starts_with('[')) {
+            Some(bracket) => bracket.saturating_add(1),
+            None => rest.find([':', '/', '?']).unwrap_or(rest.len()),
+        };
+        rest.get(..end).unwrap_or_default()
     }
 
     /// Whether it leads to this machine.
@@ -199,6 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::RedirectUri;
+    use crate::syntax::uri::Uri;
 
     fn matches(registered: &str, requested: &str) -> bool {
         match (RedirectUri::new(registered), RedirectUri::new(requested)) {
@@ -363,6 +372,18 @@ mod tests {
     }
 
     proptest! {
+        // MCP-SEC-024
+        #[test]
+        fn the_host_that_is_shown_is_the_one_the_grammar_finds(
+            text in "(https|http)://([a-z]{1,4}(\\.[a-z]{1,4}){0,2}|localhost|127.0.0.1|\\[::1\\]|\\[2001:db8::1\\])(:[1-9][0-9]{0,3}|)(/[a-z:@]{0,5}){1,3}(\\?[a-z]=[a-z:/]{0,6}|)|[a-z]{1,4}\\.[a-z]{1,4}:/[a-z:]{0,4}(\\?u=https://x/|)",
+        ) {
+            for uri in [RedirectUri::new(&text), RedirectUri::private_scheme(&text)].into_iter().flatten() {
+                let read = Uri::read(&text).unwrap();
+                let expected = if read.has_authority() { read.host() } else { read.scheme() };
+                prop_assert_eq!(uri.host_for_display(), expected);
+            }
+        }
+
         // I-R2: equal but for the port, and only then.
         #[test]
         fn the_loopback_rule_elides_the_port_and_nothing_else(

@@ -442,7 +442,8 @@ impl Respond {
     }
 
     pub(crate) fn json(status: u16, body: Vec<u8>) -> Self {
-        Self::new(status).with_header("content-type", "application/json").with_body(body)
+        let headers = [("content-type", Cow::Borrowed("application/json"))];
+        Self { status, headers: headers.into(), body: SecretBytes::new(body) }
     }
 
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {

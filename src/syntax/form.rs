@@ -47,22 +47,14 @@ impl Form {
         if bytes.len() > limits::FORM_BYTES {
             return Err(FormError::TooLarge);
         }
-        let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
-        let mut bounds = Vec::new();
-        for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if bounds.len() == limits::FORM_PARAMETERS {
-                return Err(FormError::TooLarge);
+        let mut text = Vec::with_capacity(bytes.len());
+        let bounds = match decode_pairs(&mut text, bytes) {
+            Ok(bounds) => bounds,
+            Err(error) => {
+                drop(Zeroizing::new(text));
+                return Err(error);
             }
-            if bounds.is_empty() {
-                bounds.reserve_exact(8);
-            }
-            let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let begin = text.len();
-            decode_onto(&mut text, halves.next().unwrap_or_default())?;
-            let middle = text.len();
-            decode_onto(&mut text, halves.next().unwrap_or_default())?;
-            bounds.push([begin, middle, text.len()]);
-        }
+        };
         let text = read_utf8(text)?;
         // No character of several bytes lies across two of them.
         if bounds.iter().flatten().any(|bound| !text.is_char_boundary(*bound)) {
@@ -83,8 +75,12 @@ impl Form {
     /// The value of a parameter; an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         // OAUTH21-3.1-8, OAUTH21-3.2-3
-        let (_, value) = self.pairs().find(|(known, _)| *known == name)?;
-        (!value.is_empty()).then_some(value)
+        let known = |[begin, middle, _]: &&[usize; 3]| {
+            middle.saturating_sub(*begin) == name.len()
+                && self.text.as_bytes().get(*begin..*middle) == Some(name.as_bytes())
+        };
+        let [_, middle, end] = self.bounds.iter().find(known)?;
+        self.text.get(*middle..*end).filter(|value| !value.is_empty())
     }
 
     /// Whether the name occurs, with or without a value.
@@ -149,9 +145,14 @@ pub fn encode_component(text: &str) -> String {
 /// # Errors
 /// [`FormError`] for a broken escape, a byte that must be escaped, or text that is not UTF-8.
 pub fn decode_component(text: &str) -> Result<String, FormError> {
-    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
-    decode_onto(&mut decoded, text.as_bytes())?;
-    read_utf8(decoded).map(|mut text| core::mem::take(&mut *text))
+    let mut decoded = Vec::with_capacity(text.len());
+    match decode_onto(&mut decoded, text.as_bytes()) {
+        Ok(()) => read_utf8(decoded).map(|mut text| core::mem::take(&mut *text)),
+        Err(error) => {
+            drop(Zeroizing::new(decoded));
+            Err(error)
+        }
+    }
 }
 
 /// Whether a byte of a name or value is written as it is; a space is not.
@@ -192,6 +193,26 @@ fn is_itself(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+')
 }
 
+/// Decodes the pairs onto the end of a text that has room for them: where each half begins and ends.
+fn decode_pairs(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Vec<[usize; 3]>, FormError> {
+    let mut bounds = Vec::new();
+    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        if bounds.len() == limits::FORM_PARAMETERS {
+            return Err(FormError::TooLarge);
+        }
+        if bounds.is_empty() {
+            bounds.reserve_exact(8);
+        }
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let begin = text.len();
+        decode_onto(text, halves.next().unwrap_or_default())?;
+        let middle = text.len();
+        decode_onto(text, halves.next().unwrap_or_default())?;
+        bounds.push([begin, middle, text.len()]);
+    }
+    Ok(bounds)
+}
+
 /// Decodes one name or value onto the end of a text that has room for it.
 fn decode_onto(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormError> {
     let mut rest = bytes;
@@ -216,9 +237,9 @@ fn decode_onto(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormError> {
     }
 }
 
-/// The bytes as text, in the place where they are.
-fn read_utf8(mut bytes: Zeroizing<Vec<u8>>) -> Result<Zeroizing<String>, FormError> {
-    match String::from_utf8(core::mem::take(&mut *bytes)) {
+/// The bytes as text, in the place where they are; erased where they are none.
+fn read_utf8(bytes: Vec<u8>) -> Result<Zeroizing<String>, FormError> {
+    match String::from_utf8(bytes) {
         Ok(text) => Ok(Zeroizing::new(text)),
         Err(error) => {
             drop(Zeroizing::new(error.into_bytes()));

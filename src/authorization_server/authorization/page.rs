@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::{fmt, mem};
+use core::fmt;
 
 use super::{Answer, Checked, ForeignReceipt};
 use crate::authorization_server::client::ClientShown;
@@ -12,7 +12,7 @@ use crate::authorization_server::record::{ClientOrigin, ClientRecord, DecisionRe
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::sign_in::RequestShown;
 use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision, Insertion};
-use crate::entropy::{Ahead, Entropy, draw_text};
+use crate::entropy::{Ahead, Entropy, draw, text_of};
 use crate::evidence::{Authentication, RedirectMatched};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, is_loopback_host};
 use crate::secret::SecretDigest;
@@ -77,8 +77,9 @@ impl RequestValidated {
         // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
         // (OAUTH21-7.3-1).
         let entropy = &mut Ahead::<80>::of(entropy);
-        let mut handle = draw_text(entropy).map_err(unavailable)?;
-        let mut csrf = draw_text(entropy).map_err(unavailable)?;
+        let handle = draw(entropy).map_err(unavailable)?;
+        let csrf = draw(entropy).map_err(unavailable)?;
+        let (handle, csrf) = (text_of(&handle), text_of(&csrf));
         let key = SecretDigest::of(handle.as_bytes());
         let redirect_uri = answer.redirect.redirect_uri().clone();
         let record = DecisionRecord {
@@ -110,8 +111,8 @@ impl RequestValidated {
             scopes: checked.shown,
             subject: Arc::clone(person.shared_subject()),
             may_remember,
-            handle: mem::take(&mut *handle),
-            csrf: mem::take(&mut *csrf),
+            handle,
+            csrf,
         };
         let document = (client.origin == ClientOrigin::MetadataDocument).then_some(client);
         let (insert, id) =

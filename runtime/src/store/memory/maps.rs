@@ -1,6 +1,6 @@
 //! Maps under random keys, and rows that wait under their owner.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
@@ -91,8 +91,8 @@ impl Waits for PushedRecord {
 /// Rows that wait, each owner's by their end.
 pub(super) struct Waiting<R: Waits> {
     rows: ByDigest<R>,
-    /// No owner is without a row.
-    of_owner: HashMap<R::Owner, BTreeSet<(OffsetDateTime, Key)>>,
+    /// Each owner's by their end, the first at the front. No owner is without a row.
+    of_owner: HashMap<R::Owner, VecDeque<(OffsetDateTime, Key)>>,
 }
 
 impl<R: Waits> Default for Waiting<R> {
@@ -119,11 +119,11 @@ impl<R: Waits> Waiting<R> {
         self.remove(key);
         let end = row.end();
         match self.of_owner.get_mut(row.owner()) {
-            Some(own) => {
-                own.insert((end, key));
-            }
+            // What comes later mostly ends later.
+            Some(own) if own.back().is_none_or(|(last, _)| *last <= end) => own.push_back((end, key)),
+            Some(own) => own.insert(own.partition_point(|(other, _)| *other <= end), (end, key)),
             None => {
-                self.of_owner.insert(row.owner().clone(), BTreeSet::from([(end, key)]));
+                self.of_owner.insert(row.owner().clone(), VecDeque::from([(end, key)]));
             }
         }
         self.rows.insert(key, row);
@@ -132,7 +132,12 @@ impl<R: Waits> Waiting<R> {
     pub(super) fn remove(&mut self, key: Key) {
         let Some(row) = self.rows.remove(&key) else { return };
         if let Some(own) = self.of_owner.get_mut(row.owner()) {
-            own.remove(&(row.end(), key));
+            let end = row.end();
+            let first = own.partition_point(|(other, _)| *other < end);
+            let place = own.range(first..).position(|(_, other)| *other == key);
+            if let Some(place) = place.and_then(|place| place.checked_add(first)) {
+                own.remove(place);
+            }
             if own.is_empty() {
                 self.of_owner.remove(row.owner());
             }
@@ -160,11 +165,11 @@ impl<R: Waits> Waiting<R> {
             self.forget_ended(now);
         }
         let own = self.of_owner.get(owner);
-        if self.rows.len() < most && own.map_or(0, BTreeSet::len) < most_of_owner {
+        if self.rows.len() < most && own.map_or(0, VecDeque::len) < most_of_owner {
             return Room::Free;
         }
         // I-P7: the owner's oldest gives way, and nobody else's.
-        let oldest = own.and_then(BTreeSet::first);
+        let oldest = own.and_then(VecDeque::front);
         oldest.map_or(Room::None, |(_, key)| Room::InsteadOf(*key))
     }
 }
