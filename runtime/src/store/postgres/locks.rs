@@ -24,7 +24,7 @@ impl Locks {
 
     /// A write into a family: nothing else happens to the family, and no epoch that its grant rests on moves.
     pub(super) fn of_grant(grant: &GrantRecord) -> Self {
-        let (client, subject) = (grant.client_id.as_str(), grant.subject.as_str());
+        let (client, subject) = (grant.client_id.as_str(), &*grant.subject);
         let mut shared = [name(1, "", client), name(2, subject, ""), name(3, subject, client)];
         // One order for all, so that no two transactions wait for each other.
         shared.sort_unstable();

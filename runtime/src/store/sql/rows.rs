@@ -1,6 +1,8 @@
 // Statements that several transactions share, the same for every SQL database: the text is included once for each,
 // below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
 };
@@ -209,7 +211,7 @@ pub(super) async fn insert_refresh(
 
 pub(super) async fn insert_access(
     connection: &mut Connection,
-    access: Option<(SecretDigest, &AccessRecord)>,
+    access: Option<(SecretDigest, &Arc<AccessRecord>)>,
 ) -> Result<(), StoreError> {
     let Some((digest, record)) = access else { return Ok(()) };
     sqlx::query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
@@ -234,7 +236,7 @@ pub(super) async fn insert_code(
     .bind(bytes(digest))
     .bind(family_bytes(code.grant.family))
     .bind(code.grant.client_id.as_str())
-    .bind(code.grant.subject.as_str())
+    .bind(&*code.grant.subject)
     .bind(code.expires.unix_timestamp())
     .bind(code.grant.not_after.unix_timestamp())
     .bind(code.to_bytes())

@@ -138,7 +138,7 @@ impl This {
                  AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $2 LIMIT $7) AS few) < $7",
             )
             .bind(bytes(action.key()))
-            .bind(record.subject.as_str())
+            .bind(&*record.subject)
             .bind(record.client_id.as_str())
             .bind(record.not_after.unix_timestamp())
             .bind(record.to_bytes())
@@ -167,7 +167,7 @@ impl This {
             "INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(bytes(action.key()))
-        .bind(record.subject.as_str())
+        .bind(&*record.subject)
         .bind(record.client_id.as_str())
         .bind(action.record().not_after.unix_timestamp())
         .bind(action.record().to_bytes())
@@ -244,7 +244,7 @@ impl This {
                  ON CONFLICT (key) DO UPDATE SET not_after = excluded.not_after, record = excluded.record",
             )
             .bind(bytes(key))
-            .bind(record.subject.as_str())
+            .bind(&*record.subject)
             .bind(record.client_id.as_str())
             .bind(record.not_after.unix_timestamp())
             .bind(record.to_bytes())
@@ -279,7 +279,7 @@ impl This {
         ))
         .bind(bytes(action.digest()))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = row else { return transaction.unchanged(action.absent()).await };
@@ -300,7 +300,7 @@ impl This {
         ))
         .bind(family_bytes(grant.family))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .bind(grant.not_after.unix_timestamp())
         .bind(grant.to_bytes())
         .bind(bytes(action.digest()))
@@ -383,7 +383,7 @@ impl This {
         ))
         .bind(bytes(action.presented()))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = row else { return transaction.unchanged(action.absent()).await };
