@@ -81,7 +81,6 @@ impl<C: Connection> Connections<C> {
     }
 
     /// How many were made so far: one more says that others may have been cut off.
-    #[cfg(feature = "postgres")]
     pub(super) fn made(&self) -> u64 {
         self.0.made.load(Ordering::SeqCst)
     }

@@ -10,8 +10,8 @@ use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::{Connection, Row};
 use crate::store::{CLIENT_USE_NOTED, StoreError};
 
@@ -139,7 +139,7 @@ pub(super) async fn write_client(
     replace: Replace,
 ) -> Result<bool, StoreError> {
     let stored = record.to_bytes();
-    let written = sqlx::query(
+    let written = query(
         "INSERT INTO clients (client_id, origin, created, digest, record) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (client_id) DO UPDATE SET origin = excluded.origin, created = excluded.created, \
          digest = excluded.digest, record = excluded.record \
@@ -161,7 +161,7 @@ pub(super) async fn write_client(
 }
 
 pub(super) async fn is_known(connection: &mut Connection, id: &ClientId) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM clients WHERE client_id = $1")
+    let row = query("SELECT 1 FROM clients WHERE client_id = $1")
         .bind(id.as_str())
         .fetch_optional(connection)
         .await?;
@@ -181,7 +181,7 @@ pub(super) async fn client_used(
     if row.try_get::<Option<i64>, _>("used")?.is_some_and(|used| used > since) {
         return Ok(());
     }
-    sqlx::query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
+    query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
         .bind(now.unix_timestamp())
         .bind(id.as_str())
         .bind(since)
@@ -195,7 +195,7 @@ pub(super) async fn insert_refresh(
     digest: SecretDigest,
     record: &RefreshRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
          VALUES ($1, $2, $3, 0, $4, $5)",
     )
@@ -214,7 +214,7 @@ pub(super) async fn insert_access(
     access: Option<(SecretDigest, &Arc<AccessRecord>)>,
 ) -> Result<(), StoreError> {
     let Some((digest, record)) = access else { return Ok(()) };
-    sqlx::query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
+    query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
         .bind(bytes(digest))
         .bind(family_bytes(record.grant.family))
         .bind(record.expires.unix_timestamp())
@@ -229,7 +229,7 @@ pub(super) async fn insert_code(
     digest: SecretDigest,
     code: &CodeRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) \
          VALUES ($1, $2, FALSE, $3, $4, $5, $6, $7)",
     )

@@ -15,8 +15,8 @@ use mcp_authz::authorization_server::store::{
     RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, Retirement, RevocationTarget,
     RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::epochs::move_epoch;
 use super::room::{DECISIONS, PUSHED, limit, make_room_for_client};
 use super::rows::{
@@ -24,13 +24,13 @@ use super::rows::{
     insert_refresh, instant, is_known, micros, reservation_key, signed, standing, stands, today,
     write_client,
 };
-use super::{Locks, This};
+use super::{Locks, Turn};
 use crate::store::StoreError;
 
-impl This {
+impl Turn {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
         let sql = concat!("SELECT record, ", clock!(), " FROM clients WHERE client_id = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(action.client_id().as_str())).await?;
+        let (row, now) = self.one(query(sql).bind(action.client_id().as_str())).await?;
         Ok(match row {
             Some(row) => action.found(ClientRecord::from_bytes(&blob(&row)?)?, now),
             None => action.absent(now),
@@ -62,7 +62,7 @@ impl This {
     pub(super) async fn update_client_row(self, action: UpdateClient) -> Result<ClientUpdate, StoreError> {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         let stored = action.record().to_bytes();
-        let updated = sqlx::query(
+        let updated = query(
             "UPDATE clients SET digest = $1, record = $2, created = $5 WHERE client_id = $3 AND digest = $4",
         )
         .bind(bytes(mcp_authz::secret::SecretDigest::of(&stored)))
@@ -82,7 +82,7 @@ impl This {
     pub(super) async fn delete_client_row(self, action: DeleteClient) -> Result<ClientDeletion, StoreError> {
         let client = action.client_id().as_str();
         let (mut transaction, now) = self.write(Locks::moving(1, "", client)).await?;
-        let deleted = sqlx::query("DELETE FROM clients WHERE client_id = $1 AND digest = $2")
+        let deleted = query("DELETE FROM clients WHERE client_id = $1 AND digest = $2")
             .bind(client)
             .bind(bytes(action.expected()))
             .execute(&mut *transaction)
@@ -102,7 +102,7 @@ impl This {
         if !PUSHED.make_room(&mut transaction, client, bounds, now).await? {
             return transaction.unchanged(action.full()).await;
         }
-        sqlx::query(
+        query(
             "INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)",
         )
         .bind(bytes(action.key()))
@@ -117,7 +117,7 @@ impl This {
 
     pub(super) async fn read_pushed_row(self, action: ReadPushed) -> Result<PushedFound, StoreError> {
         let sql = concat!("SELECT record, ", clock!(), " FROM pushed_requests WHERE key = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         Ok(match row {
             Some(row) => action.found(PushedRecord::from_bytes(&blob(&row)?)?, now),
             None => action.absent(now),
@@ -132,7 +132,7 @@ impl This {
             // One statement where nothing has to give way.
             let bounds = (self.bounds.decisions, self.bounds.decisions_of_a_person);
             let record = action.record();
-            let query = sqlx::query(
+            let query = query(
                 "INSERT INTO decisions (key, subject, client_id, not_after, record) SELECT $1, $2, $3, $4, $5 \
                  WHERE (SELECT count(*) FROM (SELECT 1 FROM decisions LIMIT $6) AS few) < $6 \
                  AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $2 LIMIT $7) AS few) < $7",
@@ -150,7 +150,7 @@ impl This {
         }
         let (mut transaction, now) = self.write(Locks::NONE).await?;
         if let Some(pushed) = action.pushed() {
-            let consumed = sqlx::query("DELETE FROM pushed_requests WHERE key = $1")
+            let consumed = query("DELETE FROM pushed_requests WHERE key = $1")
                 .bind(bytes(pushed))
                 .execute(&mut *transaction)
                 .await?;
@@ -163,7 +163,7 @@ impl This {
         if !DECISIONS.make_room(&mut transaction, &record.subject, bounds, now).await? {
             return transaction.unchanged(action.full()).await;
         }
-        sqlx::query(
+        query(
             "INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(bytes(action.key()))
@@ -193,7 +193,7 @@ impl This {
             clock!(),
             " FROM decisions WHERE key = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = DecisionRecord::from_bytes(&blob(&row)?)?;
         Ok(action.found(record, today(&row)?, now))
@@ -207,7 +207,7 @@ impl This {
             clock!(),
             " FROM consents WHERE key = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = ConsentRecord::from_bytes(&blob(&row)?)?;
         Ok(action.found(record, today(&row)?, now))
@@ -217,7 +217,7 @@ impl This {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         match action.basis() {
             Basis::Answer { decision, agent, subject } => {
-                let row = sqlx::query("DELETE FROM decisions WHERE key = $1 RETURNING record")
+                let row = query("DELETE FROM decisions WHERE key = $1 RETURNING record")
                     .bind(bytes(*decision))
                     .fetch_optional(&mut *transaction)
                     .await?;
@@ -229,7 +229,7 @@ impl This {
                 }
             }
             Basis::Remembered(key) => {
-                let row = sqlx::query("SELECT 1 FROM consents WHERE key = $1")
+                let row = query("SELECT 1 FROM consents WHERE key = $1")
                     .bind(bytes(*key))
                     .fetch_optional(&mut *transaction)
                     .await?;
@@ -239,7 +239,7 @@ impl This {
             }
         }
         if let Some((key, record)) = action.remember() {
-            sqlx::query(
+            query(
                 "INSERT INTO consents (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (key) DO UPDATE SET not_after = excluded.not_after, record = excluded.record",
             )
@@ -260,7 +260,7 @@ impl This {
 
     pub(super) async fn read_code_row(self, action: ReadCode) -> Result<CodeFound, StoreError> {
         let sql = concat!("SELECT spent, record, ", clock!(), " FROM codes WHERE digest = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = CodeRecord::from_bytes(&blob(&row)?)?;
         let spent: bool = row.try_get("spent")?;
@@ -270,7 +270,7 @@ impl This {
     pub(super) async fn redeem_code_rows(self, action: RedeemCode) -> Result<CodeRedemption, StoreError> {
         let grant = action.grant();
         let (mut transaction, now) = self.write(Locks::of_grant(grant)).await?;
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             "SELECT family, spent, EXISTS (SELECT 1 FROM grants WHERE grants.family = codes.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = codes.family) AS ended, \
              (SELECT used FROM clients WHERE clients.client_id = $2) AS used, ",
@@ -294,7 +294,7 @@ impl This {
         if row.try_get("active")? || row.try_get("ended")? || today(&row)? != grant.epochs {
             return transaction.unchanged(action.revoked()).await;
         }
-        sqlx::query(together!(
+        query(together!(
             "UPDATE codes SET spent = TRUE WHERE digest = $6",
             "INSERT INTO grants (family, client_id, subject, not_after, record) SELECT $1, $2, $3, $4, $5"
         ))
@@ -323,7 +323,7 @@ impl This {
             clock!(),
             " FROM access_tokens JOIN grants ON grants.family = access_tokens.family WHERE digest = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = AccessRecord::from_bytes(&blob(&row)?)?;
         let active = stands(&row, &record.grant)?;
@@ -332,7 +332,7 @@ impl This {
 
     pub(super) async fn read_grant_row(self, action: ReadGrant) -> Result<GrantFound, StoreError> {
         let sql = concat!("SELECT record, ", standing!(), ", ", clock!(), " FROM grants WHERE family = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(family_bytes(action.family()))).await?;
+        let (row, now) = self.one(query(sql).bind(family_bytes(action.family()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = GrantRecord::from_bytes(&blob(&row)?)?;
         let active = stands(&row, &record)?;
@@ -349,7 +349,7 @@ impl This {
             clock!(),
             " FROM refresh_tokens JOIN grants ON grants.family = refresh_tokens.family WHERE digest = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = RefreshRecord::from_bytes(&blob(&row)?)?;
         if !stands(&row, &record.grant)? {
@@ -371,7 +371,7 @@ impl This {
         let grant = &action.successor().grant;
         let (mut transaction, now) = self.write(Locks::of_grant(grant)).await?;
         let generation = signed(action.presented_generation())?;
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             "SELECT family, generation, retired, repeats, \
              EXISTS (SELECT 1 FROM grants WHERE grants.family = refresh_tokens.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = refresh_tokens.family) AS ended, \
@@ -401,7 +401,7 @@ impl This {
             // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
             None if !retired && leaf == Some(bytes(action.presented())) => {
                 let successor = action.successor();
-                sqlx::query(together!(
+                query(together!(
                     "UPDATE refresh_tokens SET retired = $6, request = $7 WHERE digest = $8 AND retired IS NULL",
                     "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
                      SELECT $1, $2, $3, 0, $4, $5"
@@ -423,7 +423,7 @@ impl This {
                     && row.try_get::<i64, _>("repeats")? < i64::from(most)
                     && leaf == Some(bytes(action.successor_digest())) =>
             {
-                sqlx::query("UPDATE refresh_tokens SET repeats = repeats + 1 WHERE digest = $1")
+                query("UPDATE refresh_tokens SET repeats = repeats + 1 WHERE digest = $1")
                     .bind(bytes(action.presented()))
                     .execute(&mut *transaction)
                     .await?;
@@ -441,7 +441,7 @@ impl This {
         action: RevokeFamily,
     ) -> Result<FamilyRevocation, StoreError> {
         let (mut transaction, now) = self.write(Locks::of_family(action.family())).await?;
-        sqlx::query(
+        query(
             "INSERT INTO tombstones (family, reason, revoked, not_after) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (family) DO NOTHING",
         )
@@ -477,7 +477,7 @@ impl This {
             return transaction.unchanged(action.already_seen()).await;
         }
         // I-A12: set if absent, or if what is there has ended.
-        let changed = sqlx::query(
+        let changed = query(
             "INSERT INTO reservations (key, until) VALUES ($1, $2) \
              ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE reservations.until <= $3",
         )
@@ -492,7 +492,7 @@ impl This {
 
     pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
         let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(reservation_key(&action)?)).await?;
+        let (row, now) = self.one(query(sql).bind(reservation_key(&action)?)).await?;
         let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
         Ok(until.is_some_and(|until| now.unix_timestamp() < until))
     }
