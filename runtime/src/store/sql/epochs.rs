@@ -77,13 +77,7 @@ pub(super) async fn move_epoch(
         // A target this store does not know must not count as revoked.
         _ => return Err(StoreError::Inconsistent),
     };
-    query(sql)
-        .bind(i64::from(kind))
-        .bind(subject)
-        .bind(client)
-        .bind(micros(now))
-        .execute(connection)
-        .await?;
+    query(sql).bind(i64::from(kind)).bind(subject).bind(client).bind(micros(now)).execute(connection).await?;
     Ok(())
 }
 
