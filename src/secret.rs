@@ -40,7 +40,11 @@ impl SecretDigest {
 
 impl PartialEq for SecretDigest {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        // Whole words instead of bytes: whether one differs is asked once, at the end.
+        let words = self.0.as_chunks::<8>().0.iter().zip(other.0.as_chunks::<8>().0);
+        let differing =
+            words.fold(0, |all, (own, other)| all | (u64::from_ne_bytes(*own) ^ u64::from_ne_bytes(*other)));
+        differing.ct_eq(&0).into()
     }
 }
 

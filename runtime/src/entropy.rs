@@ -22,8 +22,8 @@ impl Entropy for OsEntropy {
 ///
 /// They come of the cryptographic library's generator, which the operating system seeds, where it is built in (feature
 /// `aws-lc-rs`), and of the operating system's own where it is not. A byte is given once: it is erased from the stock as it
-/// is given, and what is left is erased with the thread. A process that was forked draws anew, because it finds the stock
-/// to be another process's. A copy of a running machine finds out nothing: it repeats what is in stock, so that a host
+/// is given, and what is left is erased where the thread ends in order. A process that was forked draws anew, because it finds
+/// the stock to be of another process number; one that has the same number, in a namespace of its own, does not. A copy of a running machine finds out nothing: it repeats what is in stock, so that a host
 /// that is copied like that uses [`OsEntropy`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThreadEntropy;

@@ -166,7 +166,11 @@ impl RefreshInner {
         })
     }
 
+    /// What an answer that may be repeated was the answer to. Where none may be, it is no request's.
     fn request_digest(&self) -> SecretDigest {
+        if self.server.refresh_grace().is_none() {
+            return SecretDigest::from_bytes([0; 32]);
+        }
         let (scope, resource) = (self.request.scope.as_deref(), self.request.resource.as_deref());
         SecretDigest::of(grace::request_text(self.client.client_id().as_str(), scope, resource).as_bytes())
     }

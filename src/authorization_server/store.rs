@@ -626,7 +626,8 @@ impl RotateRefresh {
         self.rotation.presented_generation
     }
 
-    /// What was asked for, as a digest: kept with the retired token, beside the time by the store's clock.
+    /// What was asked for, as a digest: kept with the retired token, beside the time by the store's clock. Zeros where no
+    /// answer is repeated.
     pub fn request(&self) -> SecretDigest {
         self.rotation.request
     }

@@ -64,27 +64,30 @@ const BUFFER_BYTES: usize = 2048;
 pub struct JwtBuffer {
     inline: [u8; BUFFER_BYTES],
     spill: Vec<u8>,
-    /// Where the signature lies. Without it the rest is no credential, so that it alone is erased.
-    signature: core::ops::Range<usize>,
+    /// Where a credential lies: the signature of a token that was decoded, without which the rest is none, and all of what
+    /// could not be.
+    secret: core::ops::Range<usize>,
 }
 
 impl JwtBuffer {
     /// An empty buffer.
     pub fn new() -> Self {
-        Self { inline: [0; BUFFER_BYTES], spill: Vec::new(), signature: 0..0 }
+        Self { inline: [0; BUFFER_BYTES], spill: Vec::new(), secret: 0..0 }
     }
 
     /// Decodes header, payload and signature behind one another. Says how long the first two are in the text, with the dot
     /// between them, and what the three are.
     fn fill(&mut self, text: &[u8]) -> Result<(usize, [&[u8]; 3]), JwsError> {
+        self.secret = 0..text.len();
         let mut free: &mut [u8] = if text.len() > BUFFER_BYTES {
             self.spill = alloc::vec![0; text.len()];
             &mut self.spill
         } else {
             &mut self.inline
         };
-        let (mut read, mut signed) = (0_usize, 0);
+        let (mut read, mut signed, mut written) = (0_usize, 0, 0_usize);
         let mut decoded: [&[u8]; 3] = [&[]; 3];
+        let mut segment = 0..0;
         for (number, place) in decoded.iter_mut().enumerate() {
             if number > 0 {
                 // What ends a segment is not of its alphabet; it has to be the dot.
@@ -101,21 +104,32 @@ impl JwtBuffer {
             if used.is_empty() {
                 return Err(JwsError::Encoding);
             }
-            self.signature = self.signature.end..self.signature.end.saturating_add(run.bytes);
+            let start = written;
+            written = written.saturating_add(run.bytes);
+            segment = start..written;
             read = read.saturating_add(run.characters);
             *place = used;
             free = rest;
         }
-        if read == text.len() { Ok((signed, decoded)) } else { Err(JwsError::Encoding) }
+        if read != text.len() {
+            return Err(JwsError::Encoding);
+        }
+        // I-G7
+        self.secret = segment;
+        Ok((signed, decoded))
+    }
+
+    fn erase(&mut self) {
+        let bytes: &mut [u8] = if self.spill.is_empty() { &mut self.inline } else { &mut self.spill };
+        if let Some(secret) = bytes.get_mut(self.secret.clone()) {
+            secret.zeroize();
+        }
     }
 }
 
 impl Drop for JwtBuffer {
     fn drop(&mut self) {
-        let bytes: &mut [u8] = if self.spill.is_empty() { &mut self.inline } else { &mut self.spill };
-        if let Some(signature) = bytes.get_mut(self.signature.clone()) {
-            signature.zeroize();
-        }
+        self.erase();
     }
 }
 
@@ -380,6 +394,34 @@ mod tests {
         // An unsigned token's empty third segment.
         let (signed, _) = token.rsplit_once('.').unwrap();
         assert_eq!(parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);
+    }
+
+    // I-G7: an opaque token is no less a credential for having been taken for a signed one at first.
+    #[test]
+    fn of_a_token_that_is_decoded_the_signature_is_erased_and_of_any_other_all() {
+        let token = key().token(HEADER, CLAIMS);
+        let whole = HEADER.len() + CLAIMS.len();
+        let mut buffer = JwtBuffer::new();
+        UnverifiedJwt::parse(&token, &mut buffer).unwrap();
+        assert!(buffer.inline[whole..].iter().any(|byte| *byte != 0));
+        buffer.erase();
+        assert!(buffer.inline[whole..].iter().all(|byte| *byte == 0));
+        let long = "Zm9v".repeat(BUFFER_BYTES);
+        for text in [
+            &format!("{token}AAA"),
+            &format!("{token}."),
+            "Zm9vZm9vZm9vZm9vZm9vB",
+            "Zm9vZm9v.Zm9vZm9vZm9v",
+            long.as_str(),
+        ] {
+            let mut buffer = JwtBuffer::new();
+            assert!(UnverifiedJwt::parse(text, &mut buffer).is_err());
+            let written =
+                |buffer: &JwtBuffer| buffer.inline.iter().chain(&buffer.spill).any(|byte| *byte != 0);
+            assert!(written(&buffer), "{text} was decoded as far as it goes");
+            buffer.erase();
+            assert!(!written(&buffer), "{text}");
+        }
     }
 
     #[test]

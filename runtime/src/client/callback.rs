@@ -184,7 +184,16 @@ impl CallbackListener {
     /// Stops listening; pages already answered still reach their browsers.
     pub async fn close(mut self) {
         self.arrivals.close();
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.tasks.join_all()).await;
+        let tasks = std::mem::take(&mut self.tasks);
+        let _ = tokio::time::timeout(Duration::from_secs(2), tasks.join_all()).await;
+    }
+}
+
+impl Drop for CallbackListener {
+    /// Stops listening. A browser that was answered a moment ago still gets its page: what serves it ends by itself.
+    fn drop(&mut self) {
+        self.arrivals.close();
+        self.tasks.detach_all();
     }
 }
 
@@ -395,6 +404,20 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200"));
         assert!(answer.contains("no-store") && answer.contains("default-src 'none'"));
         assert!(!answer.contains("state"));
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_page_reaches_its_browser_though_the_listener_is_dropped() {
+        let mut listener = CallbackListener::bind().await.unwrap();
+        let address = listener.address();
+        let mut login = listener.login(Duration::from_secs(5));
+        let visit = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y")));
+        let browser = login.next().await.unwrap().into_parts().1;
+        drop(login);
+        browser.accepted();
+        drop(listener);
+        assert!(visit.await.unwrap().contains("Access was granted"));
         assert!(TcpStream::connect(address).await.is_err());
     }
 

@@ -56,7 +56,7 @@ impl MemoryStore {
         action: impl FnOnce(&mut Tables, OffsetDateTime) -> Result<R, StoreError>,
     ) -> Stored<'_, R> {
         let result = self.lock().and_then(|mut tables| action(&mut tables, self.clock.now()));
-        Box::pin(std::future::ready(result))
+        Stored::at_once(result)
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {

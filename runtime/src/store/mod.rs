@@ -10,7 +10,10 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::Ready;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use mcp_authz::authorization_server::record::{
     ClientRecord, ConsentRecord, FamilyId, GrantRecord, InvalidRecord,
@@ -61,8 +64,43 @@ const CLIENT_USE_NOTED: Duration = Duration::hours(1);
 /// How long rows of a family are kept past its end: the longest access token and the clocks' skew.
 pub const AFTER_FAMILY: Duration = Duration::minutes(20);
 
-/// What a method of a [`Store`] returns: the receipt, or that there is none.
-pub type Stored<'a, R> = BoxFuture<'a, Result<R, StoreError>>;
+/// What a method of a [`Store`] returns: the receipt, or that there is none. It is waited for once.
+#[must_use = "nothing is stored before this was waited for"]
+pub struct Stored<'a, R>(Answer<'a, R>);
+
+enum Answer<'a, R> {
+    AtOnce(Ready<Result<R, StoreError>>),
+    Later(BoxFuture<'a, Result<R, StoreError>>),
+}
+
+impl<'a, R> Stored<'a, R> {
+    /// What is known already: it costs no allocation.
+    pub fn at_once(receipt: Result<R, StoreError>) -> Self {
+        Self(Answer::AtOnce(std::future::ready(receipt)))
+    }
+
+    /// What has to be waited for.
+    pub fn later(receipt: impl Future<Output = Result<R, StoreError>> + Send + 'a) -> Self {
+        Self(Answer::Later(Box::pin(receipt)))
+    }
+}
+
+impl<R> Future for Stored<'_, R> {
+    type Output = Result<R, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Answer::AtOnce(receipt) => Pin::new(receipt).poll(context),
+            Answer::Later(receipt) => receipt.as_mut().poll(context),
+        }
+    }
+}
+
+impl<R> fmt::Debug for Stored<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stored")
+    }
+}
 
 /// Carries out the actions of the authorization server's core.
 ///

@@ -192,7 +192,7 @@ impl PostgresStore {
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
         let store = self.clone();
-        Box::pin(async move {
+        Stored::later(async move {
             let task = tokio::spawn(async move { transaction(store, action).await });
             task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
         })
@@ -203,7 +203,7 @@ impl PostgresStore {
     where
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
-        Box::pin(statement(self.clone(), action))
+        Stored::later(statement(self.clone(), action))
     }
 
     /// As [`Self::read`], for what reads much.

@@ -64,7 +64,7 @@ impl Store for This {
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
-        Box::pin(async move {
+        Stored::later(async move {
             // Others write between two batches.
             for rows in SWEEPS {
                 while self.carry_out(rows, Turn::sweep_rows).await? {}
@@ -125,7 +125,7 @@ impl AdministeredStore for This {
     }
 
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        Box::pin(async move {
+        Stored::later(async move {
             for rows in RESTORED {
                 self.carry_out(rows, Turn::delete_restored_rows).await?;
             }

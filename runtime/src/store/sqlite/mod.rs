@@ -187,11 +187,12 @@ impl SqliteStore {
         F: Future<Output = Result<R, StoreError>>,
     {
         let turns = self.turns();
-        Box::pin(self.writer.run(move |connection| {
+        Stored::later(self.writer.run(move |connection| {
             let turn = turns(connection);
             let kept = Rc::clone(&turn.kept);
             let answer = now(transaction(turn, action));
-            Outcome { answer, kept: kept.get() }
+            let kept = kept.get() && answer.is_ok();
+            Outcome { answer, kept }
         }))
     }
 
@@ -202,7 +203,9 @@ impl SqliteStore {
         F: Future<Output = Result<R, StoreError>>,
     {
         let turns = self.turns();
-        Box::pin(async move { self.readers.read(|connection| now(statement(turns(connection), action))) })
+        Stored::later(
+            async move { self.readers.read(|connection| now(statement(turns(connection), action))) },
+        )
     }
 
     /// Carries out what reads many.
@@ -217,7 +220,7 @@ impl SqliteStore {
         F: Future<Output = Result<R, StoreError>>,
     {
         let turns = self.turns();
-        Box::pin(self.readers.list(move |connection| now(statements(turns(connection), action))))
+        Stored::later(self.readers.list(move |connection| now(statements(turns(connection), action))))
     }
 
     /// What makes a turn of a connection.
@@ -240,6 +243,7 @@ impl Turn {
     /// A transaction that writes, and the clock: it has the file's one write lock since its group began, which
     /// holds more than any [`Locks`] name.
     async fn write(&self, _: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
+        self.kept.set(false);
         let writing = Writing { connection: self.connection.clone(), kept: Rc::clone(&self.kept) };
         Ok((writing, self.clock.now()))
     }

@@ -28,12 +28,12 @@ struct Shared {
     path: Arc<Path>,
     /// None once the store was closed.
     idle: Mutex<Option<Vec<rusqlite::Connection>>>,
-    listing: Semaphore,
+    listing: Arc<Semaphore>,
 }
 
 impl Readers {
     pub(super) fn new(path: Arc<Path>) -> Self {
-        let (idle, listing) = (Mutex::new(Some(Vec::new())), Semaphore::new(LISTING));
+        let (idle, listing) = (Mutex::new(Some(Vec::new())), Arc::new(Semaphore::new(LISTING)));
         Self(Arc::new(Shared { path, idle, listing }))
     }
 
@@ -65,9 +65,14 @@ impl Readers {
         &self,
         read: impl FnOnce(Connection) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
-        let _turn = self.0.listing.acquire().await.map_err(|_| Ended::error())?;
+        let turn = Arc::clone(&self.0.listing).acquire_owned().await.map_err(|_| Ended::error())?;
         let readers = self.clone();
-        let reading = tokio::task::spawn_blocking(move || readers.read(read));
+        let reading = tokio::task::spawn_blocking(move || {
+            let answer = readers.read(read);
+            // Not before, even if nobody waits any more.
+            drop(turn);
+            answer
+        });
         reading.await.map_err(|error| StoreError::Failed(Box::new(error)))?
     }
 

@@ -52,7 +52,8 @@ trait Job: Send {
 /// A transaction, then what it gave, and who waits for that.
 struct Task<T, R> {
     transaction: Option<T>,
-    answer: Result<R, StoreError>,
+    /// Nothing before it has run, and after a panic.
+    answer: Option<Result<R, StoreError>>,
     caller: oneshot::Sender<Result<R, StoreError>>,
 }
 
@@ -71,14 +72,16 @@ where
     fn run(&mut self, connection: &Connection) -> bool {
         let Some(transaction) = self.transaction.take() else { return false };
         let outcome = transaction(connection.clone());
-        self.answer = outcome.answer;
+        self.answer = Some(outcome.answer);
         outcome.kept
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<Error>>) {
-        let answer = match committed {
-            Ok(()) => self.answer,
-            Err(error) => self.answer.and_then(|_| Err(StoreError::Failed(Box::new(error)))),
+        let answer = match (self.answer, committed) {
+            (Some(answer), Ok(())) => answer,
+            (Some(Err(own)), Err(_)) => Err(own),
+            (_, Err(error)) => Err(StoreError::Failed(Box::new(error))),
+            (None, Ok(())) => Err(Ended::error()),
         };
         // Whoever waits no more needs no answer.
         let _ = self.caller.send(answer);
@@ -101,7 +104,7 @@ impl Writer {
         transaction: impl FnOnce(Connection) -> Outcome<R> + Send + 'static,
     ) -> Result<R, StoreError> {
         let (caller, answer) = oneshot::channel();
-        let task = Task { transaction: Some(transaction), answer: Err(Ended::error()), caller };
+        let task = Task { transaction: Some(transaction), answer: None, caller };
         self.0.send(Message::Run(Box::new(task))).await.map_err(|_| Ended::error())?;
         answer.await.map_err(|_| Ended::error())?
     }
