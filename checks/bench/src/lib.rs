@@ -230,7 +230,6 @@ pub fn sign(key: &SigningKey, input: &str) -> String {
             pair.sign(padding, &random, bytes, &mut signature).unwrap();
             signature
         }
-        other => panic!("{other} is not known here"),
     };
     format!("{input}.{}", base64url::encode(&signature))
 }

@@ -162,7 +162,9 @@ impl<S: Store, W: Wait> Server for Ours<S, W> {
         let CallerOutcome::Refresh(step) = self.called(body) else { panic!("a refresh token was presented") };
         let (read, waiting) = step.into_parts();
         let found = self.waiting.wait(self.store.read_refresh(read)).unwrap();
-        let RefreshOutcome::Rotate(step) = waiting.found(found, &mut ThreadEntropy) else { panic!("it is good") };
+        let RefreshOutcome::Rotate(step) = waiting.found(found, &mut ThreadEntropy) else {
+            panic!("it is good")
+        };
         let (rotate, waiting) = step.into_parts();
         let receipt = self.waiting.wait(self.store.rotate_refresh(rotate)).unwrap();
         match waiting.rotated(receipt, &mut ThreadEntropy).unwrap() {
