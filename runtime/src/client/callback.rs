@@ -415,8 +415,8 @@ mod tests {
         let visit = tokio::spawn(visit(address, get(address, "/callback?code=x&state=y")));
         let browser = login.next().await.unwrap().into_parts().1;
         drop(login);
-        browser.accepted();
         drop(listener);
+        browser.accepted();
         assert!(visit.await.unwrap().contains("Access was granted"));
         assert!(TcpStream::connect(address).await.is_err());
     }
