@@ -32,6 +32,9 @@ macro_rules! together {
     };
 }
 
+mod actions {
+    include!("../sql/actions.rs");
+}
 mod administration {
     include!("../sql/administration.rs");
 }
@@ -48,9 +51,7 @@ mod room {
 mod rows {
     include!("../sql/rows.rs");
 }
-mod transactions {
-    include!("../sql/transactions.rs");
-}
+mod transactions;
 mod writer;
 
 use locks::{Locks, take_turns};
