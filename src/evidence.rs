@@ -244,7 +244,7 @@ impl AudienceAccepted {
 /// Make one only after the host's own check of the session (OAuth 2.1 section 3.1).
 #[derive(Debug, Clone)]
 pub struct Authentication {
-    subject: alloc::string::String,
+    subject: alloc::sync::Arc<str>,
     agent: AgentBinding,
     authenticated: OffsetDateTime,
 }
@@ -253,7 +253,7 @@ impl Authentication {
     /// `subject` signed in at `authenticated`, fully (every factor), and sits before the browser `agent`. `None` for an
     /// empty subject: nobody is nobody. `None` for a binding that is no browser session: it would be equal for all.
     pub fn assertion(
-        subject: impl Into<alloc::string::String>,
+        subject: impl Into<alloc::sync::Arc<str>>,
         agent: AgentBinding,
         authenticated: OffsetDateTime,
     ) -> Option<Self> {
@@ -265,6 +265,11 @@ impl Authentication {
 
     /// Who.
     pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Who, for a record.
+    pub(crate) fn shared_subject(&self) -> &alloc::sync::Arc<str> {
         &self.subject
     }
 
@@ -285,7 +290,7 @@ impl Authentication {
 /// session is this person's (OAuth 2.1 section 3.1).
 #[derive(Debug)]
 pub struct Approval {
-    subject: alloc::string::String,
+    subject: alloc::sync::Arc<str>,
     agent: AgentBinding,
     scopes: ScopeSet,
     remembered: bool,
@@ -294,7 +299,7 @@ pub struct Approval {
 impl Approval {
     /// `subject` pressed approve in the browser `agent`, for these scopes (the person may have unticked some).
     pub fn assertion(
-        subject: impl Into<alloc::string::String>,
+        subject: impl Into<alloc::sync::Arc<str>>,
         agent: AgentBinding,
         scopes: ScopeSet,
     ) -> Self {

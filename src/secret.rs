@@ -3,7 +3,7 @@
 //! Two secrets are compared by their SHA-256 digests in constant time (I-G6). The text of a secret leaves only
 //! through `expose`, which hosts call in the places `docs/audit.md` lists.
 
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -188,7 +188,7 @@ impl BearerToken {
         Ok(token)
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.field.get(self.start..).unwrap_or_default()
     }
 
@@ -300,8 +300,8 @@ pub(crate) fn fresh<S>(
     entropy: &mut dyn crate::entropy::Entropy,
     make: fn(String) -> Result<S, InvalidSecret>,
 ) -> Result<S, crate::entropy::EntropyUnavailable> {
-    let text = crate::entropy::draw_text(entropy)?;
-    make(text.to_string()).map_err(|_| crate::entropy::EntropyUnavailable)
+    let bytes = crate::entropy::draw::<32>(entropy)?;
+    make(crate::entropy::text_of(&bytes)).map_err(|_| crate::entropy::EntropyUnavailable)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use mcp_authz::authorization_server::test_kit::Seen;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz_tokio::store::kit::{self, Path};
 use mcp_authz_tokio::store::sqlite::SqliteStore;
-use sqlx::{Connection as _, SqliteConnection};
 
 /// Set for the process that is killed: the file it writes to.
 const FILE: &str = "MCP_AUTHZ_KILLED_FILE";
@@ -102,7 +101,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_left_by_half() {
         }
     }
     assert!(receipts > 12, "the processes were killed before they wrote anything");
-    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+    let connection = rusqlite::Connection::open(&file).unwrap();
     for (half, sql) in [
         (
             "a family with two live tokens",
@@ -125,7 +124,7 @@ async fn what_was_answered_survives_a_kill_and_nothing_is_left_by_half() {
             "SELECT count(*) FROM refresh_tokens r WHERE retired IS NOT NULL AND NOT EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.family = r.family AND s.generation = r.generation + 1)",
         ),
     ] {
-        let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+        let count: i64 = connection.query_row(sql, (), |row| row.get(0)).unwrap();
         assert_eq!(count, 0, "{half}");
     }
 }

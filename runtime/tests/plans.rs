@@ -7,35 +7,30 @@ use std::sync::{Mutex, PoisonError};
 
 use mcp_authz_tokio::store::kit;
 use mcp_authz_tokio::store::sqlite::SqliteStore;
-use sqlx::{Row as _, SqliteConnection};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
 static SENT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Keeps the statements that the database's driver logs.
+/// Keeps the statements that the store logs.
 struct Statements;
 
 struct Statement(String);
 
 impl Visit for Statement {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
-    }
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        // The whole of it stands in `db.statement` where the summary is shorter.
-        let whole = field.name() == "db.statement" && !value.trim().is_empty();
-        if whole || (field.name() == "summary" && self.0.is_empty()) {
-            self.0 = value.trim().to_owned();
+        if field.name() == "statement" {
+            value.clone_into(&mut self.0);
         }
     }
 }
 
 impl Subscriber for Statements {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "sqlx::query"
+        metadata.target().starts_with("mcp_authz_tokio::store::sqlite")
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -86,20 +81,21 @@ async fn no_statement_reads_a_whole_table() {
     })
     .await
     .unwrap();
-    let url = format!("sqlite://{}", folder.path().join("0").display());
-    let mut connection: SqliteConnection = sqlx::Connection::connect(&url).await.unwrap();
+    let connection = rusqlite::Connection::open(folder.path().join("0")).unwrap();
     let sent = SENT.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (mut explained, mut scanned) = (0, Vec::new());
-    for statement in sent.iter().flat_map(|sent| sent.split("; ")) {
+    for statement in &sent {
         let word = statement.split_whitespace().next().unwrap_or_default();
         // Everything of an older copy goes at once (`restored`); what makes the tables is no query.
         let at_once = statement.starts_with("DELETE FROM") && !statement.contains('$');
         if !matches!(word, "SELECT" | "INSERT" | "UPDATE" | "DELETE") || at_once {
             continue;
         }
-        let plan = sqlx::query(&format!("EXPLAIN QUERY PLAN {statement}")).fetch_all(&mut connection).await;
-        for step in plan.unwrap_or_else(|error| panic!("{statement}: {error}")) {
-            let step: String = step.get("detail");
+        let plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}"));
+        let mut plan = plan.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let mut steps = plan.raw_query();
+        while let Some(step) = steps.next().unwrap() {
+            let step: String = step.get("detail").unwrap();
             // Counted up to a bound, over an index.
             let counts = statement.contains(" AS few") && step.contains("INDEX");
             if scans(&step) && !counts {

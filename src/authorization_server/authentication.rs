@@ -13,6 +13,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::authorization_server::AuthorizationServer;
@@ -63,7 +64,7 @@ pub(crate) enum Judged {
 
 /// An assertion whose client is known, before anything of it is believed.
 pub(crate) struct Assertion {
-    record: ClientRecord,
+    record: Arc<ClientRecord>,
     token: SubmittedToken,
     now: OffsetDateTime,
 }
@@ -107,17 +108,17 @@ impl PresentedCredentials {
                 if body_id.is_some_and(|other| other.as_bytes() != id.as_bytes()) {
                     return Err(TokenReason::SeveralCredentials);
                 }
-                Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Secret(secret.digest()) })
+                Ok(Self { client_id: client_id(&id)?, mechanism: Mechanism::Secret(secret.digest()) })
             }
             (None, Some(secret)) => {
                 // OAUTH21-2.4.1-1
                 let secret =
                     ClientSecret::new(secret).map_err(|_| TokenReason::Malformed("client_secret"))?;
-                let id = body_id.ok_or(TokenReason::NoClient)?.to_string();
+                let id = body_id.ok_or(TokenReason::NoClient)?;
                 Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Secret(secret.digest()) })
             }
             (None, None) => {
-                let id = body_id.ok_or(TokenReason::NoClient)?.to_string();
+                let id = body_id.ok_or(TokenReason::NoClient)?;
                 Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::None })
             }
         }
@@ -134,7 +135,7 @@ impl PresentedCredentials {
         if body_id.is_some_and(|other| other.as_bytes() != id.as_bytes()) {
             return Err(INVALID);
         }
-        Ok(Self { client_id: client_id(id)?, mechanism: Mechanism::Assertion(token) })
+        Ok(Self { client_id: client_id(&id)?, mechanism: Mechanism::Assertion(token) })
     }
 
     /// Whether a client of a metadata document could present such credentials: it has no secret.
@@ -160,7 +161,7 @@ impl PresentedCredentials {
         if found.client_id != self.client_id {
             return Err(TokenReason::HostMisuse);
         }
-        let record = *found.record.ok_or(TokenReason::UnknownClient)?;
+        let record = found.record.ok_or(TokenReason::UnknownClient)?;
         match (self.mechanism, &record.credential) {
             // OAUTH21-2.2-1: named, not authenticated; what it may do rests on code, verifier or refresh token.
             (Mechanism::None, ClientCredential::None) if server.admits_public_clients() => {}
@@ -187,7 +188,7 @@ impl PresentedCredentials {
                 return Ok(Judged::Assertion(Box::new(Assertion { record, token, now: found.now })));
             }
         }
-        Ok(Judged::Authenticated(ClientAuthenticated(Box::new(record))))
+        Ok(Judged::Authenticated(ClientAuthenticated(record)))
     }
 }
 
@@ -263,7 +264,7 @@ impl Assertion {
         let jti = String::from(jti);
         let left = u64::try_from(expires.saturating_sub(now).saturating_add(leeway)).unwrap_or(0);
         let until = time::after(self.now, time::seconds(left.saturating_add(1)));
-        Ok(AssertionVerified { client: ClientAuthenticated(Box::new(self.record)), jti, until })
+        Ok(AssertionVerified { client: ClientAuthenticated(self.record), jti, until })
     }
 }
 
@@ -275,7 +276,7 @@ impl fmt::Debug for Assertion {
 
 /// The client of a request, its credentials checked against its record. Only [`PresentedCredentials::check`] and
 /// [`Assertion::verify`] make one.
-pub(crate) struct ClientAuthenticated(Box<ClientRecord>);
+pub(crate) struct ClientAuthenticated(Arc<ClientRecord>);
 
 impl ClientAuthenticated {
     /// Which client.
@@ -289,8 +290,8 @@ impl ClientAuthenticated {
     }
 
     /// Its record.
-    pub(crate) fn into_record(self) -> ClientRecord {
-        *self.0
+    pub(crate) fn into_record(self) -> Arc<ClientRecord> {
+        self.0
     }
 
     /// Whether the client is registered for a grant type.
@@ -311,7 +312,7 @@ impl fmt::Debug for ClientAuthenticated {
 }
 
 /// Text outside the grammar names no client.
-fn client_id(text: String) -> Result<ClientId, TokenReason> {
+fn client_id(text: &str) -> Result<ClientId, TokenReason> {
     ClientId::new(text).map_err(|_| TokenReason::UnknownClient)
 }
 

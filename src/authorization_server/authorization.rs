@@ -15,7 +15,7 @@
 //! said who the person is (section 7.12.2): otherwise the endpoint would be an open redirector.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::client::client_of_document;
@@ -67,11 +67,9 @@ impl AuthorizationServer {
             .map_err(|_| Refusal::new(RefusalReason::MalformedRequest))?;
         let unknown = || Refusal::new(RefusalReason::UnknownClient);
         // OAUTH21-2.3.5-1, OAUTH21-2.3.5-2: an answer for the person, and no redirect.
-        let client_id = request.client_id.as_deref().ok_or_else(unknown)?;
+        let client_id = request.client_id().ok_or_else(unknown)?;
         // A reference of another kind than this server's stays a fault of the request, told to the client below.
-        if let Some(uri) =
-            request.request_uri.as_deref().filter(|_| self.pushed_requests() != PushedRequests::Off)
-        {
+        if let Some(uri) = request.request_uri().filter(|_| self.pushed_requests() != PushedRequests::Off) {
             let client_id = ClientId::new(client_id).map_err(|_| unknown())?;
             return self.read_pushed(client_id, uri).map(Authorizing::Pushed);
         }
@@ -81,7 +79,7 @@ impl AuthorizationServer {
     /// Finds out whose request it is.
     pub(crate) fn resolve_client(&self, pending: Pending) -> Result<Authorizing, Refusal> {
         let unknown = || Refusal::new(RefusalReason::UnknownClient);
-        let client_id = pending.request.client_id.as_deref().ok_or_else(unknown)?;
+        let client_id = pending.request.client_id().ok_or_else(unknown)?;
         let client_id = ClientId::new(client_id).map_err(|_| unknown())?;
         if client_id.looks_like_url() {
             // MCP-AUTH-005, MCP-REG-020: a URL is never looked up among registered ids, and refused before any fetch if malformed.
@@ -127,9 +125,9 @@ impl AwaitingClient {
     /// The store has looked the client up.
     pub fn found(self, found: ClientFound) -> RequestOutcome {
         let pending = *self.0;
-        let asked_for = pending.request.client_id.as_deref();
+        let asked_for = pending.request.client_id();
         match found.record {
-            Some(client) if asked_for == Some(client.client_id.as_str()) => pending.validate(*client),
+            Some(client) if asked_for == Some(client.client_id.as_str()) => pending.validate(client),
             _ => RequestOutcome::Refused(Refusal::new(RefusalReason::UnknownClient)),
         }
     }
@@ -150,7 +148,7 @@ impl AwaitingMetadataDocument {
     pub fn receive(self, fetched: Result<Reply, FetchFailure>, now: OffsetDateTime) -> RequestOutcome {
         let (pending, url) = *self.0;
         match client_of_document(&url, fetched, now) {
-            Ok(client) => pending.validate(client),
+            Ok(client) => pending.validate(Arc::new(client)),
             Err(reason) => RequestOutcome::Refused(Refusal::new(reason)),
         }
     }
@@ -176,20 +174,21 @@ impl Pending {
         Self { pushed: Some(key), ..self }
     }
 
-    pub(crate) fn validate(self, client: ClientRecord) -> RequestOutcome {
+    pub(crate) fn validate(self, client: Arc<ClientRecord>) -> RequestOutcome {
         let (registered, matched) = match self.redirect_uri(&client) {
             Ok(found) => found,
             Err(reason) => return RequestOutcome::Refused(Refusal::new(reason)),
         };
-        let answer =
-            Answer { server: self.server.clone(), redirect: matched, state: self.request.state.clone() };
-        match self.check(&client) {
+        let checked = self.check(&client);
+        let Self { server, request, pushed, .. } = self;
+        let answer = Answer { server, redirect: matched, state: request.into_state() };
+        match checked {
             Ok(checked) => RequestOutcome::Validated(RequestValidated(Box::new(Validated {
                 client,
                 registered,
                 answer,
                 checked,
-                pushed: self.pushed,
+                pushed,
             }))),
             Err(error) => {
                 RequestOutcome::Error(ErrorAwaitingPerson(Box::new((answer, error, client.shown()))))
@@ -200,41 +199,45 @@ impl Pending {
     /// The redirect URI to answer to, and the registered one it matched.
     fn redirect_uri(&self, client: &ClientRecord) -> Result<(RedirectUri, RedirectMatched), RefusalReason> {
         const REFUSED: RefusalReason = RefusalReason::RedirectUri;
-        let requested = match (self.request.redirect_uri.as_deref(), client.redirect_uris().as_slice()) {
-            // OAUTH21-2.3.1-2, OAUTH21-2.3.1-4, MCP-SEC-008
-            (Some(text), _) => RedirectUri::new(text).map_err(|_| REFUSED)?,
+        let registered = client.redirect_uris();
+        let requested = match (self.request.redirect_uri(), registered.as_slice()) {
+            (Some(text), _) => match registered.iter().find(|known| known.as_str() == text) {
+                // A registered spelling was read when it was registered.
+                Some(known) if known.is_web() => known.clone(),
+                // OAUTH21-2.3.1-2, OAUTH21-2.3.1-4, MCP-SEC-008
+                _ => RedirectUri::new(text).map_err(|_| REFUSED)?,
+            },
             (None, [only]) => only.clone(),
             // OAUTH21-2.3.2-2
             (None, _) => return Err(REFUSED),
         };
         // OAUTH21-2.3.5-1, MCP-REG-023, I-R1: the comparison makes the evidence that every answer is sent through.
-        let matched = RedirectMatched::compare(client.redirect_uris(), &requested).ok_or(REFUSED)?;
-        let registered =
-            client.redirect_uris().iter().find(|known| known.matches(&requested)).ok_or(REFUSED)?.clone();
+        let matched = RedirectMatched::compare(registered, &requested).ok_or(REFUSED)?;
+        let registered = registered.iter().find(|known| known.matches(&requested)).ok_or(REFUSED)?.clone();
         Ok((registered, matched))
     }
 
     fn check(&self, client: &ClientRecord) -> Result<Checked, Fault> {
         let request = &self.request;
         // Extensions that change what a request means are understood or refused, never ignored (I-G11).
-        if request.request.is_some() {
+        if request.request().is_some() {
             return Err(Fault::new(
                 AuthorizationErrorCode::RequestNotSupported,
                 "request objects are not supported",
             ));
         }
-        if request.request_uri.is_some() {
+        if request.request_uri().is_some() {
             return Err(Fault::new(
                 AuthorizationErrorCode::RequestUriNotSupported,
                 "request_uri is not supported",
             ));
         }
-        if request.authorization_details.is_some() {
+        if request.authorization_details().is_some() {
             let code = AuthorizationErrorCode::InvalidAuthorizationDetails;
             return Err(Fault::new(code, "authorization_details is not supported"));
         }
         let invalid = |words| Err(Fault::new(AuthorizationErrorCode::InvalidRequest, words));
-        if request.dpop_jkt.is_some() {
+        if request.dpop_jkt().is_some() {
             return invalid("dpop_jkt is not supported");
         }
         // RFC9126-4-3
@@ -243,7 +246,7 @@ impl Pending {
             return invalid("requests have to be pushed to this server");
         }
         // OAUTH21-4.1.1-2, OAUTH21-10.1-2
-        match request.response_type.as_deref() {
+        match request.response_type() {
             Some("code") => {}
             None => return invalid("response_type is missing"),
             Some(_) => {
@@ -253,7 +256,7 @@ impl Pending {
                 ));
             }
         }
-        if request.response_mode.as_deref().is_some_and(|mode| mode != "query") {
+        if request.response_mode().is_some_and(|mode| mode != "query") {
             return invalid("response_mode must be query");
         }
         if !client.metadata.uses_grant_type("authorization_code")
@@ -264,35 +267,33 @@ impl Pending {
                 "the client did not register this grant",
             ));
         }
-        if request.prompt.as_deref().is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")) {
+        if request.prompt().is_some_and(|prompt| prompt.split(' ').any(|word| word == "none")) {
             return Err(Fault::new(AuthorizationErrorCode::ConsentRequired, "prompt=none is not supported"));
         }
         let challenge = self.challenge()?;
         let resource = self.resource()?;
         let scope = self.scope(client, resource)?;
+        let shown = scope.iter().filter_map(|scope| {
+            let words = Arc::clone(resource.description(scope)?);
+            Some(ScopeShown { scope: scope.clone(), words, is_risky: resource.is_risky(scope) })
+        });
         Ok(Checked {
             challenge,
             resource: resource.id().clone(),
             // Whoever names one wants a page, whatever it says.
-            wants_page: request.prompt.is_some(),
-            scope: scope
-                .iter()
-                .map(|scope| ScopeShown {
-                    scope: scope.clone(),
-                    words: String::from(resource.description(scope).unwrap_or_default()),
-                    is_risky: resource.is_risky(scope),
-                })
-                .collect(),
+            wants_page: request.prompt().is_some(),
+            shown: shown.collect(),
+            scope,
         })
     }
 
     fn challenge(&self) -> Result<CodeChallenge, Fault> {
         let invalid = |words| Fault::new(AuthorizationErrorCode::InvalidRequest, words);
         // OAUTH21-4.1.1-7, OAUTH21-4.1.2.1-1: every client, confidential ones too.
-        let challenge = self.request.code_challenge.as_deref();
+        let challenge = self.request.code_challenge();
         let challenge = challenge.ok_or_else(|| invalid("code_challenge is missing"))?;
         // OAUTH21-4.1.1-8, OAUTH21-4.1.2.1-2: an absent method means plain, and plain is not taken (I-C6).
-        if self.request.code_challenge_method.as_deref() != Some(crate::pkce::S256) {
+        if self.request.code_challenge_method() != Some(crate::pkce::S256) {
             return Err(invalid("code_challenge_method must be S256"));
         }
         CodeChallenge::parse(challenge).map_err(|_| invalid("code_challenge is malformed"))
@@ -301,26 +302,24 @@ impl Pending {
     fn resource(&self) -> Result<&KnownResource, Fault> {
         let invalid = |words| Fault::new(AuthorizationErrorCode::InvalidTarget, words);
         // RFC8707-2-6, RFC8707-2.1-1 (D30): exactly one, and one this server knows; a repeated one was refused with the query.
-        let Some(requested) = self.request.resource.as_deref() else {
+        let Some(requested) = self.request.resource() else {
             // RFC9068-3-2 (D30): only where the operator named one.
             return self.server.default_resource().ok_or_else(|| invalid("resource is missing"));
         };
         // MCP-AUTH-058: in any case of its scheme and host.
-        let requested =
-            ResourceId::from_server_url(requested).map_err(|_| invalid("resource is malformed"))?;
-        self.server.resource(&requested).ok_or_else(|| invalid("resource is not known to this server"))
+        let known = self.server.resource_named(requested).map_err(|_| invalid("resource is malformed"))?;
+        known.ok_or_else(|| invalid("resource is not known to this server"))
     }
 
     fn scope(&self, client: &ClientRecord, resource: &KnownResource) -> Result<ScopeSet, Fault> {
         let invalid = |words| Fault::new(AuthorizationErrorCode::InvalidScope, words);
-        let requested = match self.request.scope.as_deref() {
+        // OAUTH21-1.4.1-3 (D38): what is not known is dropped, and the answer says what was granted.
+        let mut known = match self.request.scope() {
             // OAUTH21-A-1
-            Some(text) => ScopeSet::parse(text).map_err(|_| invalid("scope is malformed"))?,
+            Some(text) => resource.scopes().named_in(text).map_err(|_| invalid("scope is malformed"))?,
             // OAUTH21-1.4.1-2
             None => resource.default_scopes.clone(),
         };
-        // OAUTH21-1.4.1-3 (D38): what is not known is dropped, and the answer says what was granted.
-        let mut known = requested.intersection(&resource.scopes());
         if let Some(registered) = &client.metadata.scope {
             known = known.intersection(registered);
         }
@@ -350,7 +349,8 @@ struct Checked {
     challenge: CodeChallenge,
     resource: ResourceId,
     wants_page: bool,
-    scope: Vec<ScopeShown>,
+    scope: ScopeSet,
+    shown: Vec<ScopeShown>,
 }
 
 /// A receipt that belongs to another action.

@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::authorization_server::AuthorizationServer;
@@ -128,7 +129,7 @@ impl AwaitingCaller {
             return refused(TokenReason::DocumentUnavailable);
         }
         match client_of_document(&url, fetched, at) {
-            Ok(record) => self.found(ClientFound { record: Some(Box::new(record)), ..found }, entropy),
+            Ok(record) => self.found(ClientFound { record: Some(Arc::new(record)), ..found }, entropy),
             Err(_) => refused(TokenReason::UnknownClient),
         }
     }

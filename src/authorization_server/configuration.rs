@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::document_hosts::DocumentHosts;
@@ -15,7 +16,8 @@ use crate::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownResource {
     pub(super) id: ResourceId,
-    pub(super) scopes: BTreeMap<Scope, String>,
+    pub(super) scopes: BTreeMap<Scope, Arc<str>>,
+    known: ScopeSet,
     pub(super) risky: ScopeSet,
     pub(super) default_scopes: ScopeSet,
     pub(super) opaque: bool,
@@ -25,9 +27,12 @@ pub struct KnownResource {
 impl KnownResource {
     /// A resource, with each of its scopes in words.
     pub fn new(id: ResourceId, scopes: impl IntoIterator<Item = (Scope, String)>) -> Self {
+        let scopes: BTreeMap<Scope, Arc<str>> =
+            scopes.into_iter().map(|(scope, words)| (scope, words.into())).collect();
         Self {
             id,
-            scopes: scopes.into_iter().collect(),
+            known: scopes.keys().cloned().collect(),
+            scopes,
             risky: ScopeSet::new(),
             default_scopes: ScopeSet::new(),
             opaque: false,
@@ -67,8 +72,8 @@ impl KnownResource {
     }
 
     /// Its scopes.
-    pub fn scopes(&self) -> ScopeSet {
-        self.scopes.keys().cloned().collect()
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.known
     }
 
     /// Whether a scope is marked on the consent page.
@@ -87,8 +92,8 @@ impl KnownResource {
     }
 
     /// What a scope allows, in the operator's words.
-    pub fn description(&self, scope: &Scope) -> Option<&str> {
-        self.scopes.get(scope).map(String::as_str)
+    pub fn description(&self, scope: &Scope) -> Option<&Arc<str>> {
+        self.scopes.get(scope)
     }
 }
 

@@ -8,6 +8,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use super::AuthorizationServer;
 use super::authorization::{Answer, ForeignReceipt, Redirect};
@@ -16,7 +17,7 @@ use super::refusal::{Refusal, RefusalReason};
 use super::store::{
     ActionId, Basis, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, ReadDecision,
 };
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::evidence::{Approval, ConsentExpected, ConsentGiven, RedirectMatched};
 use crate::identifier::{ClientId, RedirectUri, ResourceId};
 use crate::message::error_code::AuthorizationErrorCode;
@@ -74,7 +75,7 @@ pub struct Deciding(Box<Inner>);
 struct Inner {
     server: AuthorizationServer,
     key: SecretDigest,
-    record: DecisionRecord,
+    record: Arc<DecisionRecord>,
     epochs: Epochs,
     redirect: RedirectMatched,
     now: OffsetDateTime,
@@ -101,9 +102,9 @@ impl Deciding {
         }
         let consent = self.0.consent(&approval, csrf)?;
         // OAUTH21-3.1-1, I-C9: a code comes of consent and of nothing else.
-        let remember = approval.is_remembered() && self.0.record.may_remember;
+        let remembered = approval.is_remembered();
         let inner = *self.0;
-        inner.take(Some(consent), remember, entropy)
+        inner.take(Some(consent), remembered, entropy)
     }
 
     /// The person pressed deny, or approved nothing.
@@ -141,32 +142,35 @@ impl Inner {
     fn take(
         self,
         consent: Option<ConsentGiven>,
-        remember: bool,
+        wanted: bool,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let Self { server, key, record, epochs, redirect, now } = self;
-        let remembered = consent.as_ref().filter(|_| remember).map(|consent| ConsentRecord {
-            subject: record.subject.clone(),
+        // I-P2: only where the page offered it, whatever the form says.
+        let rememberable = record.rememberable.filter(|_| wanted);
+        let remembered = consent.as_ref().zip(rememberable).map(|(consent, metadata_digest)| ConsentRecord {
+            subject: Arc::clone(&record.subject),
             client_id: record.client_id.clone(),
             redirect_uri: record.redirect_uri.clone(),
             resource: record.resource.clone(),
-            metadata_digest: record.metadata_digest,
+            metadata_digest,
             scope: consent.scopes().clone(),
             epochs,
             not_after: time::after(now, server.lifetimes().consent),
         });
-        let basis = Basis::Answer { decision: key, agent: record.agent, subject: record.subject.clone() };
+        let basis =
+            Basis::Answer { decision: key, agent: record.agent, subject: Arc::clone(&record.subject) };
         let approved = Approved {
-            client_id: record.client_id,
-            subject: record.subject,
-            resource: record.resource,
-            redirect_uri: record.redirect_uri,
+            client_id: record.client_id.clone(),
+            subject: Arc::clone(&record.subject),
+            resource: record.resource.clone(),
+            redirect_uri: record.redirect_uri.clone(),
             challenge: record.challenge,
             refresh: record.refresh,
             authenticated: record.authenticated,
             epochs,
         };
-        let answer = Answer { server, redirect, state: record.state };
+        let answer = Answer { server, redirect, state: record.state.clone() };
         approved.take(answer, basis, consent, remembered, now, entropy)
     }
 }
@@ -174,7 +178,7 @@ impl Inner {
 /// What a person was asked, whether just now or before.
 pub(crate) struct Approved {
     pub(crate) client_id: ClientId,
-    pub(crate) subject: String,
+    pub(crate) subject: Arc<str>,
     pub(crate) resource: ResourceId,
     pub(crate) redirect_uri: RedirectUri,
     pub(crate) challenge: CodeChallenge,
@@ -195,6 +199,7 @@ impl Approved {
         entropy: &mut dyn Entropy,
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
+        let entropy = &mut Ahead::<64>::of(entropy);
         let lifetimes = *answer.server.lifetimes();
         let (code, row) = match consent {
             None => (None, None),
@@ -213,14 +218,14 @@ impl Approved {
                 };
                 // OAUTH21-4.1.2-2: everything the code is bound to.
                 let row = CodeRecord {
-                    grant,
+                    grant: Arc::new(grant),
                     challenge: *self.challenge.as_bytes(),
                     redirect_uri: self.redirect_uri,
                     refresh: self.refresh,
                     expires: time::after(now, lifetimes.code),
                 };
                 let digest = code.digest();
-                (Some(code), Some((digest, row)))
+                (Some(code), Some((digest, Arc::new(row))))
             }
         };
         let remember = remember.map(|record| (record.key(), record));

@@ -15,6 +15,7 @@
 //! fetched there: a stranger's token request makes no request of ours.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use super::AuthorizationServer;
 use super::client::client_of_document;
@@ -106,10 +107,11 @@ impl AwaitingKnownDocument {
     /// The store has looked the client up. `None`: no document of it was ever kept, and there is nothing to do.
     pub fn found(self, found: ClientFound) -> Option<KnownDocument> {
         let (server, url) = *self.0;
-        let record = *found.record.filter(|record| {
+        let record = found.record.filter(|record| {
             record.origin == ClientOrigin::MetadataDocument
                 && record.client_id.as_str().as_bytes() == url.as_str().as_bytes()
         })?;
+        let record = Arc::unwrap_or_clone(record);
         Some(KnownDocument(Box::new(Known { server, url, record, now: found.now })))
     }
 

@@ -117,7 +117,7 @@ impl AwaitingIntrospected {
                 expires: record.expires.unix_timestamp(),
                 issued: Some(record.issued.unix_timestamp()),
                 jti: None,
-                scope: record.scope,
+                scope: record.scope.clone(),
             };
             return IntrospectionOutcome::Answer(inner.access(&record.grant, token, found.now));
         }
@@ -203,12 +203,12 @@ impl AwaitingIntrospectedRefresh {
             }
             _ => return Ok(inactive()),
         };
-        let grant = record.grant;
+        let grant = &record.grant;
         Ok(answer(&IntrospectionResponse::Active(Box::new(ActiveToken {
-            scope: (!grant.scope.is_empty()).then_some(grant.scope),
+            scope: (!grant.scope.is_empty()).then(|| grant.scope.clone()),
             client_id: Some(grant.client_id.as_str().to_string()),
             exp: Some(record.expires.unix_timestamp()),
-            sub: Some(grant.subject),
+            sub: Some(String::from(&*grant.subject)),
             iss: Some(inner.server.issuer().as_str().to_string()),
             ..ActiveToken::default()
         }))))
@@ -261,7 +261,7 @@ impl Inner {
             token_type: Some(TokenType::Bearer),
             exp: Some(token.expires),
             iat: token.issued,
-            sub: Some(grant.subject.clone()),
+            sub: Some(String::from(&*grant.subject)),
             aud: Vec::from([grant.resource.as_str().to_string()]),
             iss: Some(self.server.issuer().as_str().to_string()),
             jti: token.jti,

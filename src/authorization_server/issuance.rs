@@ -3,8 +3,8 @@
 //! OAuth 2.1 section 3.2.3, RFC 9068 section 2. Both grants share it. Nothing here decides whether a request is
 //! granted: that is `token` and `refresh`, and what they found is the argument.
 
-use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -24,7 +24,8 @@ use crate::time::{self, OffsetDateTime};
 
 /// Refuses a target other than the grant's one resource; none named means that one (D30).
 pub(crate) fn check_target(grant: &GrantRecord, requested: Option<&str>) -> Result<(), TokenReason> {
-    let Some(requested) = requested else { return Ok(()) };
+    // The spelling that the grant has needs no reading.
+    let Some(requested) = requested.filter(|text| *text != grant.resource.as_str()) else { return Ok(()) };
     // RFC8707-2.2-1, RFC8707-2-6, MCP-AUTH-058: looked up as at the authorization endpoint, minted in the configured spelling.
     let requested = ResourceId::from_server_url(requested).map_err(|_| TokenReason::TargetOutsideGrant)?;
     if !requested.has_lookup_key_of(&grant.resource) {
@@ -45,7 +46,7 @@ pub(crate) fn current_scope(
     // RFC9068-3-3: a resource that is served no more gets no tokens.
     let understood = server.resource(&grant.resource).ok_or(TokenReason::TargetOutsideGrant)?.scopes();
     // RFC8707-2.2-3, RFC9068-2.2.3-2
-    let mut scope = wanted.intersection(&understood);
+    let mut scope = wanted.intersection(understood);
     if let Some(registered) = client.scope() {
         scope = scope.intersection(registered);
     }
@@ -58,23 +59,23 @@ pub(crate) fn current_scope(
 /// What a refresh token of that generation is for: ends without use after the idle time, and with its family.
 pub(crate) fn refresh_record(
     server: &AuthorizationServer,
-    grant: &GrantRecord,
+    grant: &Arc<GrantRecord>,
     generation: u64,
     now: OffsetDateTime,
-) -> RefreshRecord {
+) -> Arc<RefreshRecord> {
     // OAUTH21-4.3.3-2
     let expires = time::after(now, server.lifetimes().refresh_idle).min(grant.not_after);
     // OAUTH21-4.3.3-1, OAUTH21-3.2.3-7, RFC8707-2.2-2: the whole grant, whatever part of it the access token gets.
-    RefreshRecord { grant: grant.clone(), generation, expires }
+    Arc::new(RefreshRecord { grant: Arc::clone(grant), generation, expires })
 }
 
 /// The first refresh token of a family.
 pub(crate) fn first_refresh(
     server: &AuthorizationServer,
-    grant: &GrantRecord,
+    grant: &Arc<GrantRecord>,
     now: OffsetDateTime,
     entropy: &mut dyn Entropy,
-) -> Result<(RefreshToken, RefreshRecord), TokenReason> {
+) -> Result<(RefreshToken, Arc<RefreshRecord>), TokenReason> {
     let token = secret::fresh(entropy, RefreshToken::new).map_err(|_| TokenReason::NoEntropy)?;
     Ok((token, refresh_record(server, grant, 0, now)))
 }
@@ -84,7 +85,7 @@ pub(crate) enum Planned {
     /// The access token is signed.
     Sign(Sign, Issuance),
     /// Nothing: the access token is opaque, and stored with everything else.
-    Opaque(Box<(Issued, (SecretDigest, AccessRecord))>),
+    Opaque(Issued, (SecretDigest, Arc<AccessRecord>)),
 }
 
 /// The tokens of one answer before the access token is signed.
@@ -102,7 +103,7 @@ impl Issuance {
     /// its family, whichever comes first.
     pub(crate) fn plan(
         server: &AuthorizationServer,
-        grant: &GrantRecord,
+        grant: &Arc<GrantRecord>,
         scope: ScopeSet,
         refresh: Option<RefreshToken>,
         now: OffsetDateTime,
@@ -119,16 +120,16 @@ impl Issuance {
         if server.resource(&grant.resource).is_some_and(KnownResource::has_opaque_tokens) {
             let token = secret::fresh(entropy, AccessToken::new).map_err(|_| TokenReason::NoEntropy)?;
             let record =
-                AccessRecord { grant: grant.clone(), scope: scope.clone(), issued: now, expires: end };
-            let row = (token.digest(), record);
-            return Ok(Planned::Opaque(Box::new((Issued::new(token, expires_in, refresh, scope), row))));
+                AccessRecord { grant: Arc::clone(grant), scope: scope.clone(), issued: now, expires: end };
+            let row = (token.digest(), Arc::new(record));
+            return Ok(Planned::Opaque(Issued::new(token, expires_in, refresh, scope), row));
         }
         // The family stands in the identifier, so that introspection finds what may have been revoked since.
         let jti = jti_of(grant.family, entropy).map_err(|_| TokenReason::NoEntropy)?;
         // RFC9068-2.2-1, RFC9068-2.2-2, RFC9068-2.2.3-1; RFC9068-3-1, RFC8707-2-5, RFC9068-5-1: one audience, the grant's.
         let claims = AccessTokenClaims {
             iss: server.issuer().as_str().to_string(),
-            sub: grant.subject.clone(),
+            sub: String::from(&*grant.subject),
             aud: Vec::from([grant.resource.as_str().to_string()]),
             client_id: grant.client_id.as_str().to_string(),
             exp: expires,

@@ -14,6 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -159,7 +160,7 @@ impl AwaitingManaged {
 impl Inner {
     fn judge(self, found: ClientFound, entropy: &mut dyn Entropy) -> Result<ManagementOutcome, Respond> {
         // RFC7592-2.1-2: an unknown client is answered like a wrong token (I-T8).
-        let record = *found.record.ok_or_else(not_authorized)?;
+        let record = Arc::unwrap_or_clone(found.record.ok_or_else(not_authorized)?);
         let presented = self.token.digest();
         let registered = record.origin == ClientOrigin::Registered;
         // I-G6: digests of equal length, compared in constant time.

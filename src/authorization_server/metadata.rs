@@ -21,7 +21,7 @@ impl AuthorizationServer {
     pub fn metadata(&self) -> ServerMetadata {
         let texts = |values: &[&str]| Some(values.iter().map(|value| String::from(*value)).collect());
         let scopes =
-            self.resources().iter().fold(ScopeSet::new(), |all, resource| all.union(&resource.scopes()));
+            self.resources().iter().fold(ScopeSet::new(), |all, resource| all.union(resource.scopes()));
         // RFC8414-2-1, RFC9207-2.3-1: the one configured issuer.
         let mut document = ServerMetadata::new(self.issuer().clone());
         // RFC8414-2-3, RFC8414-2-5: endpoints of every grant; the response types come with the document itself.

@@ -26,7 +26,7 @@ use alloc::borrow::ToOwned as _;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 
-use crate::identifier::{Endpoint, Issuer, ResourceId};
+use crate::identifier::{Endpoint, InvalidIdentifier, Issuer, ResourceId};
 use crate::jose::SigningKeyId;
 use crate::time::Duration;
 
@@ -228,7 +228,17 @@ impl AuthorizationServer {
 
     /// Looks a requested resource up; scheme and host case and a lone slash are folded (D30).
     pub(crate) fn resource(&self, requested: &ResourceId) -> Option<&KnownResource> {
-        self.resources().iter().find(|known| known.id.has_lookup_key_of(requested))
+        let same = self.resources().iter().find(|known| known.id == *requested);
+        same.or_else(|| self.resources().iter().find(|known| known.id.has_lookup_key_of(requested)))
+    }
+
+    /// Looks up what a request names as its resource; the configured spelling is known to be well-formed.
+    pub(crate) fn resource_named(&self, text: &str) -> Result<Option<&KnownResource>, InvalidIdentifier> {
+        match self.resources().iter().find(|known| known.id.as_str() == text) {
+            Some(known) => Ok(Some(known)),
+            // MCP-AUTH-058: in any case of its scheme and host.
+            None => Ok(self.resource(&ResourceId::from_server_url(text)?)),
+        }
     }
 }
 
@@ -245,7 +255,7 @@ fn check_resources(resources: &[KnownResource]) -> Result<(), InvalidConfigurati
             return Err(InvalidConfiguration::NoScope(resource.id.clone()));
         }
         // I-G8
-        if !resource.default_scopes.is_subset_of(&resource.scopes()) {
+        if !resource.default_scopes.is_subset_of(resource.scopes()) {
             return Err(InvalidConfiguration::DefaultScope(resource.id.clone()));
         }
     }

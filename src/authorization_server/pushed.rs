@@ -17,6 +17,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::authorization_server::authentication::PresentedCredentials;
@@ -63,13 +64,13 @@ impl AuthorizationServer {
             return Err(TokenFailure::new(TokenReason::NoEndpoint));
         }
         // RFC9126-2-1
-        let form = read_form(head, body)?;
+        let request = AuthorizationRequest::from_form(read_form(head, body)?).map_err(malformed)?;
+        let form = request.form();
         // RFC9126-2.1-2: a pushed request is not a reference to another.
         if form.get("request_uri").is_some() {
             return Err(TokenFailure::new(TokenReason::Malformed("request_uri")));
         }
-        AuthorizationRequest::from_form(&form).map_err(malformed)?;
-        let credentials = PresentedCredentials::read(head, &form).map_err(TokenFailure::new)?;
+        let credentials = PresentedCredentials::read(head, form).map_err(TokenFailure::new)?;
         let names = form.names().filter(|name| !CREDENTIALS.contains(name));
         let pairs = names.filter_map(|name| Some((name, form.get(name)?)));
         let query = form::encode(pairs.filter(|(name, _)| *name != "client_id"));
@@ -111,8 +112,7 @@ impl Pushing {
         let query = with_client(&client_id, &self.query);
         let Ok(request) = AuthorizationRequest::parse(query.as_bytes()) else { return false };
         // A request that names none gets the document's only one, whatever that is.
-        let Ok(redirect_uri) = RedirectUri::new(request.redirect_uri.as_deref().unwrap_or(url.as_str()))
-        else {
+        let Ok(redirect_uri) = RedirectUri::new(request.redirect_uri().unwrap_or(url.as_str())) else {
             return false;
         };
         let client = ClientRecord {
@@ -126,7 +126,7 @@ impl Pushing {
             configured: false,
         };
         matches!(
-            Pending::new(server.clone(), request).pushing().validate(client),
+            Pending::new(server.clone(), request).pushing().validate(Arc::new(client)),
             RequestOutcome::Validated(_)
         )
     }
@@ -135,7 +135,7 @@ impl Pushing {
     pub(crate) fn go_on(
         self,
         server: AuthorizationServer,
-        client: ClientRecord,
+        client: Arc<ClientRecord>,
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Result<Step<InsertPushed, AwaitingPushed>, Respond>, TokenReason> {

@@ -4,6 +4,7 @@
 //! beside the key columns it needs; an unknown kind or version is refused by name and never guessed at.
 
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -255,10 +256,7 @@ impl ClientRecord {
             credential,
             metadata,
             created: time(&object, "created")?,
-            management: match object.get("management") {
-                None => None,
-                Some(_) => Some(SecretDigest::from_bytes(bytes_of(&object, "management")?)),
-            },
+            management: optional_digest(&object, "management")?,
             gone_since: optional_time(&object, "gone_since")?,
             configured: match object.get("configured") {
                 None => false,
@@ -293,15 +291,14 @@ pub struct DecisionRecord {
     /// The browser it was shown in.
     pub agent: AgentBinding,
     /// The person it was shown to.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// When that person authenticated.
     pub authenticated: OffsetDateTime,
     /// The digest of the form's anti-forgery value.
     pub csrf: SecretDigest,
-    /// The client's metadata when it was shown.
-    pub metadata_digest: SecretDigest,
-    /// Whether the answer may be remembered: only for a client that proves who it is (I-P2).
-    pub may_remember: bool,
+    /// Where the answer may be remembered, only for a client that proves who it is (I-P2): the digest of the client's
+    /// metadata when it was shown.
+    pub rememberable: Option<SecretDigest>,
     /// When the answer comes too late.
     pub not_after: OffsetDateTime,
 }
@@ -319,11 +316,13 @@ impl DecisionRecord {
             .string("challenge", self.challenge.to_text())
             .boolean("refresh", self.refresh)
             .string("agent", base64url::encode(&self.agent.to_bytes()))
-            .string("subject", self.subject.as_str())
+            .string("subject", &*self.subject)
             .integer("authenticated", self.authenticated.unix_timestamp())
             .string("csrf", base64url::encode(self.csrf.as_bytes()))
-            .string("metadata_digest", base64url::encode(self.metadata_digest.as_bytes()))
-            .boolean("may_remember", self.may_remember)
+            .optional_string(
+                "rememberable",
+                self.rememberable.map(|digest| base64url::encode(digest.as_bytes())),
+            )
             .integer("not_after", self.not_after.unix_timestamp())
             .finish()
     }
@@ -352,8 +351,7 @@ impl DecisionRecord {
             subject: subject(&object)?,
             authenticated: time(&object, "authenticated")?,
             csrf: SecretDigest::from_bytes(bytes_of(&object, "csrf")?),
-            metadata_digest: SecretDigest::from_bytes(bytes_of(&object, "metadata_digest")?),
-            may_remember: boolean(&object, "may_remember")?,
+            rememberable: optional_digest(&object, "rememberable")?,
             not_after: time(&object, "not_after")?,
         })
     }
@@ -368,7 +366,7 @@ pub struct GrantRecord {
     /// The client.
     pub client_id: ClientId,
     /// The person.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// The resource.
     pub resource: ResourceId,
     /// The approved scopes.
@@ -386,7 +384,7 @@ impl GrantRecord {
         envelope("grant")
             .string("family", base64url::encode(self.family.as_bytes()))
             .string("client_id", self.client_id.as_str())
-            .string("subject", self.subject.as_str())
+            .string("subject", &*self.subject)
             .string("resource", self.resource.as_str())
             .string("scope", self.scope.to_string())
             .string("epochs", self.epochs.to_text())
@@ -429,7 +427,7 @@ impl GrantRecord {
 #[non_exhaustive]
 pub struct CodeRecord {
     /// What its tokens may be for.
-    pub grant: GrantRecord,
+    pub grant: Arc<GrantRecord>,
     /// The code challenge: there is no code without one (I-C5).
     pub challenge: ChallengeBytes,
     /// The redirect URI the code was sent to.
@@ -481,7 +479,7 @@ impl CodeRecord {
 #[non_exhaustive]
 pub struct RefreshRecord {
     /// What its tokens may be for.
-    pub grant: GrantRecord,
+    pub grant: Arc<GrantRecord>,
     /// Its place in the chain: the first is 0, each rotation adds one.
     pub generation: u64,
     /// When it ends without use.
@@ -543,9 +541,9 @@ fn redirect_uri(object: &JsonObject, name: &'static str) -> Result<RedirectUri, 
     parsed(object, name, |text| RedirectUri::new(text.clone()).or_else(|_| RedirectUri::private_scheme(text)))
 }
 
-fn subject(object: &JsonObject) -> Result<String, InvalidRecord> {
+fn subject(object: &JsonObject) -> Result<Arc<str>, InvalidRecord> {
     let subject = required(object, "subject")?;
-    if subject.is_empty() { Err(InvalidRecord::Member("subject")) } else { Ok(subject.to_string()) }
+    if subject.is_empty() { Err(InvalidRecord::Member("subject")) } else { Ok(subject.into()) }
 }
 
 fn scope(object: &JsonObject) -> Result<ScopeSet, InvalidRecord> {
@@ -559,8 +557,9 @@ fn challenge(object: &JsonObject) -> Result<CodeChallenge, InvalidRecord> {
     CodeChallenge::parse(required(object, "challenge")?).map_err(|_| InvalidRecord::Member("challenge"))
 }
 
-fn grant(object: &JsonObject) -> Result<GrantRecord, InvalidRecord> {
-    GrantRecord::from_object(object.object("grant").ok().flatten().ok_or(InvalidRecord::Member("grant"))?)
+fn grant(object: &JsonObject) -> Result<Arc<GrantRecord>, InvalidRecord> {
+    let grant = object.object("grant").ok().flatten().ok_or(InvalidRecord::Member("grant"))?;
+    GrantRecord::from_object(grant).map(Arc::new)
 }
 
 fn boolean(object: &JsonObject, name: &'static str) -> Result<bool, InvalidRecord> {
@@ -578,6 +577,13 @@ fn optional_time(object: &JsonObject, name: &'static str) -> Result<Option<Offse
 
 fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, InvalidRecord> {
     optional_time(object, name)?.ok_or(InvalidRecord::Member(name))
+}
+
+fn optional_digest(object: &JsonObject, name: &'static str) -> Result<Option<SecretDigest>, InvalidRecord> {
+    match object.get(name) {
+        None => Ok(None),
+        Some(_) => Ok(Some(SecretDigest::from_bytes(bytes_of(object, name)?))),
+    }
 }
 
 fn bytes_of<const N: usize>(object: &JsonObject, name: &'static str) -> Result<[u8; N], InvalidRecord> {

@@ -17,6 +17,7 @@
 //! decision D17 (`grace.rs`), where the operator asked for it: a client that lost the answer gets the same one again.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::ClientAuthenticated;
@@ -30,7 +31,7 @@ use crate::authorization_server::store::{
     RevokeFamily, RotateRefresh, Rotation,
 };
 use crate::authorization_server::token::AwaitingRevocation;
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::identifier::ScopeSet;
 use crate::jose::{Sign, Signed};
 use crate::message::exchange::Respond;
@@ -49,6 +50,8 @@ struct RefreshInner {
     server: AuthorizationServer,
     client: ClientAuthenticated,
     request: RefreshGrant,
+    /// The digest of the token that was presented.
+    presented: SecretDigest,
 }
 
 /// What follows on the refresh token's record.
@@ -71,8 +74,9 @@ impl AwaitingRefresh {
         client: ClientAuthenticated,
         request: RefreshGrant,
     ) -> Step<ReadRefresh, Self> {
-        let read = ReadRefresh::new(request.refresh_token.digest());
-        Step::new(read, Self(Box::new(RefreshInner { server, client, request })))
+        let presented = request.refresh_token.digest();
+        let inner = RefreshInner { server, client, request, presented };
+        Step::new(ReadRefresh::new(presented), Self(Box::new(inner)))
     }
 
     /// The store has read the refresh token.
@@ -90,7 +94,7 @@ impl AwaitingRefresh {
 
 impl RefreshInner {
     fn judge(self, found: RefreshFound, entropy: &mut dyn Entropy) -> Result<RefreshOutcome, TokenReason> {
-        let presented = self.request.refresh_token.digest();
+        let presented = self.presented;
         if found.digest != presented {
             return Err(TokenReason::HostMisuse);
         }
@@ -120,12 +124,13 @@ impl RefreshInner {
         if found.now >= record.expires {
             return Err(TokenReason::RefreshExpired);
         }
-        let grant = record.grant;
+        let grant = Arc::clone(&record.grant);
         issuance::check_target(&grant, self.request.resource.as_deref())?;
         let wanted = self.wanted_scope(&grant)?;
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &wanted)?;
         let next = record.generation.checked_add(1).ok_or(TokenReason::GrantExpired)?;
         // MCP-SEC-004, OAUTH21-2.4-4: what is stolen from a public client serves once, and its second use is noticed.
+        let entropy = &mut Ahead::<80>::of(entropy);
         let token = self.successor(&grant, next, entropy)?;
         let rotation = Rotation {
             presented,
@@ -142,8 +147,7 @@ impl RefreshInner {
                 let inner = SignatureInner { rotate, id, issuance, again: self };
                 Ok(RefreshOutcome::Sign(Step::new(sign, AwaitingRefreshSignature(Box::new(inner)))))
             }
-            Planned::Opaque(opaque) => {
-                let (issued, row) = *opaque;
+            Planned::Opaque(issued, row) => {
                 let (rotate, id) = RotateRefresh::new(rotation, Some(row), entropy).map_err(no_entropy)?;
                 let inner = RotationInner { id, grant, repeated: repeats.is_some(), issued, again: self };
                 Ok(RefreshOutcome::Rotate(Step::new(rotate, AwaitingRotation(Box::new(inner)))))
@@ -215,7 +219,7 @@ impl AwaitingRefreshSignature {
     pub fn signed(self, signed: Signed) -> Result<Step<RotateRefresh, AwaitingRotation>, TokenFailure> {
         let SignatureInner { rotate, id, issuance, again } = *self.0;
         let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
-        let (grant, repeated) = (rotate.successor().grant.clone(), rotate.repeats().is_some());
+        let (grant, repeated) = (Arc::clone(&rotate.successor().grant), rotate.repeats().is_some());
         let inner = RotationInner { id, grant, repeated, issued, again };
         Ok(Step::new(rotate, AwaitingRotation(Box::new(inner))))
     }
@@ -234,7 +238,7 @@ pub struct AwaitingRotation(Box<RotationInner>);
 #[derive(Debug)]
 struct RotationInner {
     id: ActionId,
-    grant: GrantRecord,
+    grant: Arc<GrantRecord>,
     repeated: bool,
     issued: Issued,
     again: RefreshInner,

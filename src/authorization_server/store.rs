@@ -22,10 +22,13 @@
 //! What strangers cause to be stored is bounded (I-P7). Room is made by deleting what has ended, then the oldest of the
 //! same person or client, never what somebody else waits for or uses; where that leaves none, the newcomer is refused.
 //!
+//! Actions and receipts share the records they carry: a store in memory keeps the very record an action brings and gives
+//! it back at each read, without a copy; one that writes it down gives what it read.
+//!
 //! Commits are durable before the receipt is made. A store that fails makes no receipt: the states answer 503.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 
 use crate::authorization_server::record::{
@@ -84,7 +87,7 @@ pub struct FindClient {
 #[derive(Debug)]
 pub struct ClientFound {
     pub(crate) client_id: ClientId,
-    pub(crate) record: Option<Box<ClientRecord>>,
+    pub(crate) record: Option<Arc<ClientRecord>>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -99,9 +102,9 @@ impl FindClient {
     }
 
     /// The client is known; `now` is the store's clock.
-    pub fn found(self, record: ClientRecord, now: OffsetDateTime) -> ClientFound {
+    pub fn found(self, record: impl Into<Arc<ClientRecord>>, now: OffsetDateTime) -> ClientFound {
         // A store that answers with another client's record has found nothing.
-        let record = (record.client_id == self.client_id).then(|| Box::new(record));
+        let record = Some(record.into()).filter(|record| record.client_id == self.client_id);
         ClientFound { client_id: self.client_id, record, now }
     }
 
@@ -175,8 +178,8 @@ impl InsertClient {
 pub struct InsertDecision {
     id: ActionId,
     key: SecretDigest,
-    record: DecisionRecord,
-    client: Option<ClientRecord>,
+    record: Arc<DecisionRecord>,
+    client: Option<Arc<ClientRecord>>,
     pushed: Option<SecretDigest>,
 }
 
@@ -191,8 +194,8 @@ pub struct DecisionInsertion {
 impl InsertDecision {
     pub(crate) fn new(
         key: SecretDigest,
-        record: DecisionRecord,
-        client: Option<ClientRecord>,
+        record: Arc<DecisionRecord>,
+        client: Option<Arc<ClientRecord>>,
         pushed: Option<SecretDigest>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
@@ -206,13 +209,13 @@ impl InsertDecision {
     }
 
     /// The row.
-    pub fn record(&self) -> &DecisionRecord {
+    pub fn record(&self) -> &Arc<DecisionRecord> {
         &self.record
     }
 
     /// A client known by its metadata document, to insert or replace in the same transaction: the token endpoint will
     /// look it up. Only a client of that origin is ever replaced.
-    pub fn client(&self) -> Option<&ClientRecord> {
+    pub fn client(&self) -> Option<&Arc<ClientRecord>> {
         self.client.as_ref()
     }
 
@@ -250,7 +253,7 @@ pub struct ReadDecision {
 #[derive(Debug)]
 pub struct DecisionFound {
     pub(crate) key: SecretDigest,
-    pub(crate) record: Option<(DecisionRecord, Epochs)>,
+    pub(crate) record: Option<(Arc<DecisionRecord>, Epochs)>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -265,8 +268,13 @@ impl ReadDecision {
     }
 
     /// It is pending. `epochs` are today's of its client, its subject and their consent, read in the same transaction.
-    pub fn found(self, record: DecisionRecord, epochs: Epochs, now: OffsetDateTime) -> DecisionFound {
-        DecisionFound { key: self.key, record: Some((record, epochs)), now }
+    pub fn found(
+        self,
+        record: impl Into<Arc<DecisionRecord>>,
+        epochs: Epochs,
+        now: OffsetDateTime,
+    ) -> DecisionFound {
+        DecisionFound { key: self.key, record: Some((record.into(), epochs)), now }
     }
 
     /// There is none, or it was decided before.
@@ -280,8 +288,8 @@ impl ReadDecision {
 #[derive(Debug)]
 pub struct DecideOnce {
     id: ActionId,
-    basis: Box<Basis>,
-    code: Option<Box<(SecretDigest, CodeRecord)>>,
+    basis: Basis,
+    code: Option<(SecretDigest, Arc<CodeRecord>)>,
     remember: Option<Box<(SecretDigest, ConsentRecord)>>,
 }
 
@@ -295,7 +303,7 @@ pub enum Basis {
         /// The browser that decides; another than the record's is [`DecideOnce::not_yours`].
         agent: AgentBinding,
         /// The person who decides; another than the record's is [`DecideOnce::not_yours`].
-        subject: String,
+        subject: Arc<str>,
     },
     /// What the person wanted remembered: the key of a consent that must still be there, and stays. If it is gone,
     /// [`DecideOnce::absent`].
@@ -320,13 +328,12 @@ pub(crate) enum DecisionOutcome {
 impl DecideOnce {
     pub(crate) fn new(
         basis: Basis,
-        code: Option<(SecretDigest, CodeRecord)>,
+        code: Option<(SecretDigest, Arc<CodeRecord>)>,
         remember: Option<(SecretDigest, ConsentRecord)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        let (basis, code, remember) = (Box::new(basis), code.map(Box::new), remember.map(Box::new));
-        Ok((Self { id, basis, code, remember }, twin))
+        Ok((Self { id, basis, code, remember: remember.map(Box::new) }, twin))
     }
 
     /// What it rests on.
@@ -335,8 +342,8 @@ impl DecideOnce {
     }
 
     /// On approval: the code's digest and its row. Its family starts as `pending`.
-    pub fn code(&self) -> Option<(SecretDigest, &CodeRecord)> {
-        self.code.as_deref().map(|(digest, record)| (*digest, record))
+    pub fn code(&self) -> Option<(SecretDigest, &Arc<CodeRecord>)> {
+        self.code.as_ref().map(|(digest, record)| (*digest, record))
     }
 
     /// What the person wants remembered, to insert or replace under its key.
@@ -372,7 +379,7 @@ pub struct ReadCode {
 #[derive(Debug)]
 pub struct CodeFound {
     pub(crate) digest: SecretDigest,
-    pub(crate) state: FoundState<CodeRecord>,
+    pub(crate) state: FoundState<Arc<CodeRecord>>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -395,13 +402,13 @@ impl ReadCode {
     }
 
     /// The code was never redeemed.
-    pub fn live(self, record: CodeRecord, now: OffsetDateTime) -> CodeFound {
-        CodeFound { digest: self.digest, state: FoundState::Live(record), now }
+    pub fn live(self, record: impl Into<Arc<CodeRecord>>, now: OffsetDateTime) -> CodeFound {
+        CodeFound { digest: self.digest, state: FoundState::Live(record.into()), now }
     }
 
     /// The code was redeemed before. Keep such rows until the family's end and the longest access token are past.
-    pub fn spent(self, record: CodeRecord, now: OffsetDateTime) -> CodeFound {
-        CodeFound { digest: self.digest, state: FoundState::Used(record), now }
+    pub fn spent(self, record: impl Into<Arc<CodeRecord>>, now: OffsetDateTime) -> CodeFound {
+        CodeFound { digest: self.digest, state: FoundState::Used(record.into()), now }
     }
 
     /// There is none.
@@ -416,9 +423,9 @@ impl ReadCode {
 pub struct RedeemCode {
     id: ActionId,
     digest: SecretDigest,
-    grant: Box<GrantRecord>,
-    refresh: Option<Box<(SecretDigest, RefreshRecord)>>,
-    access: Option<Box<(SecretDigest, AccessRecord)>>,
+    grant: Arc<GrantRecord>,
+    refresh: Option<(SecretDigest, Arc<RefreshRecord>)>,
+    access: Option<(SecretDigest, Arc<AccessRecord>)>,
 }
 
 /// That [`RedeemCode`] was carried out.
@@ -445,13 +452,12 @@ pub(crate) enum Outcome {
 impl RedeemCode {
     pub(crate) fn new(
         digest: SecretDigest,
-        grant: GrantRecord,
-        refresh: Option<(SecretDigest, RefreshRecord)>,
-        access: Option<(SecretDigest, AccessRecord)>,
+        grant: Arc<GrantRecord>,
+        refresh: Option<(SecretDigest, Arc<RefreshRecord>)>,
+        access: Option<(SecretDigest, Arc<AccessRecord>)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        let (grant, refresh, access) = (Box::new(grant), refresh.map(Box::new), access.map(Box::new));
         Ok((Self { id, digest, grant, refresh, access }, twin))
     }
 
@@ -462,18 +468,18 @@ impl RedeemCode {
 
     /// The grant to insert; its family goes from `pending` to `active`, its epochs must be today's. The store also
     /// notes that the client was used (D40).
-    pub fn grant(&self) -> &GrantRecord {
+    pub fn grant(&self) -> &Arc<GrantRecord> {
         &self.grant
     }
 
     /// The first refresh token to insert, if one goes out.
-    pub fn refresh(&self) -> Option<(SecretDigest, &RefreshRecord)> {
-        self.refresh.as_deref().map(|(digest, record)| (*digest, record))
+    pub fn refresh(&self) -> Option<(SecretDigest, &Arc<RefreshRecord>)> {
+        self.refresh.as_ref().map(|(digest, record)| (*digest, record))
     }
 
     /// The opaque access token to insert, if one goes out.
-    pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
-        self.access.as_deref().map(|(digest, record)| (*digest, record))
+    pub fn access(&self) -> Option<(SecretDigest, &Arc<AccessRecord>)> {
+        self.access.as_ref().map(|(digest, record)| (*digest, record))
     }
 
     /// The code was live and is spent; family, grant and tokens are stored.
@@ -509,7 +515,7 @@ pub struct ReadRefresh {
 #[derive(Debug)]
 pub struct RefreshFound {
     pub(crate) digest: SecretDigest,
-    pub(crate) state: FoundState<RefreshRecord>,
+    pub(crate) state: FoundState<Arc<RefreshRecord>>,
     pub(crate) retirement: Option<Retirement>,
     pub(crate) now: OffsetDateTime,
 }
@@ -549,13 +555,19 @@ impl ReadRefresh {
     }
 
     /// The token is the leaf of its family, and its family is active under today's epochs.
-    pub fn live(self, record: RefreshRecord, now: OffsetDateTime) -> RefreshFound {
-        RefreshFound { digest: self.digest, state: FoundState::Live(record), retirement: None, now }
+    pub fn live(self, record: impl Into<Arc<RefreshRecord>>, now: OffsetDateTime) -> RefreshFound {
+        let state = FoundState::Live(record.into());
+        RefreshFound { digest: self.digest, state, retirement: None, now }
     }
 
     /// The token was rotated away before. Keep such rows until the family's end and the longest access token are past.
-    pub fn retired(self, record: RefreshRecord, retirement: Retirement, now: OffsetDateTime) -> RefreshFound {
-        let state = FoundState::Used(record);
+    pub fn retired(
+        self,
+        record: impl Into<Arc<RefreshRecord>>,
+        retirement: Retirement,
+        now: OffsetDateTime,
+    ) -> RefreshFound {
+        let state = FoundState::Used(record.into());
         RefreshFound { digest: self.digest, state, retirement: Some(retirement), now }
     }
 
@@ -571,8 +583,8 @@ impl ReadRefresh {
 #[derive(Debug)]
 pub struct RotateRefresh {
     id: ActionId,
-    rotation: Box<Rotation>,
-    access: Option<Box<(SecretDigest, AccessRecord)>>,
+    rotation: Rotation,
+    access: Option<(SecretDigest, Arc<AccessRecord>)>,
 }
 
 /// Everything of a rotation but the access token that goes out with it.
@@ -582,7 +594,7 @@ pub(crate) struct Rotation {
     pub(crate) presented_generation: u64,
     pub(crate) request: SecretDigest,
     pub(crate) successor_digest: SecretDigest,
-    pub(crate) successor: RefreshRecord,
+    pub(crate) successor: Arc<RefreshRecord>,
     pub(crate) repeats: Option<u32>,
 }
 
@@ -597,11 +609,11 @@ pub struct RefreshRotation {
 impl RotateRefresh {
     pub(crate) fn new(
         rotation: Rotation,
-        access: Option<(SecretDigest, AccessRecord)>,
+        access: Option<(SecretDigest, Arc<AccessRecord>)>,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, rotation: Box::new(rotation), access: access.map(Box::new) }, twin))
+        Ok((Self { id, rotation, access }, twin))
     }
 
     /// The token to retire.
@@ -628,8 +640,8 @@ impl RotateRefresh {
     }
 
     /// The opaque access token to insert, if one goes out.
-    pub fn access(&self) -> Option<(SecretDigest, &AccessRecord)> {
-        self.access.as_deref().map(|(digest, record)| (*digest, record))
+    pub fn access(&self) -> Option<(SecretDigest, &Arc<AccessRecord>)> {
+        self.access.as_ref().map(|(digest, record)| (*digest, record))
     }
 
     /// The successor's key.
@@ -638,7 +650,7 @@ impl RotateRefresh {
     }
 
     /// The successor; its grant names the family and the epochs to compare.
-    pub fn successor(&self) -> &RefreshRecord {
+    pub fn successor(&self) -> &Arc<RefreshRecord> {
         &self.rotation.successor
     }
 

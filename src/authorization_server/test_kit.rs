@@ -6,6 +6,7 @@
 //! Nothing here makes a receipt, a state or evidence.
 
 use alloc::string::{String, ToString as _};
+use alloc::sync::Arc;
 
 use super::record::{
     AccessRecord, ClientCredential, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord,
@@ -77,7 +78,7 @@ pub fn insert_decision(
     client: Option<ClientRecord>,
     entropy: &mut dyn Entropy,
 ) -> Result<InsertDecision, EntropyUnavailable> {
-    Ok(InsertDecision::new(key, record, client, None, entropy)?.0)
+    Ok(InsertDecision::new(key, record.into(), client.map(Arc::new), None, entropy)?.0)
 }
 
 /// [`ReadDecision`] of a key.
@@ -95,7 +96,7 @@ pub fn insert_pushed_decision(
     pushed: SecretDigest,
     entropy: &mut dyn Entropy,
 ) -> Result<InsertDecision, EntropyUnavailable> {
-    Ok(InsertDecision::new(key, record, None, Some(pushed), entropy)?.0)
+    Ok(InsertDecision::new(key, record.into(), None, Some(pushed), entropy)?.0)
 }
 
 /// Whether the decision was inserted.
@@ -168,9 +169,9 @@ pub fn decide_and_remember(
     remember: Option<ConsentRecord>,
     entropy: &mut dyn Entropy,
 ) -> Result<DecideOnce, EntropyUnavailable> {
-    let basis = Basis::Answer { decision, agent, subject: subject.to_string() };
+    let basis = Basis::Answer { decision, agent, subject: subject.into() };
     let remember = remember.map(|record| (record.key(), record));
-    Ok(DecideOnce::new(basis, code, remember, entropy)?.0)
+    Ok(DecideOnce::new(basis, code.map(shared), remember, entropy)?.0)
 }
 
 /// [`DecideOnce`] on a remembered consent.
@@ -182,7 +183,7 @@ pub fn decide_remembered(
     code: (SecretDigest, CodeRecord),
     entropy: &mut dyn Entropy,
 ) -> Result<DecideOnce, EntropyUnavailable> {
-    Ok(DecideOnce::new(Basis::Remembered(key), Some(code), None, entropy)?.0)
+    Ok(DecideOnce::new(Basis::Remembered(key), Some(shared(code)), None, entropy)?.0)
 }
 
 /// [`ReadConsent`] of a key.
@@ -245,7 +246,7 @@ pub fn redeem_code(
     access: Option<(SecretDigest, AccessRecord)>,
     entropy: &mut dyn Entropy,
 ) -> Result<RedeemCode, EntropyUnavailable> {
-    Ok(RedeemCode::new(digest, grant, refresh, access, entropy)?.0)
+    Ok(RedeemCode::new(digest, grant.into(), refresh.map(shared), access.map(shared), entropy)?.0)
 }
 
 /// [`ReadAccess`] of a digest.
@@ -255,7 +256,7 @@ pub fn read_access(digest: SecretDigest) -> ReadAccess {
 
 /// What was found.
 pub fn access_found(found: AccessFound) -> Option<AccessRecord> {
-    found.record
+    found.record.map(Arc::unwrap_or_clone)
 }
 
 /// [`ReadGrant`] of a family.
@@ -265,7 +266,7 @@ pub fn read_grant(family: FamilyId) -> ReadGrant {
 
 /// What was found.
 pub fn grant_found(found: GrantFound) -> Option<GrantRecord> {
-    found.record
+    found.record.map(Arc::unwrap_or_clone)
 }
 
 /// [`ReadRefresh`] of a digest.
@@ -285,9 +286,10 @@ pub fn rotate_refresh(
     entropy: &mut dyn Entropy,
 ) -> Result<RotateRefresh, EntropyUnavailable> {
     let request = SecretDigest::of(b"the request");
+    let successor = Arc::new(successor);
     let rotation =
         Rotation { presented, presented_generation, request, successor_digest, successor, repeats };
-    Ok(RotateRefresh::new(rotation, access, entropy)?.0)
+    Ok(RotateRefresh::new(rotation, access.map(shared), entropy)?.0)
 }
 
 /// What a store noted about a retired token: when, of which request, repeated how often, successor unused.
@@ -318,7 +320,7 @@ pub fn reserve_once(issuer: &str, audience: Issuer, value: &str, until: OffsetDa
 
 /// What was found, and the store's clock.
 pub fn client_found(found: ClientFound) -> (Option<ClientRecord>, OffsetDateTime) {
-    (found.record.map(|record| *record), found.now)
+    (found.record.map(Arc::unwrap_or_clone), found.now)
 }
 
 /// Whether the client was inserted.
@@ -328,7 +330,8 @@ pub fn client_inserted(receipt: &ClientInsertion) -> bool {
 
 /// What was found, and the store's clock.
 pub fn decision_found(found: DecisionFound) -> (Option<(DecisionRecord, Epochs)>, OffsetDateTime) {
-    (found.record, found.now)
+    let record = found.record.map(|(record, epochs)| (Arc::unwrap_or_clone(record), epochs));
+    (record, found.now)
 }
 
 /// What the decision met.
@@ -360,12 +363,16 @@ pub fn rotation(receipt: &RefreshRotation) -> Seen<()> {
     outcome(receipt.outcome)
 }
 
-fn seen<R>(state: store::FoundState<R>) -> Seen<R> {
+fn seen<R: Clone>(state: store::FoundState<Arc<R>>) -> Seen<R> {
     match state {
-        store::FoundState::Live(record) => Seen::Live(record),
-        store::FoundState::Used(record) => Seen::Used(record),
+        store::FoundState::Live(record) => Seen::Live(Arc::unwrap_or_clone(record)),
+        store::FoundState::Used(record) => Seen::Used(Arc::unwrap_or_clone(record)),
         store::FoundState::Absent => Seen::Absent,
     }
+}
+
+fn shared<K, R>((key, record): (K, R)) -> (K, Arc<R>) {
+    (key, Arc::new(record))
 }
 
 fn outcome(outcome: store::Outcome) -> Seen<()> {
@@ -412,7 +419,7 @@ pub fn sample_grant(
     Ok(GrantRecord {
         family,
         client_id: ClientId::new(client)?,
-        subject: subject.to_string(),
+        subject: subject.into(),
         resource: ResourceId::new("https://notes.example/mcp")?,
         scope: ScopeSet::new(),
         epochs,
@@ -431,7 +438,7 @@ pub fn sample_code(grant: GrantRecord) -> Result<CodeRecord, InvalidIdentifier> 
         redirect_uri: redirect_uri()?,
         refresh: true,
         expires: grant.authenticated.saturating_add(Duration::minutes(1)),
-        grant,
+        grant: grant.into(),
     })
 }
 
@@ -441,7 +448,7 @@ pub fn sample_access(grant: GrantRecord) -> AccessRecord {
         scope: ScopeSet::new(),
         issued: grant.authenticated,
         expires: grant.authenticated.saturating_add(Duration::minutes(5)),
-        grant,
+        grant: grant.into(),
     }
 }
 
@@ -464,7 +471,7 @@ pub fn sample_consent(grant: &GrantRecord) -> Result<ConsentRecord, InvalidIdent
 
 /// A refresh token of a grant.
 pub fn sample_refresh(grant: GrantRecord, generation: u64) -> RefreshRecord {
-    RefreshRecord { generation, expires: grant.not_after, grant }
+    RefreshRecord { generation, expires: grant.not_after, grant: grant.into() }
 }
 
 /// A decision that waits for `subject` in the browser `agent`, until ten minutes after `now`.
@@ -487,11 +494,10 @@ pub fn sample_decision(
         challenge: CodeChallenge::from_bytes([7; 32]),
         refresh: true,
         agent,
-        subject: subject.to_string(),
+        subject: subject.into(),
         authenticated: now,
         csrf: SecretDigest::from_bytes([8; 32]),
-        metadata_digest: SecretDigest::from_bytes([9; 32]),
-        may_remember: false,
+        rememberable: None,
         not_after: now.saturating_add(Duration::minutes(10)),
     })
 }

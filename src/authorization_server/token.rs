@@ -30,6 +30,7 @@
 //! | resource within the grant | `judge` | RFC8707-2.2-1 |
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 
 use crate::authorization_server::AuthorizationServer;
 use crate::authorization_server::authentication::{ClientAuthenticated, PresentedCredentials};
@@ -43,12 +44,13 @@ use crate::authorization_server::store::{
     ActionId, CodeFound, CodeRedemption, FamilyRevocation, FindClient, FoundState, Outcome, ReadCode,
     RedeemCode, RevocationReason, RevokeFamily,
 };
-use crate::entropy::Entropy;
+use crate::entropy::{Ahead, Entropy};
 use crate::evidence::VerifierMatched;
 use crate::jose::{Sign, Signed};
 use crate::message::Malformed;
 use crate::message::exchange::{RequestHead, Respond};
-use crate::message::token::{CodeGrant, Grant, RefreshGrant, TokenRequest};
+use crate::message::token::{CodeGrant, Grant, RefreshGrant};
+use crate::secret::SecretDigest;
 use crate::step::{Failed, Step};
 use crate::syntax::form::{Form, FormError};
 
@@ -66,8 +68,7 @@ impl AuthorizationServer {
     ) -> Result<Step<FindClient, AwaitingCaller>, TokenFailure> {
         let form = read_form(head, body)?;
         // OAUTH21-3.2-3: parameters this server does not know are not looked at; empty ones are absent.
-        let grant = TokenRequest::from_form(&form).map_err(malformed)?.grant;
-        let request = match grant {
+        let request = match Grant::from_form(&form).map_err(malformed)? {
             Grant::AuthorizationCode(code) => Presented::Code(code),
             Grant::RefreshToken(refresh) => Presented::Refresh(refresh),
             // OAUTH21-10.1-2: no password grant, no implicit grant, nothing else.
@@ -132,8 +133,9 @@ impl Presented {
                 if !client.may_use("authorization_code") {
                     return Err(TokenReason::GrantTypeNotRegistered);
                 }
-                let read = ReadCode::new(request.code.digest());
-                let inner = CodeInner { server, client, request };
+                let digest = request.code.digest();
+                let read = ReadCode::new(digest);
+                let inner = CodeInner { server, client, request, digest };
                 Ok(CallerOutcome::Code(Step::new(read, AwaitingCode(Box::new(inner)))))
             }
             Self::Refresh(request) => {
@@ -156,6 +158,8 @@ struct CodeInner {
     server: AuthorizationServer,
     client: ClientAuthenticated,
     request: CodeGrant,
+    /// Of the code that was presented.
+    digest: SecretDigest,
 }
 
 /// What follows on the code's record.
@@ -186,7 +190,7 @@ impl AwaitingCode {
 
 impl CodeInner {
     fn judge(self, found: CodeFound, entropy: &mut dyn Entropy) -> Result<CodeOutcome, TokenReason> {
-        let digest = self.request.code.digest();
+        let digest = self.digest;
         if found.digest != digest {
             return Err(TokenReason::HostMisuse);
         }
@@ -196,7 +200,7 @@ impl CodeInner {
             FoundState::Absent => return Err(TokenReason::CodeUnknown),
         };
         let verifier = self.own(&record)?;
-        let grant = record.grant;
+        let grant = Arc::clone(&record.grant);
         if spent {
             // OAUTH21-4.1.3-2, OAUTH21-4.1.3-3, OAUTH21-7.5.3-1: only for somebody who had everything but the first
             // turn. Whoever merely guesses ends above, and the owner's tokens stay (I-C3).
@@ -209,6 +213,7 @@ impl CodeInner {
         }
         issuance::check_target(&grant, self.request.resource.as_deref())?;
         let scope = issuance::current_scope(&self.server, &self.client, &grant, &grant.scope)?;
+        let entropy = &mut Ahead::<80>::of(entropy);
         let refresh = if record.refresh && self.client.may_use("refresh_token") {
             // OAUTH21-3.2.3-6: the decision said so and the client can use it.
             Some(issuance::first_refresh(&self.server, &grant, found.now, entropy)?)
@@ -223,10 +228,10 @@ impl CodeInner {
                 let inner = SignatureInner { redeem, id, issuance, verifier };
                 Ok(CodeOutcome::Sign(Step::new(sign, AwaitingSignature(Box::new(inner)))))
             }
-            Planned::Opaque(opaque) => {
-                let (issued, access) = *opaque;
+            Planned::Opaque(issued, access) => {
+                let kept = Arc::clone(&grant);
                 let (redeem, id) =
-                    RedeemCode::new(digest, grant.clone(), row, Some(access), entropy).map_err(no_entropy)?;
+                    RedeemCode::new(digest, kept, row, Some(access), entropy).map_err(no_entropy)?;
                 let inner = RedemptionInner { id, grant, issued };
                 Ok(CodeOutcome::Redeem(Step::new(redeem, AwaitingRedemption(Box::new(inner)))))
             }
@@ -273,7 +278,7 @@ impl AwaitingSignature {
     pub fn signed(self, signed: Signed) -> Result<Step<RedeemCode, AwaitingRedemption>, TokenFailure> {
         let SignatureInner { redeem, id, issuance, .. } = *self.0;
         let issued = issuance.signed(signed).map_err(TokenFailure::new)?;
-        let grant = redeem.grant().clone();
+        let grant = Arc::clone(redeem.grant());
         Ok(Step::new(redeem, AwaitingRedemption(Box::new(RedemptionInner { id, grant, issued }))))
     }
 
@@ -296,7 +301,7 @@ pub struct AwaitingRedemption(Box<RedemptionInner>);
 #[derive(Debug)]
 struct RedemptionInner {
     id: ActionId,
-    grant: GrantRecord,
+    grant: Arc<GrantRecord>,
     issued: Issued,
 }
 

@@ -2,7 +2,6 @@
 //!
 //! None is ever re-serialised through a URL type: `https://h` and `https://h/` stay what they are (decision D3).
 
-use alloc::collections::BTreeSet;
 use alloc::string::String;
 use core::fmt;
 
@@ -124,16 +123,19 @@ pub(crate) fn with_parameters<'a>(
     parameters: impl IntoIterator<Item = (&'a str, &'a str)> + Clone,
 ) -> Result<String, InvalidIdentifier> {
     let query = uri.split_once('?').map(|(_, query)| query);
-    let present = Form::parse(query.unwrap_or_default().as_bytes())
-        .map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
-    let mut added = BTreeSet::new();
-    for (name, _) in parameters.clone() {
+    let present = query.map(|query| Form::parse(query.as_bytes())).transpose();
+    let present = present.map_err(|_| InvalidIdentifier { kind, fault: IdentifierFault::Query })?;
+    let mut length = uri.len().saturating_add(1);
+    for (index, (name, value)) in parameters.clone().into_iter().enumerate() {
         // OAUTH21-3.1-6: no parameter is emitted twice, whether the URI or the caller brings it a second time.
-        if present.has_name(name) || !added.insert(name) {
+        let is_second = parameters.clone().into_iter().take(index).any(|(earlier, _)| earlier == name);
+        let is_present = present.as_ref().is_some_and(|present| present.has_name(name));
+        if is_present || is_second {
             return Err(InvalidIdentifier { kind, fault: IdentifierFault::Parameter });
         }
+        length = length.saturating_add(form::most_encoded_length(name, value));
     }
-    if added.is_empty() {
+    if parameters.clone().into_iter().next().is_none() {
         return Ok(uri.into());
     }
     let separator = match query {
@@ -141,7 +143,11 @@ pub(crate) fn with_parameters<'a>(
         Some(query) if query.is_empty() || query.ends_with('&') => "",
         Some(_) => "&",
     };
-    Ok([uri, separator, &form::encode(parameters)].concat())
+    let mut text = String::with_capacity(length);
+    text.push_str(uri);
+    text.push_str(separator);
+    form::encode_onto(&mut text, parameters);
+    Ok(text)
 }
 
 /// The text with scheme and host in lower case and everything else as it was; `None` where it is no such URI.

@@ -54,8 +54,10 @@ impl RedirectUri {
     /// loopback host, equal bytes without the port (I-R2).
     pub(crate) fn matches(&self, requested: &Self) -> bool {
         // OAUTH21-2.3.1-2, OAUTH21-4.1.1-11
+        if self.0 == requested.0 {
+            return true;
+        }
         match (self.without_loopback_port(), requested.without_loopback_port()) {
-            _ if self.0 == requested.0 => true,
             (Some(registered), Some(requested)) => registered == requested,
             _ => false,
         }
@@ -120,6 +122,11 @@ impl RedirectUri {
         self.without_loopback_port().is_some()
     }
 
+    /// Whether it is what [`RedirectUri::new`] takes: any of a private-use scheme has neither of these beginnings.
+    pub(crate) fn is_web(&self) -> bool {
+        self.0.starts_with("https://") || self.0.starts_with("http://")
+    }
+
     /// Whether it is of a private-use scheme (RFC 8252 section 7.1).
     pub fn is_private_scheme(&self) -> bool {
         Uri::read(&self.0).is_ok_and(|uri| !uri.has_authority())
@@ -128,7 +135,15 @@ impl RedirectUri {
     /// The host, for a person to read; the scheme of a private-use URI.
     pub fn host_for_display(&self) -> &str {
         // MCP-SEC-024: plain ASCII; an international name stands in its `xn--` form.
-        Uri::read(&self.0).map_or("", |uri| if uri.has_authority() { uri.host() } else { uri.scheme() })
+        let Some((_, rest)) = self.0.split_once("://").filter(|_| self.is_web()) else {
+            return self.0.split_once(':').map_or("", |(scheme, _)| scheme);
+        };
+        // It was read when it was made: no user information stands before the host.
+        let end = match rest.find(']').filter(|_| rest.starts_with('[')) {
+            Some(bracket) => bracket.saturating_add(1),
+            None => rest.find([':', '/', '?']).unwrap_or(rest.len()),
+        };
+        rest.get(..end).unwrap_or_default()
     }
 
     /// Whether it leads to this machine.
@@ -192,6 +207,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::RedirectUri;
+    use crate::syntax::uri::Uri;
 
     fn matches(registered: &str, requested: &str) -> bool {
         match (RedirectUri::new(registered), RedirectUri::new(requested)) {
@@ -356,6 +372,18 @@ mod tests {
     }
 
     proptest! {
+        // MCP-SEC-024
+        #[test]
+        fn the_host_that_is_shown_is_the_one_the_grammar_finds(
+            text in "(https|http)://([a-z]{1,4}(\\.[a-z]{1,4}){0,2}|localhost|127.0.0.1|\\[::1\\]|\\[2001:db8::1\\])(:[1-9][0-9]{0,3}|)(/[a-z:@]{0,5}){1,3}(\\?[a-z]=[a-z:/]{0,6}|)|[a-z]{1,4}\\.[a-z]{1,4}:/[a-z:]{0,4}(\\?u=https://x/|)",
+        ) {
+            for uri in [RedirectUri::new(&text), RedirectUri::private_scheme(&text)].into_iter().flatten() {
+                let read = Uri::read(&text).unwrap();
+                let expected = if read.has_authority() { read.host() } else { read.scheme() };
+                prop_assert_eq!(uri.host_for_display(), expected);
+            }
+        }
+
         // I-R2: equal but for the port, and only then.
         #[test]
         fn the_loopback_rule_elides_the_port_and_nothing_else(

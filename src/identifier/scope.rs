@@ -82,6 +82,30 @@ impl ScopeSet {
         length > 0 && count <= limits::SCOPES
     }
 
+    /// Those of this set that a scope parameter names; what else it names is left out.
+    ///
+    /// # Errors
+    /// As [`ScopeSet::parse`].
+    pub(crate) fn named_in(&self, text: &str) -> Result<Self, InvalidIdentifier> {
+        if !Self::is_text(text) {
+            return Err(InvalidIdentifier::new("scope", IdentifierFault::Grammar));
+        }
+        let own = self.as_slice();
+        let find = |token| own.binary_search_by(|known| known.as_str().cmp(token)).ok();
+        let named = text.split(' ').filter_map(find);
+        // Each once: a repetition names nothing new.
+        let mut found: Vec<usize> = Vec::with_capacity(own.len());
+        for index in named {
+            if let Err(place) = found.binary_search(&index) {
+                found.insert(place, index);
+            }
+        }
+        if found.len() == own.len() {
+            return Ok(self.clone());
+        }
+        Ok(found.into_iter().filter_map(|index| own.get(index)).cloned().collect())
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.scopes.is_none()

@@ -74,29 +74,39 @@ impl JwtBuffer {
         Self { inline: [0; BUFFER_BYTES], spill: Vec::new(), signature: 0..0 }
     }
 
-    /// Decodes header, payload and signature behind one another.
-    fn fill(&mut self, segments: [&str; 3]) -> Result<[&[u8]; 3], JwsError> {
-        let encoded = segments.iter().fold(0_usize, |sum, segment| sum.saturating_add(segment.len()));
-        let mut free: &mut [u8] = if encoded > BUFFER_BYTES {
-            self.spill = alloc::vec![0; encoded];
+    /// Decodes header, payload and signature behind one another. Says how long the first two are in the text, with the dot
+    /// between them, and what the three are.
+    fn fill(&mut self, text: &[u8]) -> Result<(usize, [&[u8]; 3]), JwsError> {
+        let mut free: &mut [u8] = if text.len() > BUFFER_BYTES {
+            self.spill = alloc::vec![0; text.len()];
             &mut self.spill
         } else {
             &mut self.inline
         };
+        let (mut read, mut signed) = (0_usize, 0);
         let mut decoded: [&[u8]; 3] = [&[]; 3];
-        for (segment, place) in segments.into_iter().zip(&mut decoded) {
-            let start = self.signature.end;
+        for (number, place) in decoded.iter_mut().enumerate() {
+            if number > 0 {
+                // What ends a segment is not of its alphabet; it has to be the dot.
+                if text.get(read) != Some(&b'.') {
+                    return Err(JwsError::Encoding);
+                }
+                signed = read;
+                read = read.saturating_add(1);
+            }
             // I-T11: the one spelling of each segment; an alphabet, padding or trailing-bit variant is another text.
-            let length = base64url::decode_into(segment, free).map_err(|_| JwsError::Encoding)?;
-            let (used, rest) = free.split_at_mut_checked(length).ok_or(JwsError::Encoding)?;
+            let run = base64url::decode_run(text.get(read..).unwrap_or_default(), free)
+                .map_err(|_| JwsError::Encoding)?;
+            let (used, rest) = free.split_at_mut_checked(run.bytes).ok_or(JwsError::Encoding)?;
             if used.is_empty() {
                 return Err(JwsError::Encoding);
             }
-            self.signature = start..start.saturating_add(length);
+            self.signature = self.signature.end..self.signature.end.saturating_add(run.bytes);
+            read = read.saturating_add(run.characters);
             *place = used;
             free = rest;
         }
-        Ok(decoded)
+        if read == text.len() { Ok((signed, decoded)) } else { Err(JwsError::Encoding) }
     }
 }
 
@@ -151,17 +161,17 @@ impl<'a> UnverifiedJwt<'a> {
     ///
     /// # Errors
     /// [`JwsError`] for everything but three canonical segments with a header this crate understands whole.
-    pub fn parse(text: &'a str, buffer: &'a mut JwtBuffer) -> Result<Self, JwsError> {
+    pub fn parse(text: &'a (impl AsRef<[u8]> + ?Sized), buffer: &'a mut JwtBuffer) -> Result<Self, JwsError> {
+        let text = text.as_ref();
         if text.len() > limits::TOKEN_BYTES {
             return Err(JwsError::TooLong);
         }
-        // I-A6: three segments, no more: five would be an encrypted token.
-        let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::Segments)?;
-        let (header, payload) = signed.split_once('.').ok_or(JwsError::Segments)?;
-        let [header, payload, signature] = buffer.fill([header, payload, signature]).map_err(|error| {
-            // No segment with a dot in it is decoded, so that they are counted only then.
-            if payload.contains('.') { JwsError::Segments } else { error }
+        // I-A6: three segments, no more: five would be an encrypted token. They are counted only where they cannot be decoded.
+        let (signed, [header, payload, signature]) = buffer.fill(text).map_err(|error| {
+            let dots = text.iter().filter(|byte| **byte == b'.').count();
+            if dots == 2 { error } else { JwsError::Segments }
         })?;
+        let signed = text.get(..signed).unwrap_or_default();
         if header.len() > limits::JWS_HEADER_BYTES {
             return Err(JwsError::TooLong);
         }
@@ -179,7 +189,7 @@ impl<'a> UnverifiedJwt<'a> {
 
         // RFC7519-4-1: a claim said twice would be read differently by two parsers.
         let claims = FlatObject::empty();
-        let mut jwt = Self { signed: signed.as_bytes(), signature, algorithm, kid, token_type, claims };
+        let mut jwt = Self { signed, signature, algorithm, kid, token_type, claims };
         jwt.claims.fill(payload, limits::TOKEN_BYTES).map_err(|_| JwsError::Claims)?;
         Ok(jwt)
     }
@@ -348,6 +358,25 @@ mod tests {
         }
         assert_eq!(parse("a.b.c.d").unwrap_err(), JwsError::Segments);
         assert_eq!(parse("a.b.c.d.e").unwrap_err(), JwsError::Segments);
+        // What ends a segment is a dot, and nothing else that is not of its alphabet.
+        for other in ["=", "+", " ", "~", ",", "\u{e9}"] {
+            for dot in ["first", "second"] {
+                let changed = match dot {
+                    "first" => token.replacen('.', other, 1),
+                    _ => token
+                        .chars()
+                        .rev()
+                        .collect::<std::string::String>()
+                        .replacen('.', other, 1)
+                        .chars()
+                        .rev()
+                        .collect(),
+                };
+                assert_eq!(parse(&changed).unwrap_err(), JwsError::Segments, "{other} for the {dot} dot");
+                let three = format!("{changed}.");
+                assert_eq!(parse(&three).unwrap_err(), JwsError::Encoding, "{other} for the {dot} dot");
+            }
+        }
         // An unsigned token's empty third segment.
         let (signed, _) = token.rsplit_once('.').unwrap();
         assert_eq!(parse(&format!("{signed}.")).unwrap_err(), JwsError::Encoding);

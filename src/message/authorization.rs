@@ -74,38 +74,52 @@ impl CodeRequest {
 /// other fault with a redirect (OAuth 2.1 section 2.3.5).
 #[derive(Debug, Clone, Default)]
 pub struct AuthorizationRequest {
+    form: Form,
+    state: Option<State>,
+}
+
+macro_rules! parameters {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        impl AuthorizationRequest {
+            $($(#[$doc])*
+            pub fn $name(&self) -> Option<&str> {
+                self.form.get(stringify!($name))
+            })*
+        }
+    };
+}
+
+parameters! {
     /// `response_type`.
-    pub response_type: Option<String>,
+    response_type;
     /// `client_id`.
-    pub client_id: Option<String>,
+    client_id;
     /// `redirect_uri`.
-    pub redirect_uri: Option<String>,
+    redirect_uri;
     /// `scope`.
-    pub scope: Option<String>,
-    /// `state`, which is echoed.
-    pub state: Option<State>,
+    scope;
     /// `code_challenge`.
-    pub code_challenge: Option<String>,
+    code_challenge;
     /// `code_challenge_method`.
-    pub code_challenge_method: Option<String>,
+    code_challenge_method;
     /// `resource` (RFC 8707); a second one is a repeated parameter (D30).
-    pub resource: Option<String>,
+    resource;
     /// `response_mode`.
-    pub response_mode: Option<String>,
+    response_mode;
     /// `prompt` (OpenID Connect).
-    pub prompt: Option<String>,
+    prompt;
     /// `max_age` (OpenID Connect).
-    pub max_age: Option<String>,
+    max_age;
     /// `nonce` (OpenID Connect).
-    pub nonce: Option<String>,
+    nonce;
     /// `request` (RFC 9101), which a server must understand or refuse.
-    pub request: Option<String>,
+    request;
     /// `request_uri` (RFC 9101, RFC 9126), which a server must understand or refuse.
-    pub request_uri: Option<String>,
+    request_uri;
     /// `authorization_details` (RFC 9396), which a server must understand or refuse.
-    pub authorization_details: Option<String>,
+    authorization_details;
     /// `dpop_jkt` (RFC 9449), which a server must understand or refuse.
-    pub dpop_jkt: Option<String>,
+    dpop_jkt;
 }
 
 impl AuthorizationRequest {
@@ -116,33 +130,30 @@ impl AuthorizationRequest {
     /// be answered with a redirect.
     pub fn parse(query: &[u8]) -> Result<Self, Malformed> {
         // OAUTH21-3.1-7: the form refuses repeated names; OAUTH21-3.1-5, OAUTH21-3.1-8
-        Self::from_form(&Form::parse(query)?)
+        Self::from_form(Form::parse(query)?)
     }
 
-    /// Reads a form.
+    /// Takes a form.
     ///
     /// # Errors
     /// As [`AuthorizationRequest::parse`].
-    pub fn from_form(form: &Form) -> Result<Self, Malformed> {
-        let text = |name| form.get(name).map(ToOwned::to_owned);
-        Ok(Self {
-            response_type: text("response_type"),
-            client_id: text("client_id"),
-            redirect_uri: text("redirect_uri"),
-            scope: text("scope"),
-            state: state(form)?,
-            code_challenge: text("code_challenge"),
-            code_challenge_method: text("code_challenge_method"),
-            resource: text("resource"),
-            response_mode: text("response_mode"),
-            prompt: text("prompt"),
-            max_age: text("max_age"),
-            nonce: text("nonce"),
-            request: text("request"),
-            request_uri: text("request_uri"),
-            authorization_details: text("authorization_details"),
-            dpop_jkt: text("dpop_jkt"),
-        })
+    pub fn from_form(form: Form) -> Result<Self, Malformed> {
+        Ok(Self { state: state(&form)?, form })
+    }
+
+    /// `state`, which is echoed.
+    pub fn state(&self) -> Option<&State> {
+        self.state.as_ref()
+    }
+
+    /// The form it came as, credentials in it included.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
+    }
+
+    /// `state`, to be echoed when all else has been read.
+    pub(crate) fn into_state(self) -> Option<State> {
+        self.state
     }
 }
 
@@ -181,28 +192,21 @@ pub struct AuthorizationError {
 
 impl AuthorizationResponse {
     /// The parameters to add to the redirect URI's query, each once, in a fixed order.
-    pub fn pairs(&self) -> Vec<(&'static str, String)> {
-        let mut pairs = Vec::new();
-        match &self.result {
-            AuthorizationResult::Code(code) => pairs.push(("code", code.expose().to_owned())),
-            AuthorizationResult::Error(error) => {
-                // OAUTH21-4.1.2.1-3, OAUTH21-3.2.4-7
-                pairs.push(("error", error.code.as_str().to_owned()));
-                if let Some(description) = &error.detail.description {
-                    pairs.push(("error_description", description.as_str().to_owned()));
-                }
-                if let Some(uri) = &error.detail.uri {
-                    pairs.push(("error_uri", uri.as_str().to_owned()));
-                }
-            }
-        }
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let result = match &self.result {
+            AuthorizationResult::Code(code) => [Some(("code", code.expose())), None, None],
+            // OAUTH21-4.1.2.1-3, OAUTH21-3.2.4-7
+            AuthorizationResult::Error(AuthorizationError { code, detail }) => [
+                Some(("error", code.as_str())),
+                detail.description.as_ref().map(|words| ("error_description", words.as_str())),
+                detail.uri.as_ref().map(|uri| ("error_uri", uri.as_str())),
+            ],
+        };
         // OAUTH21-4.1.2-3
-        if let Some(state) = &self.state {
-            pairs.push(("state", state.expose().to_owned()));
-        }
+        let state = self.state.as_ref().map(|state| ("state", state.expose()));
         // RFC9207-2-1, MCP-AUTH-031
-        pairs.push(("iss", self.iss.as_str().to_owned()));
-        pairs
+        let iss = Some(("iss", self.iss.as_str()));
+        result.into_iter().chain([state, iss]).flatten()
     }
 }
 
@@ -372,8 +376,8 @@ mod tests {
         // OAUTH21-3.1-5, OAUTH21-3.1-8
         let request =
             AuthorizationRequest::parse(b"client_id=a&scope=&state=&foo=bar&redirect_uri=").unwrap();
-        assert_eq!(request.client_id.as_deref(), Some("a"));
-        assert!(request.scope.is_none() && request.state.is_none() && request.redirect_uri.is_none());
+        assert_eq!(request.client_id(), Some("a"));
+        assert!(request.scope().is_none() && request.state().is_none() && request.redirect_uri().is_none());
     }
 
     #[test]
@@ -394,11 +398,11 @@ mod tests {
             b"request=a&request_uri=b&authorization_details=c&dpop_jkt=d&response_mode=fragment",
         )
         .unwrap();
-        assert_eq!(request.request.as_deref(), Some("a"));
-        assert_eq!(request.request_uri.as_deref(), Some("b"));
-        assert_eq!(request.authorization_details.as_deref(), Some("c"));
-        assert_eq!(request.dpop_jkt.as_deref(), Some("d"));
-        assert_eq!(request.response_mode.as_deref(), Some("fragment"));
+        assert_eq!(request.request(), Some("a"));
+        assert_eq!(request.request_uri(), Some("b"));
+        assert_eq!(request.authorization_details(), Some("c"));
+        assert_eq!(request.dpop_jkt(), Some("d"));
+        assert_eq!(request.response_mode(), Some("fragment"));
     }
 
     #[test]
@@ -520,15 +524,17 @@ mod tests {
             };
             let pairs = sent.pairs();
             let received = AuthorizationRequest::parse(encode(&pairs).as_bytes()).unwrap();
-            prop_assert_eq!(received.response_type.as_deref(), Some("code"));
-            prop_assert_eq!(received.client_id.as_deref(), Some(sent.client_id.as_str()));
-            prop_assert_eq!(received.redirect_uri.as_deref(), Some(HERE));
-            prop_assert_eq!(received.code_challenge, Some(sent.code_challenge.to_text()));
-            prop_assert_eq!(received.code_challenge_method.as_deref(), Some("S256"));
-            prop_assert_eq!(received.state.as_ref().map(State::expose), Some(sent.state.expose()));
-            prop_assert_eq!(received.scope, sent.scope.map(|scope| scope.to_string()));
-            prop_assert_eq!(received.resource, sent.resource.map(|resource| resource.as_str().to_owned()));
-            prop_assert_eq!(received.nonce.as_deref(), sent.nonce.as_ref().map(Nonce::expose));
+            prop_assert_eq!(received.response_type(), Some("code"));
+            prop_assert_eq!(received.client_id(), Some(sent.client_id.as_str()));
+            prop_assert_eq!(received.redirect_uri(), Some(HERE));
+            let challenge = sent.code_challenge.to_text();
+            prop_assert_eq!(received.code_challenge(), Some(challenge.as_str()));
+            prop_assert_eq!(received.code_challenge_method(), Some("S256"));
+            prop_assert_eq!(received.state().map(State::expose), Some(sent.state.expose()));
+            let scope = sent.scope.map(|scope| scope.to_string());
+            prop_assert_eq!(received.scope(), scope.as_deref());
+            prop_assert_eq!(received.resource(), sent.resource.as_ref().map(ResourceId::as_str));
+            prop_assert_eq!(received.nonce(), sent.nonce.as_ref().map(Nonce::expose));
         }
 
         #[test]
@@ -545,7 +551,7 @@ mod tests {
                 state: state.map(|state| State::new(state).unwrap()),
                 iss: Issuer::new("https://as.example.com/t").unwrap(),
             };
-            let callback = arrive(&encode(&sent.pairs())).unwrap();
+            let callback = arrive(&form::encode(sent.pairs())).unwrap();
             prop_assert_eq!(callback.iss(), Some("https://as.example.com/t"));
             prop_assert_eq!(callback.state().map(State::expose), sent.state.as_ref().map(State::expose));
             match (callback.into_result(), sent.result) {

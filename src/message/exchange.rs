@@ -2,6 +2,7 @@
 //!
 //! A reviewer sees here that nothing else can leave: a GET with `Accept`, a POST of a form, a POST of JSON.
 
+use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -431,7 +432,7 @@ impl fmt::Debug for RequestHead {
 #[must_use = "the peer waits for this answer"]
 pub struct Respond {
     status: u16,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, Cow<'static, str>)>,
     body: SecretBytes,
 }
 
@@ -441,10 +442,11 @@ impl Respond {
     }
 
     pub(crate) fn json(status: u16, body: Vec<u8>) -> Self {
-        Self::new(status).with_header("content-type", "application/json").with_body(body)
+        let headers = [("content-type", Cow::Borrowed("application/json"))];
+        Self { status, headers: headers.into(), body: SecretBytes::new(body) }
     }
 
-    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
@@ -461,12 +463,12 @@ impl Respond {
 
     /// The header fields, names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.headers.iter().map(|(name, value)| (*name, value.as_str()))
+        self.headers.iter().map(|(name, value)| (*name, value.as_ref()))
     }
 
     /// The first field of that name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_ref())
     }
 
     /// The body. It may hold tokens, for the peer that asked only.

@@ -9,13 +9,13 @@ use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::identifier::{ClientId, ScopeSet};
+use crate::identifier::{ClientId, Scope, ScopeSet};
 use crate::limits;
 use crate::secret::{
     AccessToken, AuthorizationCode, ClientSecret, CodeVerifier, RefreshToken, SubmittedToken,
 };
 use crate::syntax::form::{self, Form};
-use crate::syntax::json::JsonObject;
+use crate::syntax::json::{JsonObject, ObjectText};
 
 use super::Malformed;
 use super::error_code::{ErrorDetail, TokenErrorCode};
@@ -99,6 +99,35 @@ pub enum Grant {
     Unsupported,
 }
 
+impl Grant {
+    /// Reads what a form presents; what it says about the client stands beside it.
+    ///
+    /// # Errors
+    /// As [`TokenRequest::parse`].
+    pub fn from_form(form: &Form) -> Result<Self, Malformed> {
+        let grant_type = form.get("grant_type").ok_or(Malformed::Missing("grant_type"))?;
+        let text = |name| form.get(name).map(ToOwned::to_owned);
+        Ok(match grant_type {
+            "authorization_code" => Grant::AuthorizationCode(CodeGrant {
+                code: typed(form, "code", AuthorizationCode::new)?.ok_or(Malformed::Missing("code"))?,
+                // RFC7636-4.1-1, OAUTH21-4.1.3-5
+                code_verifier: typed(form, "code_verifier", CodeVerifier::new)?
+                    .ok_or(Malformed::Missing("code_verifier"))?,
+                redirect_uri: text("redirect_uri"),
+                resource: text("resource"),
+            }),
+            "refresh_token" => Grant::RefreshToken(RefreshGrant {
+                refresh_token: typed(form, "refresh_token", RefreshToken::new)?
+                    .ok_or(Malformed::Missing("refresh_token"))?,
+                scope: text("scope"),
+                resource: text("resource"),
+            }),
+            // OAUTH21-10.1-2: password and implicit grants end here with all others
+            _ => Grant::Unsupported,
+        })
+    }
+}
+
 /// A code and what proves that its owner presents it (OAuth 2.1 section 4.1.3).
 #[derive(Debug, Clone)]
 pub struct CodeGrant {
@@ -139,27 +168,7 @@ impl TokenRequest {
     /// # Errors
     /// As [`TokenRequest::parse`].
     pub fn from_form(form: &Form) -> Result<Self, Malformed> {
-        let grant_type = form.get("grant_type").ok_or(Malformed::Missing("grant_type"))?;
-        let text = |name| form.get(name).map(ToOwned::to_owned);
-        let grant = match grant_type {
-            "authorization_code" => Grant::AuthorizationCode(CodeGrant {
-                code: typed(form, "code", AuthorizationCode::new)?.ok_or(Malformed::Missing("code"))?,
-                // RFC7636-4.1-1, OAUTH21-4.1.3-5
-                code_verifier: typed(form, "code_verifier", CodeVerifier::new)?
-                    .ok_or(Malformed::Missing("code_verifier"))?,
-                redirect_uri: text("redirect_uri"),
-                resource: text("resource"),
-            }),
-            "refresh_token" => Grant::RefreshToken(RefreshGrant {
-                refresh_token: typed(form, "refresh_token", RefreshToken::new)?
-                    .ok_or(Malformed::Missing("refresh_token"))?,
-                scope: text("scope"),
-                resource: text("resource"),
-            }),
-            // OAUTH21-10.1-2: password and implicit grants end here with all others
-            _ => Grant::Unsupported,
-        };
-        Ok(Self { grant, client: ClientParameters::from_form(form)? })
+        Ok(Self { grant: Grant::from_form(form)?, client: ClientParameters::from_form(form)? })
     }
 
     /// The body of the POST, each parameter once, in a fixed order. It holds secrets.
@@ -240,13 +249,24 @@ impl TokenResponse {
     /// The response as JSON. It holds secrets.
     pub fn render(&self) -> Vec<u8> {
         // OAUTH21-3.2.3-1, OAUTH21-3.2.3-4
-        Document::new()
-            .text("access_token", Some(self.access_token.expose()))
-            .text("token_type", Some(self.token_type.as_str()))
-            .count("expires_in", self.expires_in)
-            .text("refresh_token", self.refresh_token.as_ref().map(RefreshToken::expose))
-            .scope("scope", self.scope.as_ref())
-            .finish()
+        let refresh_token = self.refresh_token.as_ref().map(RefreshToken::expose);
+        let scopes = self.scope.iter().flatten().map(Scope::as_str);
+        let length =
+            scopes.clone().fold(0_usize, |sum, scope| sum.saturating_add(scope.len()).saturating_add(1));
+        let tokens = self.access_token.expose().len().saturating_add(refresh_token.map_or(0, str::len));
+        let mut text = ObjectText::with_room_for(length.saturating_add(tokens).saturating_add(160));
+        text.member("access_token").string(self.access_token.expose());
+        if let Some(seconds) = self.expires_in {
+            text.member("expires_in").integer(seconds.min(i64::MAX.unsigned_abs()));
+        }
+        if let Some(token) = refresh_token {
+            text.member("refresh_token").string(token);
+        }
+        if self.scope.is_some() {
+            text.member("scope").words(scopes);
+        }
+        text.member("token_type").string(self.token_type.as_str());
+        text.finish()
     }
 
     fn read(members: &Members<'_>) -> Result<Self, Malformed> {

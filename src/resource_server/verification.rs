@@ -137,7 +137,7 @@ impl PresentedToken {
         let mut buffer = JwtBuffer::new();
         // What has not three segments is opaque, and so is every token where no issuer has keys. It stays where it is read.
         let parsed = if server.0.any_keys {
-            UnverifiedJwt::parse(token.expose(), &mut buffer)
+            UnverifiedJwt::parse(token.bytes(), &mut buffer)
         } else {
             Err(JwsError::Segments)
         };

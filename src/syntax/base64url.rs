@@ -37,32 +37,77 @@ pub fn decode(text: &str) -> Result<Vec<u8>, Base64Error> {
 /// # Errors
 /// [`Base64Error`] as [`decode`], and for a buffer that is too small.
 pub fn decode_into(text: &str, buffer: &mut [u8]) -> Result<usize, Base64Error> {
-    let (quads, tail) = text.as_bytes().as_chunks::<4>();
-    let whole = quads.len().saturating_mul(3);
-    let (front, rest) = buffer.split_at_mut_checked(whole).ok_or(Base64Error)?;
-    // Judged once, at the end: this runs over every token of every request.
-    let mut seen = 0;
-    for ([a, b, c, d], bytes) in quads.iter().zip(front.as_chunks_mut::<3>().0) {
-        let group = FIRST.of(*a) | SECOND.of(*b) | THIRD.of(*c) | FOURTH.of(*d);
-        seen |= group;
-        let [_, three @ ..] = group.to_be_bytes();
-        *bytes = three;
+    let run = decode_run(text.as_bytes(), buffer)?;
+    if run.characters == text.len() { Ok(run.bytes) } else { Err(Base64Error) }
+}
+
+/// What stood before the first character that is none of the alphabet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// How many characters.
+    pub characters: usize,
+    /// How many bytes they made.
+    pub bytes: usize,
+}
+
+/// As [`decode_into`] up to the first character that is none of the alphabet, or the end: whoever reads a text of several
+/// parts need not look for their ends first.
+///
+/// # Errors
+/// As [`decode_into`], for the characters before that one.
+pub fn decode_run(text: &[u8], buffer: &mut [u8]) -> Result<Run, Base64Error> {
+    // Sixteen at a time, then four.
+    let mut sixteens = 0_usize;
+    for (characters, bytes) in text.as_chunks::<16>().0.iter().zip(buffer.as_chunks_mut::<12>().0) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = characters;
+        let groups = [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(group);
+        if groups.iter().fold(0, |all, group| all | group) & FOREIGN != 0 {
+            break;
+        }
+        for (group, place) in groups.iter().zip(bytes.as_chunks_mut::<3>().0) {
+            let [_, three @ ..] = group.to_be_bytes();
+            *place = three;
+        }
+        sixteens = sixteens.saturating_add(1);
     }
-    let (group, count) = match tail {
-        [] => (0, 0),
-        [a, b] => (FIRST.of(*a) | SECOND.of(*b), 1),
-        [a, b, c] => (FIRST.of(*a) | SECOND.of(*b) | THIRD.of(*c), 2),
-        // One character is too few for a byte.
+    let (read, written) = (sixteens.saturating_mul(16), sixteens.saturating_mul(12));
+    let (rest, free) = (text.get(read..).unwrap_or_default(), buffer.get_mut(written..).unwrap_or_default());
+    let mut fours = 0_usize;
+    for ([a, b, c, d], place) in rest.as_chunks::<4>().0.iter().zip(free.as_chunks_mut::<3>().0) {
+        let group = group([a, b, c, d]);
+        if group & FOREIGN != 0 {
+            break;
+        }
+        let [_, three @ ..] = group.to_be_bytes();
+        *place = three;
+        fours = fours.saturating_add(1);
+    }
+    let (read, written) =
+        (fours.saturating_mul(4).saturating_add(read), fours.saturating_mul(3).saturating_add(written));
+    let (rest, free) = (text.get(read..).unwrap_or_default(), buffer.get_mut(written..).unwrap_or_default());
+    let of_alphabet = |character: &&u8| FOURTH.of(**character) & FOREIGN == 0;
+    let last = rest.iter().take(4).take_while(of_alphabet).count();
+    let (group, count) = match (last, rest) {
+        (0, _) => (0, 0),
+        (2, [a, b, ..]) => (FIRST.of(*a) | SECOND.of(*b), 1),
+        (3, [a, b, c, ..]) => (FIRST.of(*a) | SECOND.of(*b) | THIRD.of(*c), 2),
+        // One character is too few for a byte, and where there are four the buffer was full.
         _ => return Err(Base64Error),
     };
     let [_, bytes @ ..] = group.to_be_bytes();
     let (used, unused) = bytes.split_at_checked(count).ok_or(Base64Error)?;
     // I-A6, I-T11: bits behind the last byte would make a second spelling.
-    if (seen | group) & FOREIGN != 0 || unused.iter().any(|bits| *bits != 0) {
+    if unused.iter().any(|bits| *bits != 0) {
         return Err(Base64Error);
     }
-    rest.get_mut(..count).ok_or(Base64Error)?.copy_from_slice(used);
-    Ok(whole.saturating_add(count))
+    free.get_mut(..count).ok_or(Base64Error)?.copy_from_slice(used);
+    Ok(Run { characters: read.saturating_add(last), bytes: written.saturating_add(count) })
+}
+
+/// The 24 bits of four characters.
+#[inline(always)]
+fn group([a, b, c, d]: [&u8; 4]) -> u32 {
+    FIRST.of(*a) | SECOND.of(*b) | THIRD.of(*c) | FOURTH.of(*d)
 }
 
 /// What a character of one place in a group of four adds to the group's 24 bits.
@@ -105,12 +150,14 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use std::string::String;
+
     use proptest::prelude::*;
 
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-    use super::{Base64Error, decode, decode_into, encode};
+    use super::{Base64Error, Run, decode, decode_into, decode_run, encode};
 
     #[test]
     fn each_character_and_each_foreign_byte_is_what_the_other_decoder_says() {
@@ -169,6 +216,21 @@ mod tests {
             let mut buffer = [0; 24];
             let into = decode_into(&text, &mut buffer).map(|length| buffer[..length].to_vec());
             prop_assert_eq!(into, decode(&text));
+        }
+
+        // Up to where the alphabet ends it is what the whole decoder says of that much.
+        #[test]
+        fn a_run_ends_where_the_alphabet_ends(
+            run in "[A-Za-z0-9_-]{0,70}", rest in prop_oneof![Just(String::new()), "[.=+/ ~][A-Za-z0-9_.=-]{0,40}"], room in 0_usize..80,
+        ) {
+            let text = [run.as_str(), &rest].concat();
+            let mut buffer = [1; 80];
+            let decoded = decode(&run).ok().filter(|bytes| bytes.len() <= room);
+            let expected = decoded.as_ref().map(|bytes| Run { characters: run.len(), bytes: bytes.len() });
+            prop_assert_eq!(decode_run(text.as_bytes(), &mut buffer[..room]), expected.ok_or(Base64Error));
+            if let Some(bytes) = decoded {
+                prop_assert_eq!(&buffer[..bytes.len()], &bytes[..]);
+            }
         }
 
         #[test]

@@ -133,14 +133,18 @@ impl<'a> Cursor<'a> {
     fn number(&mut self) -> Token<'a> {
         let rest = self.rest();
         let sign = usize::from(rest.first() == Some(&b'-'));
-        let mut value = 0_i64;
-        let mut digits = 0_usize;
-        for byte in rest.get(sign..).unwrap_or_default() {
+        let written = rest.get(sign..).unwrap_or_default();
+        let (mut value, mut digits) = (0_i64, 0_usize);
+        // It wraps only where there are too many digits. A time has ten.
+        while let Some(eight) = written.get(digits..).and_then(|rest| eight_digits(rest.first_chunk()?)) {
+            value = value.wrapping_mul(100_000_000).wrapping_add(eight);
+            digits = digits.saturating_add(8);
+        }
+        for byte in written.get(digits..).unwrap_or_default() {
             let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 break;
             }
-            // It wraps only where there are too many digits.
             value = value.wrapping_mul(10).wrapping_add(i64::from(digit));
             digits = digits.saturating_add(1);
         }
@@ -202,6 +206,22 @@ fn plain_length(bytes: &[u8]) -> usize {
     length.saturating_add(plain)
 }
 
+/// What eight digits say, if they are digits: neighbours are put together, then pairs, then fours.
+fn eight_digits(text: &[u8; 8]) -> Option<i64> {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    // The first digit is the lowest byte. What is no digit is above nine then.
+    let ones = u64::from_le_bytes(*text) ^ each(b'0');
+    if (ones | ones.wrapping_add(each(0x80 - 10))) & each(0x80) != 0 {
+        return None;
+    }
+    let pairs = ones.wrapping_mul(10).wrapping_add(ones >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    let eight = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff;
+    i64::try_from(eight).ok()
+}
+
 /// The high bit of the first byte that is a quote, a backslash or a control character is the lowest that is set; above it
 /// bits say nothing.
 fn marked(word: u64) -> u64 {
@@ -229,6 +249,12 @@ mod tests {
             ("0", Some(0)),
             ("7", Some(7)),
             ("-1", Some(-1)),
+            ("1234567", Some(1_234_567)),
+            ("12345678", Some(12_345_678)),
+            ("1906543210", Some(1_906_543_210)),
+            ("-1906543210", Some(-1_906_543_210)),
+            ("1234567890123456", Some(1_234_567_890_123_456)),
+            ("12345678901234567890123456789", None),
             ("999999999999999999", Some(999_999_999_999_999_999)),
             ("-999999999999999999", Some(-999_999_999_999_999_999)),
             ("1000000000000000000", None),
@@ -262,6 +288,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn eight_digits_are_a_number_and_eight_bytes_that_are_not_digits_none(
+            digits in "[0-9]{8}", at in 0_usize..8, byte: u8,
+        ) {
+            let mut bytes: [u8; 8] = digits.as_bytes().try_into().unwrap();
+            prop_assert_eq!(eight_digits(&bytes), digits.parse().ok());
+            bytes[at] = byte;
+            let text = core::str::from_utf8(&bytes).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            prop_assert_eq!(eight_digits(&bytes), text.and_then(|text| text.parse().ok()));
+        }
+
         // The first of the bytes that end a plain string, at every place of a word.
         #[test]
         fn the_end_of_a_plain_string_is_the_first_byte_that_can_be_none_of_it(

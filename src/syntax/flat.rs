@@ -44,6 +44,7 @@ pub struct FlatObject<'a> {
     members: Few<(Text<'a>, Value<'a>), MEMBERS>,
     /// Of the first members' names, in their order: names that differ are told apart without looking at them.
     marks: [u32; MEMBERS],
+    seen: Seen,
     elements: Few<Text<'a>, ELEMENTS>,
     /// Names and strings that have escapes, without them.
     unescaped: Vec<String>,
@@ -63,15 +64,30 @@ fn mark(name: &str) -> u32 {
 struct Seen([u64; 4]);
 
 impl Seen {
-    /// Notes a name, and says whether it could be one that was noted.
-    fn note(&mut self, mark: u32) -> bool {
+    /// Which word, and which bit in it.
+    #[inline(always)]
+    fn place(mark: u32) -> (usize, u64) {
         // Every bit of the mark counts in the highest of the product; the factor is 2^32 over the golden ratio.
         let [place, ..] = mark.wrapping_mul(0x9e37_79b1).to_be_bytes();
-        let bit = 1_u64.wrapping_shl(u32::from(place));
-        let Some(word) = self.0.get_mut(usize::from(place >> 6)) else { return true };
-        let noted = *word & bit != 0;
-        *word |= bit;
+        (usize::from(place >> 6), 1_u64.wrapping_shl(u32::from(place)))
+    }
+
+    /// Notes a name, and says whether it could be one that was noted.
+    #[inline(always)]
+    fn note(&mut self, mark: u32) -> bool {
+        let noted = self.has(mark);
+        let (word, bit) = Self::place(mark);
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= bit;
+        }
         noted
+    }
+
+    /// Whether a name could be one that was noted.
+    #[inline(always)]
+    fn has(&self, mark: u32) -> bool {
+        let (word, bit) = Self::place(mark);
+        self.0.get(word).is_none_or(|word| word & bit != 0)
     }
 }
 
@@ -116,7 +132,13 @@ impl<'a> FlatObject<'a> {
 
     /// An object without members, to be filled where it stands.
     pub(crate) fn empty() -> Self {
-        Self { members: Few::new(), marks: [0; MEMBERS], elements: Few::new(), unescaped: Vec::new() }
+        Self {
+            members: Few::new(),
+            marks: [0; MEMBERS],
+            seen: Seen::default(),
+            elements: Few::new(),
+            unescaped: Vec::new(),
+        }
     }
 
     /// As [`FlatObject::parse`], into an empty one.
@@ -135,7 +157,6 @@ impl<'a> FlatObject<'a> {
         place.enter()?;
         let mut cursor = Cursor::new(text);
         cursor.expect(b'{')?;
-        let mut seen = Seen::default();
         let mut maybe_repeated = false;
         if !cursor.take(b'}') {
             loop {
@@ -143,7 +164,7 @@ impl<'a> FlatObject<'a> {
                 cursor.expect(b':')?;
                 let value = self.value(&mut cursor, place.below())?;
                 let mark = mark(name.among(&self.unescaped));
-                maybe_repeated |= seen.note(mark);
+                maybe_repeated |= self.seen.note(mark);
                 if let Some(free) = self.marks.get_mut(self.members.len()) {
                     *free = mark;
                 }
@@ -229,6 +250,10 @@ impl<'a> FlatObject<'a> {
     #[inline(always)]
     fn get(&self, name: &str) -> Option<&Value<'a>> {
         let mark = mark(name);
+        // Most claims that are asked for are not there.
+        if !self.seen.has(mark) {
+            return None;
+        }
         let mut from = 0;
         while let Some(at) = self.marked(mark, from) {
             match self.members.head.get(at) {

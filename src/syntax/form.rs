@@ -47,20 +47,20 @@ impl Form {
         if bytes.len() > limits::FORM_BYTES {
             return Err(FormError::TooLarge);
         }
-        let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
-        let mut form = Self { text: Zeroizing::default(), bounds: Vec::with_capacity(8) };
-        for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
-            if form.bounds.len() == limits::FORM_PARAMETERS {
-                return Err(FormError::TooLarge);
+        let mut text = Vec::with_capacity(bytes.len());
+        let bounds = match decode_pairs(&mut text, bytes) {
+            Ok(bounds) => bounds,
+            Err(error) => {
+                drop(Zeroizing::new(text));
+                return Err(error);
             }
-            let mut halves = pair.splitn(2, |byte| *byte == b'=');
-            let begin = text.len();
-            decode_onto(&mut text, halves.next().unwrap_or_default())?;
-            let middle = text.len();
-            decode_onto(&mut text, halves.next().unwrap_or_default())?;
-            form.bounds.push([begin, middle, text.len()]);
+        };
+        let text = read_utf8(text)?;
+        // No character of several bytes lies across two of them.
+        if bounds.iter().flatten().any(|bound| !text.is_char_boundary(*bound)) {
+            return Err(FormError::Utf8);
         }
-        form.text = text;
+        let form = Self { text, bounds };
         // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
         let mut names = form.names();
         while let Some(name) = names.next() {
@@ -75,8 +75,12 @@ impl Form {
     /// The value of a parameter; an empty value counts as absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         // OAUTH21-3.1-8, OAUTH21-3.2-3
-        let (_, value) = self.pairs().find(|(known, _)| *known == name)?;
-        (!value.is_empty()).then_some(value)
+        let known = |[begin, middle, _]: &&[usize; 3]| {
+            middle.saturating_sub(*begin) == name.len()
+                && self.text.as_bytes().get(*begin..*middle) == Some(name.as_bytes())
+        };
+        let [_, middle, end] = self.bounds.iter().find(known)?;
+        self.text.get(*middle..*end).filter(|value| !value.is_empty())
     }
 
     /// Whether the name occurs, with or without a value.
@@ -107,15 +111,26 @@ impl fmt::Debug for Form {
 pub fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     // OAUTH21-B-1
     let mut out = String::new();
-    for (name, value) in pairs {
-        if !out.is_empty() {
+    encode_onto(&mut out, pairs);
+    out
+}
+
+/// Encodes pairs onto the end of a text.
+pub(crate) fn encode_onto<'a>(out: &mut String, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    // OAUTH21-B-1
+    for (index, (name, value)) in pairs.into_iter().enumerate() {
+        if index > 0 {
             out.push('&');
         }
-        push_encoded(&mut out, name);
+        push_encoded(out, name);
         out.push('=');
-        push_encoded(&mut out, value);
+        push_encoded(out, value);
     }
-    out
+}
+
+/// How many bytes a pair takes at most once it is encoded, with the sign before it and the one between its halves.
+pub(crate) fn most_encoded_length(name: &str, value: &str) -> usize {
+    name.len().saturating_add(value.len()).saturating_mul(3).saturating_add(2)
 }
 
 /// Encodes one name or value.
@@ -130,23 +145,41 @@ pub fn encode_component(text: &str) -> String {
 /// # Errors
 /// [`FormError`] for a broken escape, a byte that must be escaped, or text that is not UTF-8.
 pub fn decode_component(text: &str) -> Result<String, FormError> {
-    let mut decoded = String::with_capacity(text.len());
-    decode_onto(&mut decoded, text.as_bytes())?;
-    Ok(decoded)
+    let mut decoded = Vec::with_capacity(text.len());
+    match decode_onto(&mut decoded, text.as_bytes()) {
+        Ok(()) => read_utf8(decoded).map(|mut text| core::mem::take(&mut *text)),
+        Err(error) => {
+            drop(Zeroizing::new(decoded));
+            Err(error)
+        }
+    }
+}
+
+/// Whether a byte of a name or value is written as it is; a space is not.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'-' | b'.' | b'_')
 }
 
 fn push_encoded(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => out.push(char::from(byte)),
-            b' ' => out.push('+'),
-            _ => {
-                out.push('%');
-                out.push(digit(byte >> 4));
-                out.push(digit(byte & 0x0f));
-            }
+    let mut rest = text;
+    loop {
+        let (plain, tail) = rest
+            .split_at_checked(rest.bytes().take_while(|byte| is_plain(*byte)).count())
+            .unwrap_or((rest, ""));
+        out.push_str(plain);
+        let mut others = tail.chars();
+        let Some(other) = others.next() else { return };
+        rest = others.as_str();
+        if other == ' ' {
+            out.push('+');
+            continue;
+        }
+        for byte in other.encode_utf8(&mut [0; 4]).bytes() {
+            out.push('%');
+            out.push(digit(byte >> 4));
+            out.push(digit(byte & 0x0f));
         }
     }
 }
@@ -155,30 +188,64 @@ fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Decodes one name or value onto the end of a text that has room for it.
-fn decode_onto(text: &mut String, bytes: &[u8]) -> Result<(), FormError> {
-    let plain = bytes.iter().all(|byte| matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+'));
-    if let (true, Ok(bytes)) = (plain, core::str::from_utf8(bytes)) {
-        text.push_str(bytes);
-        return Ok(());
+/// Whether a byte of a form stands for itself.
+fn is_itself(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+')
+}
+
+/// Decodes the pairs onto the end of a text that has room for them: where each half begins and ends.
+fn decode_pairs(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Vec<[usize; 3]>, FormError> {
+    let mut bounds = Vec::new();
+    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        if bounds.len() == limits::FORM_PARAMETERS {
+            return Err(FormError::TooLarge);
+        }
+        if bounds.is_empty() {
+            bounds.reserve_exact(8);
+        }
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let begin = text.len();
+        decode_onto(text, halves.next().unwrap_or_default())?;
+        let middle = text.len();
+        decode_onto(text, halves.next().unwrap_or_default())?;
+        bounds.push([begin, middle, text.len()]);
     }
-    let mut decoded = Zeroizing::new(Vec::with_capacity(bytes.len()));
-    let mut rest = bytes.iter().copied();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'+' => decoded.push(b' '),
-            b'%' => {
-                let high = rest.next().and_then(hex).ok_or(FormError::Escape)?;
-                let low = rest.next().and_then(hex).ok_or(FormError::Escape)?;
-                decoded.push((high << 4) | low);
+    Ok(bounds)
+}
+
+/// Decodes one name or value onto the end of a text that has room for it.
+fn decode_onto(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormError> {
+    let mut rest = bytes;
+    loop {
+        let end = rest.iter().position(|byte| !is_itself(*byte)).unwrap_or(rest.len());
+        let (plain, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+        text.extend_from_slice(plain);
+        rest = match tail {
+            [] => return Ok(()),
+            [b'+', tail @ ..] => {
+                text.push(b' ');
+                tail
+            }
+            [b'%', high, low, tail @ ..] => {
+                let high = hex(*high).ok_or(FormError::Escape)?;
+                text.push((high << 4) | hex(*low).ok_or(FormError::Escape)?);
+                tail
             }
             // Controls, spaces and bytes beyond ASCII never stand raw in a form (I-G1: no second reading).
-            0x00..=0x20 | 0x7f.. => return Err(FormError::Escape),
-            _ => decoded.push(byte),
+            _ => return Err(FormError::Escape),
+        };
+    }
+}
+
+/// The bytes as text, in the place where they are; erased where they are none.
+fn read_utf8(bytes: Vec<u8>) -> Result<Zeroizing<String>, FormError> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(FormError::Utf8)
         }
     }
-    text.push_str(core::str::from_utf8(&decoded).map_err(|_| FormError::Utf8)?);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -302,6 +302,79 @@ impl ObjectWriter {
     }
 }
 
+/// Writes an object member by member into one buffer, in the order in which they come: for an answer that holds secrets,
+/// of which no second copy is to be left in memory.
+pub(crate) struct ObjectText(Vec<u8>);
+
+impl ObjectText {
+    /// An object without members, whose text will be about so long.
+    pub(crate) fn with_room_for(bytes: usize) -> Self {
+        let mut text = Vec::with_capacity(bytes);
+        text.push(b'{');
+        Self(text)
+    }
+
+    /// Begins a member; its value comes next. The name needs no escape, and stands once.
+    pub(crate) fn member(&mut self, name: &'static str) -> &mut Self {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        self.0.push(b'"');
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+        self
+    }
+
+    /// A string.
+    pub(crate) fn string(&mut self, text: &str) {
+        self.words([text]);
+    }
+
+    /// A string of words with single spaces between them.
+    pub(crate) fn words<'t>(&mut self, words: impl IntoIterator<Item = &'t str>) {
+        self.0.push(b'"');
+        for (index, word) in words.into_iter().enumerate() {
+            if index > 0 {
+                self.0.push(b' ');
+            }
+            self.escaped(word.as_bytes());
+        }
+        self.0.push(b'"');
+    }
+
+    /// A whole number.
+    pub(crate) fn integer(&mut self, number: u64) {
+        self.0.extend_from_slice(number.to_string().as_bytes());
+    }
+
+    /// The object's text.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+
+    fn escaped(&mut self, text: &[u8]) {
+        const HEX: [u8; 16] = *b"0123456789abcdef";
+        let mut rest = text;
+        // RFC 8259 section 7: the quotation mark, the backslash and the controls.
+        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0x00..=0x1f)) {
+            let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+            self.0.extend_from_slice(plain);
+            let Some((byte, tail)) = tail.split_first() else { return };
+            match byte {
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', *byte]),
+                _ => {
+                    let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
+                    self.0.extend_from_slice(b"\\u00");
+                    self.0.extend_from_slice(&[digit(byte >> 4), digit(byte & 0x0f)]);
+                }
+            }
+            rest = tail;
+        }
+        self.0.extend_from_slice(rest);
+    }
+}
+
 /// Reads one value at a depth, counting values.
 struct Node<'n> {
     depth: usize,

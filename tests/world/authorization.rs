@@ -304,7 +304,7 @@ fn the_page_has_what_the_client_cannot_invent() {
     assert!(!view.redirect_is_loopback && view.client.verified);
     assert_eq!(view.client.name.as_deref(), Some("Notes app"));
     assert_eq!((view.client_id.as_str(), view.client.identity.as_str()), (PARTNER, PARTNER));
-    assert_eq!(view.subject, PERSON);
+    assert_eq!(&*view.subject, PERSON);
 
     for loopback in
         ["http://localhost:1/cb", "http://127.0.0.1/cb", "http://[::1]/cb", "https://localhost/cb"]

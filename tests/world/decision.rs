@@ -31,7 +31,7 @@ fn a_code_stands_for_what_was_shown_and_approved() {
     let code = world.store.code(answered(redirect.location()).get("code").unwrap()).unwrap();
     let now = world.store.now();
     assert_eq!(code.grant.client_id.as_str(), PARTNER);
-    assert_eq!(code.grant.subject, PERSON);
+    assert_eq!(&*code.grant.subject, PERSON);
     assert_eq!(code.grant.resource.as_str(), RESOURCE);
     assert_eq!(code.grant.scope, scope("read"));
     assert_eq!(code.grant.authenticated, now - Duration::seconds(30));
@@ -252,7 +252,7 @@ fn a_store_that_finds_another_person_stores_nothing() {
     let approval = Approval::assertion(PERSON, browser(1), scope("read"));
     let (action, waiting) = world.press(&view, approval, &view.csrf).unwrap();
     let Basis::Answer { agent, subject, .. } = action.basis() else { panic!() };
-    assert_eq!((*agent, subject.as_str()), (browser(1), PERSON));
+    assert_eq!((*agent, &**subject), (browser(1), PERSON));
     let Ok(Decided::Refused(refusal)) = waiting.decided(action.not_yours()) else { panic!() };
     assert_eq!(refusal.respond().status(), 403);
 }

@@ -95,7 +95,7 @@ fn the_identical_request_of_a_confidential_client_is_not_asked_twice() {
     assert!(location.starts_with(CALLBACK) && location.contains("state=another"), "{location}");
     let code = location.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
     let grant = world.store.code(&code).unwrap().grant;
-    assert_eq!((grant.subject.as_str(), grant.scope), (PERSON, scope("read write")));
+    assert_eq!((&*grant.subject, grant.scope.clone()), (PERSON, scope("read write")));
     // A smaller scope is covered as well.
     assert!(again(&mut world, &ask().with("scope", "read")));
 }

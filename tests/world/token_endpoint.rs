@@ -1,5 +1,7 @@
 //! The token and revocation endpoints: what they grant, what they refuse, and that a refusal changes nothing.
 
+use std::sync::Arc;
+
 use crate::grants::{
     APP, CODE, NO_CODES, OTHER, RESOURCE, Request, SECRET, SHORT, VERIFIER, WEB, World, approval, client,
     family, opened, scope, secret, server_with, start, tokens,
@@ -350,7 +352,7 @@ fn grant_types_follow_the_registration_and_the_decision() {
 #[test]
 fn no_token_outlives_its_family() {
     let mut record = approval(APP);
-    record.grant.not_after = start() + Duration::seconds(90);
+    Arc::make_mut(&mut record.grant).not_after = start() + Duration::seconds(90);
     let mut world = World::with_code(record.clone());
     let first = world.redeem();
     assert_eq!(first.expires_in, Some(90));
@@ -362,7 +364,7 @@ fn no_token_outlives_its_family() {
     world.store.pass(Duration::seconds(10));
     let refresh = second.refresh_token.unwrap().expose().to_owned();
     assert_eq!(world.send(&Request::refresh(APP, &refresh)).error(), refusal("invalid_grant"));
-    record.grant.not_after = start();
+    Arc::make_mut(&mut record.grant).not_after = start();
     let mut world = World::with_code(record);
     assert_eq!(world.send(&Request::code(APP)).error(), refusal("invalid_grant"));
 }

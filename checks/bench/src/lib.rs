@@ -212,17 +212,25 @@ pub fn sign(key: &SigningKey, input: &str) -> String {
     let (stored, bytes) = (stored.expose(), input.as_bytes());
     let signature = match key.id().algorithm() {
         Algorithm::EdDsa => Ed25519KeyPair::from_pkcs8(stored).unwrap().sign(bytes).as_ref().to_vec(),
-        Algorithm::Es256 => {
-            let pair = EcdsaKeyPair::from_pkcs8(&signature::ECDSA_P256_SHA256_FIXED_SIGNING, stored).unwrap();
+        Algorithm::Es256 | Algorithm::Es384 => {
+            let curve = match key.id().algorithm() {
+                Algorithm::Es256 => &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+                _ => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
+            };
+            let pair = EcdsaKeyPair::from_pkcs8(curve, stored).unwrap();
             pair.sign(&random, bytes).unwrap().as_ref().to_vec()
         }
-        Algorithm::Rs256 => {
+        Algorithm::Rs256 | Algorithm::Ps256 => {
+            let padding: &'static dyn signature::RsaEncoding = match key.id().algorithm() {
+                Algorithm::Rs256 => &signature::RSA_PKCS1_SHA256,
+                _ => &signature::RSA_PSS_SHA256,
+            };
             let pair = RsaKeyPair::from_pkcs8(stored).unwrap();
             let mut signature = vec![0; pair.public_modulus_len()];
-            pair.sign(&signature::RSA_PKCS1_SHA256, &random, bytes, &mut signature).unwrap();
+            pair.sign(padding, &random, bytes, &mut signature).unwrap();
             signature
         }
-        other => panic!("{other} is not measured"),
+        other => panic!("{other} is not known here"),
     };
     format!("{input}.{}", base64url::encode(&signature))
 }

@@ -3,7 +3,7 @@
 //!
 //! Both sides begin at the same text and end with the same kind of text: a query or a form's body in, the URL of the
 //! redirect or the JSON of the answer out. The client is public and has one exact redirect URI, the code challenge is
-//! S256, codes and tokens are 32 random bytes of the operating system in base64, a refresh replaces both tokens.
+//! S256, codes and tokens are 32 random bytes in base64, a refresh replaces both tokens.
 
 use std::collections::HashMap;
 

@@ -34,6 +34,9 @@ static EACH: LazyLock<Vec<Both>> = LazyLock::new(|| {
             PublicKey::P256 { x, y } => {
                 DecodingKey::from_ec_components(&base64url::encode(x), &base64url::encode(y))
             }
+            PublicKey::P384 { x, y } => {
+                DecodingKey::from_ec_components(&base64url::encode(x), &base64url::encode(y))
+            }
             PublicKey::Rsa { n, e } => {
                 DecodingKey::from_rsa_components(&base64url::encode(n), &base64url::encode(e))
             }
@@ -57,7 +60,9 @@ static EACH: LazyLock<Vec<Both>> = LazyLock::new(|| {
     vec![
         both(Algorithm::EdDsa, jsonwebtoken::Algorithm::EdDSA),
         both(Algorithm::Es256, jsonwebtoken::Algorithm::ES256),
+        both(Algorithm::Es384, jsonwebtoken::Algorithm::ES384),
         both(Algorithm::Rs256, jsonwebtoken::Algorithm::RS256),
+        both(Algorithm::Ps256, jsonwebtoken::Algorithm::PS256),
     ]
 });
 
@@ -117,7 +122,7 @@ fn object(members: &[(String, String)]) -> String {
 
 /// What a member may be replaced by: JSON of every type, near misses among them. Not the audience in other case: the
 /// core folds scheme and host there (RFC 3986 section 6.2.2.1), which `jsonwebtoken` does not.
-const VALUES: &str = r#"(null|true|0|-1|1|1e3|1\.5|9999999999|99999999999999999999|""|"x"|"none"|"HS256"|"EdDSA"|"ES256"|"at\+jwt"|"JWT"|"k1"|\[\]|\[""\]|\["x"\]|\{\}|"https://as\.example\.com"|"https://as\.example\.com/"|"https://mcp\.example\.com/mcp"|\["https://mcp\.example\.com/mcp"\]|\["x","https://mcp\.example\.com/mcp"\]|"https://mcp\.example\.com"|"https:\\/\\/as\.example\.com")"#;
+const VALUES: &str = r#"(null|true|0|-1|1|1e3|1\.5|9999999999|99999999999999999999|""|"x"|"none"|"HS256"|"EdDSA"|"ES256"|"ES384"|"RS256"|"PS256"|"at\+jwt"|"JWT"|"k1"|\[\]|\[""\]|\["x"\]|\{\}|"https://as\.example\.com"|"https://as\.example\.com/"|"https://mcp\.example\.com/mcp"|\["https://mcp\.example\.com/mcp"\]|\["x","https://mcp\.example\.com/mcp"\]|"https://mcp\.example\.com"|"https:\\/\\/as\.example\.com")"#;
 
 #[test]
 fn the_token_that_is_changed_passes_with_both() {
@@ -133,7 +138,7 @@ proptest! {
     // Members changed, removed, doubled or added before it is signed.
     #[test]
     fn a_signed_token_with_other_members_is_not_taken_by_us_alone(
-        which in 0_usize..3,
+        which in 0..EACH.len(),
         changes in proptest::collection::vec((any::<bool>(), any::<prop::sample::Index>(), 0_u8..4, "(alg|kid|typ|crit|jwk|exp|nbf|iat|aud|iss|sub|client_id|x)", VALUES), 0..4),
     ) {
         let both = &EACH[which];
@@ -158,7 +163,7 @@ proptest! {
     // The text changed after it was signed.
     #[test]
     fn a_changed_text_is_not_taken_by_us_alone(
-        which in 0_usize..3, at in any::<prop::sample::Index>(), kind in 0_u8..4, with in "[A-Za-z0-9_.=+/ -]{1,3}",
+        which in 0..EACH.len(), at in any::<prop::sample::Index>(), kind in 0_u8..4, with in "[A-Za-z0-9_.=+/ -]{1,3}",
     ) {
         let both = &EACH[which];
         let good = both.token(&object(&both.header()), &object(&both.claims()));

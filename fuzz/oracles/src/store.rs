@@ -248,10 +248,10 @@ impl Store {
             let key = client.client_id.as_str().to_owned();
             let replaceable = |known: &ClientRecord| known.origin == ClientOrigin::MetadataDocument;
             if self.clients.get(&key).is_none_or(replaceable) {
-                self.clients.insert(key, client.clone());
+                self.clients.insert(key, ClientRecord::clone(client));
             }
         }
-        self.decisions.insert(action.key(), action.record().clone());
+        self.decisions.insert(action.key(), DecisionRecord::clone(action.record()));
         action.inserted()
     }
 
@@ -286,7 +286,7 @@ impl Store {
             self.consents.insert(key, record.clone());
         }
         if let Some((digest, record)) = action.code() {
-            self.put_code(digest, record.clone());
+            self.put_code(digest, CodeRecord::clone(record));
         }
         action.stored()
     }
@@ -316,12 +316,12 @@ impl Store {
             *spent = true;
         }
         self.credentials.families.insert(family, Family::Active);
-        self.credentials.grants.insert(family, action.grant().clone());
+        self.credentials.grants.insert(family, GrantRecord::clone(action.grant()));
         if let Some((digest, record)) = action.refresh() {
-            self.credentials.refresh.insert(digest, (record.clone(), None));
+            self.credentials.refresh.insert(digest, (RefreshRecord::clone(record), None));
         }
         if let Some((digest, record)) = action.access() {
-            self.credentials.access.insert(digest, record.clone());
+            self.credentials.access.insert(digest, AccessRecord::clone(record));
         }
         self.used_clients.insert(action.grant().client_id.as_str().to_owned());
         action.redeemed()
@@ -385,10 +385,12 @@ impl Store {
             _ => return action.retired(),
         }
         if action.repeats().is_none() {
-            self.credentials.refresh.insert(action.successor_digest(), (successor, None));
+            self.credentials
+                .refresh
+                .insert(action.successor_digest(), (RefreshRecord::clone(&successor), None));
         }
         if let Some((digest, record)) = action.access() {
-            self.credentials.access.insert(digest, record.clone());
+            self.credentials.access.insert(digest, AccessRecord::clone(record));
         }
         action.rotated()
     }

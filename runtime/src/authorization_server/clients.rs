@@ -29,7 +29,7 @@ use mcp_authz::step::Step;
 
 use super::people::Standing;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::entropy::OsEntropy;
+use crate::entropy::ThreadEntropy;
 use crate::http_io::{read_body, request_head, response};
 use crate::store::StoreError;
 
@@ -64,11 +64,12 @@ impl AuthorizationServerHost {
         let found = self.store.find_client(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingCaller::store_failed)?;
         let mut outcome = match waiting.document(&found) {
-            None => self.core.measure(|| waiting.found(found, &mut OsEntropy)),
+            None => self.core.measure(|| waiting.found(found, &mut ThreadEntropy)),
             // As at the authorization endpoint, where the browser brings the same client in a moment.
             Some(fetch) => {
                 let looked = self.document(&fetch).await?;
-                self.core.measure(|| waiting.found_document(found, looked.fetched, looked.at, &mut OsEntropy))
+                self.core
+                    .measure(|| waiting.found_document(found, looked.fetched, looked.at, &mut ThreadEntropy))
             }
         };
         loop {
@@ -79,7 +80,7 @@ impl AuthorizationServerHost {
                     let (action, waiting) = step.into_parts();
                     let receipt = self.store.reserve_once(action).await;
                     let (receipt, waiting) = self.held(receipt, waiting, |waiting| waiting.store_failed())?;
-                    self.core.measure(|| waiting.reserved(receipt, &mut OsEntropy))
+                    self.core.measure(|| waiting.reserved(receipt, &mut ThreadEntropy))
                 }
                 CallerOutcome::Code(step) => return self.code(step).await,
                 CallerOutcome::Refresh(step) => return self.refresh(step).await,
@@ -133,7 +134,7 @@ impl AuthorizationServerHost {
             Standing::Removed => found.withheld(),
             Standing::Unavailable => return Err(waiting.store_failed()),
         };
-        let step = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+        let step = match self.core.measure(|| waiting.found(found, &mut ThreadEntropy)) {
             CodeOutcome::Redeem(step) => return self.redeem(step).await,
             CodeOutcome::Sign(step) => step,
             CodeOutcome::Replayed(step) => return Err(self.revoke_then_refuse(step).await),
@@ -153,7 +154,7 @@ impl AuthorizationServerHost {
         let receipt = self.store.redeem_code(action).await;
         let (receipt, waiting) = self.held(receipt, waiting, AwaitingRedemption::store_failed)?;
         self.observe(AuthorizationEvent::CodeRedemption(&receipt));
-        match self.core.measure(|| waiting.redeemed(receipt, &mut OsEntropy)) {
+        match self.core.measure(|| waiting.redeemed(receipt, &mut ThreadEntropy)) {
             Ok(RedemptionOutcome::Tokens(answer)) => {
                 self.observe(AuthorizationEvent::TokensIssued);
                 Ok(answer)
@@ -176,7 +177,7 @@ impl AuthorizationServerHost {
                 Standing::Removed => found.withheld(),
                 Standing::Unavailable => return Err(waiting.store_failed()),
             };
-            let rotate = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+            let rotate = match self.core.measure(|| waiting.found(found, &mut ThreadEntropy)) {
                 RefreshOutcome::Rotate(step) => step,
                 RefreshOutcome::Sign(step) => {
                     let (action, waiting) = step.into_parts();
@@ -208,7 +209,7 @@ impl AuthorizationServerHost {
         let receipt = self.store.rotate_refresh(action).await;
         let (receipt, waiting) = self.held(receipt, waiting, AwaitingRotation::store_failed)?;
         self.observe(AuthorizationEvent::RefreshRotation(&receipt));
-        let outcome = self.core.measure(|| waiting.rotated(receipt, &mut OsEntropy));
+        let outcome = self.core.measure(|| waiting.rotated(receipt, &mut ThreadEntropy));
         outcome.map_err(|failed| failed.state.store_failed())
     }
 
@@ -239,12 +240,12 @@ impl AuthorizationServerHost {
         self.observe(AuthorizationEvent::ReadRefresh(&action));
         let found = self.store.read_refresh(action).await;
         let (found, waiting) = self.held(found, waiting, AwaitingRevocable::store_failed)?;
-        let mut outcome = self.core.measure(|| waiting.found(found, &mut OsEntropy));
+        let mut outcome = self.core.measure(|| waiting.found(found, &mut ThreadEntropy));
         if let RevocableOutcome::Access(step) = outcome {
             let (action, waiting) = step.into_parts();
             let found = self.store.read_access(action).await;
             let (found, waiting) = self.held(found, waiting, |waiting| waiting.store_failed())?;
-            outcome = self.core.measure(|| waiting.found(found, &mut OsEntropy));
+            outcome = self.core.measure(|| waiting.found(found, &mut ThreadEntropy));
         }
         let step = match outcome {
             RevocableOutcome::Revoke(step) => step,
@@ -324,7 +325,7 @@ impl AuthorizationServerHost {
 
     async fn registration_flow(&self, parts: &Parts, body: &[u8]) -> Result<Respond, Ended> {
         let (head, now) = (request_head(parts), self.clock.now());
-        let step = self.core.measure(|| self.server.register(&head, body, now, &mut OsEntropy));
+        let step = self.core.measure(|| self.server.register(&head, body, now, &mut ThreadEntropy));
         let step = step.map_err(|reason| {
             self.observe(AuthorizationEvent::RegistrationRefused(&reason));
             reason.respond()
@@ -358,7 +359,7 @@ impl AuthorizationServerHost {
         self.observe(AuthorizationEvent::FindClient(&action));
         let found = self.store.find_client(action).await;
         let (found, waiting) = self.held(found, waiting, |waiting| waiting.store_failed())?;
-        match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+        match self.core.measure(|| waiting.found(found, &mut ThreadEntropy)) {
             ManagementOutcome::Update(step) => {
                 let (action, waiting) = step.into_parts();
                 let receipt = self.store.update_client(action).await;

@@ -18,7 +18,7 @@ use super::freshness::DocumentCaching;
 use super::slots::Slots;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::client::fetch::reply_of;
-use crate::entropy::OsEntropy;
+use crate::entropy::ThreadEntropy;
 use crate::store::StoreError;
 
 /// How long a fetch that brought no document is not repeated.
@@ -196,7 +196,7 @@ impl AuthorizationServerHost {
         at: OffsetDateTime,
     ) -> Result<Option<DocumentVerdict>, Respond> {
         let Some(known) = self.known_document(client_id).await? else { return Ok(None) };
-        let mut outcome = self.core.measure(|| known.receive(fetched.clone(), at, &mut OsEntropy));
+        let mut outcome = self.core.measure(|| known.receive(fetched.clone(), at, &mut ThreadEntropy));
         loop {
             outcome = match outcome {
                 DocumentOutcome::Settled(verdict) => return Ok(Some(verdict)),
@@ -205,7 +205,7 @@ impl AuthorizationServerHost {
                     let (action, waiting) = step.into_parts();
                     let receipt = self.store.revoke_all(action).await;
                     let (receipt, waiting) = self.held(receipt, waiting, |waiting| waiting.store_failed())?;
-                    let ended = waiting.ended(receipt, &mut OsEntropy);
+                    let ended = waiting.ended(receipt, &mut ThreadEntropy);
                     ended.map_err(|failed| failed.state.store_failed())?
                 }
                 DocumentOutcome::Store(step) => {

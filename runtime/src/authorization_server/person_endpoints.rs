@@ -25,7 +25,7 @@ use super::pages::{self, SCOPE_FIELD};
 use super::people::{Person, Returned, SignIn, Ways};
 use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::entropy::OsEntropy;
+use crate::entropy::ThreadEntropy;
 use crate::http_io::{read_body, response};
 
 impl AuthorizationServerHost {
@@ -161,7 +161,7 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let now = self.clock.now();
-        let step = match self.core.measure(|| request.show(&person, now, &mut OsEntropy)) {
+        let step = match self.core.measure(|| request.show(&person, now, &mut ThreadEntropy)) {
             Ok(step) => step,
             Err(refusal) => return self.refusal(&refusal),
         };
@@ -208,7 +208,7 @@ impl AuthorizationServerHost {
                 return Err(self.refusal(&waiting.store_failed()));
             }
         };
-        let step = match self.core.measure(|| waiting.found(found, &mut OsEntropy)) {
+        let step = match self.core.measure(|| waiting.found(found, &mut ThreadEntropy)) {
             Recalled::Ask(request, _) => return Ok(request),
             Recalled::Refused(refusal) => return Err(self.refusal(&refusal)),
             Recalled::Remembered(step) => step,
@@ -279,8 +279,8 @@ impl AuthorizationServerHost {
         let step = self.core.measure(|| {
             let deciding = waiting.found(found)?;
             match answer {
-                Ok(approval) => deciding.approve(approval, csrf, &mut OsEntropy),
-                Err((subject, agent)) => deciding.deny(subject, agent, csrf, &mut OsEntropy),
+                Ok(approval) => deciding.approve(approval, csrf, &mut ThreadEntropy),
+                Err((subject, agent)) => deciding.deny(subject, agent, csrf, &mut ThreadEntropy),
             }
         })?;
         self.take(step).await

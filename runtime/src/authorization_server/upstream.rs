@@ -45,7 +45,7 @@ use super::sessions::{Session, Sessions, cookie, only_cookie};
 use crate::BoxFuture;
 use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
-use crate::entropy::OsEntropy;
+use crate::entropy::ThreadEntropy;
 use crate::store::Store;
 
 /// How long a provider's document is used.
@@ -296,7 +296,7 @@ impl Upstream {
     ) -> Result<(HeaderValue, HeaderValue), SignInFault> {
         let provider = self.known(configured).await.map_err(|error| fault(configured, &error))?;
         // MCP-SBP-009, MCP-SBP-010, MCP-SBP-011, I-P3: what a callback could answer is made here, after the approval.
-        let step = provider.begin(*browser.agent(), self.clock.now(), &mut OsEntropy);
+        let step = provider.begin(*browser.agent(), self.clock.now(), &mut ThreadEntropy);
         let (open, waiting) = step.map_err(|error| fault(configured, &error))?.into_parts();
         let record = waiting.park(&*self.sealer).map_err(|failed| fault(configured, &failed.error))?;
         let location = HeaderValue::try_from(open.url()).map_err(|_| unavailable())?;
@@ -385,7 +385,7 @@ impl Upstream {
             return Returned::NotOurs;
         };
         let counted = (waiting.state_digest(), waiting.not_after());
-        let outcome = waiting.receive(callback, browser.agent(), self.clock.now(), &mut OsEntropy);
+        let outcome = waiting.receive(callback, browser.agent(), self.clock.now(), &mut ThreadEntropy);
         // MCP-SBP-012: what is not the answer to this browser's request burns nothing.
         if matches!(outcome, SignInOutcome::Unsolicited(_)) {
             return Returned::NotOurs;

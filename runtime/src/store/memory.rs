@@ -19,9 +19,12 @@ use super::{AFTER_FAMILY, Bounds, Store, StoreError, Stored, UNUSED_CLIENT_LIFET
 use crate::clock::{Clock, SystemClock};
 
 mod administration;
+mod epochs;
+mod maps;
 mod tables;
 
-use tables::{Client, Code, EpochKey, Family, Refresh, Retired, Room, Tables, key};
+use epochs::EpochKey;
+use tables::{Client, Code, Family, Refresh, Retired, Room, Tables};
 
 /// A [`Store`] in memory.
 pub struct MemoryStore {
@@ -95,7 +98,7 @@ impl Store for MemoryStore {
                 Room::InsteadOf(oldest) => drop(tables.clients.remove(&oldest)),
                 Room::None => return Ok(action.full()),
             }
-            let record = action.record().clone();
+            let record = Arc::new(action.record().clone());
             tables.clients.insert(record.client_id.clone(), Client { record, used: None });
             Ok(action.inserted())
         })
@@ -104,7 +107,7 @@ impl Store for MemoryStore {
     fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
         self.act(|tables, _| {
             let used = tables.clients.get(&record.client_id).and_then(|client| client.used);
-            tables.clients.insert(record.client_id.clone(), Client { record, used });
+            tables.clients.insert(record.client_id.clone(), Client { record: Arc::new(record), used });
             Ok(())
         })
     }
@@ -116,7 +119,7 @@ impl Store for MemoryStore {
                 return Ok(action.changed());
             }
             if let Some(client) = tables.clients.get_mut(&record.client_id) {
-                client.record = record;
+                client.record = Arc::new(record);
             }
             Ok(action.updated())
         })
@@ -135,21 +138,22 @@ impl Store for MemoryStore {
 
     fn insert_pushed(&self, action: InsertPushed) -> Stored<'_, PushedInsertion> {
         self.act(|tables, now| {
-            match tables.room_for_pushed(&action.record().client_id, self.bounds, now) {
-                Room::Free => {}
-                Room::InsteadOf(oldest) => drop(tables.pushed.remove(&oldest)),
-                Room::None => return Ok(action.full()),
-            }
-            if tables.pushed.insert(key(action.key()), action.record().clone()).is_some() {
+            if tables.pushed.contains_key(action.key().into()) {
                 return Err(StoreError::Inconsistent);
             }
+            match tables.room_for_pushed(&action.record().client_id, self.bounds, now) {
+                Room::Free => {}
+                Room::InsteadOf(oldest) => tables.pushed.remove(oldest),
+                Room::None => return Ok(action.full()),
+            }
+            tables.pushed.insert(action.key().into(), action.record().clone());
             Ok(action.inserted())
         })
     }
 
     fn read_pushed(&self, action: ReadPushed) -> Stored<'_, PushedFound> {
         self.act(|tables, now| {
-            Ok(match tables.pushed.get(&key(action.key())) {
+            Ok(match tables.pushed.get(action.key().into()) {
                 Some(record) => action.found(record.clone(), now),
                 None => action.absent(now),
             })
@@ -158,7 +162,7 @@ impl Store for MemoryStore {
 
     fn read_consent(&self, action: ReadConsent) -> Stored<'_, ConsentFound> {
         self.act(|tables, now| {
-            Ok(match tables.consents.get(&key(action.key())) {
+            Ok(match tables.consents.get(action.key().as_bytes()) {
                 Some(record) => {
                     let epochs = tables.epochs(&record.client_id, &record.subject);
                     action.found(record.clone(), epochs, now)
@@ -170,7 +174,7 @@ impl Store for MemoryStore {
 
     fn read_access(&self, action: ReadAccess) -> Stored<'_, AccessFound> {
         self.act(|tables, now| {
-            Ok(match tables.access_tokens.get(&key(action.digest())) {
+            Ok(match tables.access_tokens.get(&action.digest().into()) {
                 Some(record) if tables.is_active(&record.grant) => action.found(record.clone(), now),
                 _ => action.absent(now),
             })
@@ -188,10 +192,10 @@ impl Store for MemoryStore {
 
     fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
         self.act(|tables, now| {
-            if action.pushed().is_some_and(|pushed| !tables.pushed.contains_key(&key(pushed))) {
+            if action.pushed().is_some_and(|pushed| !tables.pushed.contains_key(pushed.into())) {
                 return Ok(action.pushed_is_gone());
             }
-            if tables.decisions.contains_key(&key(action.key())) {
+            if tables.decisions.contains_key(action.key().into()) {
                 return Err(StoreError::Inconsistent);
             }
             let room = tables.room_for_decision(&action.record().subject, self.bounds, now);
@@ -201,14 +205,14 @@ impl Store for MemoryStore {
                 return Ok(action.full());
             }
             if let Some(oldest) = room.instead_of() {
-                tables.decisions.remove(&oldest);
+                tables.decisions.remove(oldest);
             }
             if let Some(oldest) = client_room.instead_of() {
                 tables.clients.remove(&oldest);
             }
-            tables.decisions.insert(key(action.key()), action.record().clone());
+            tables.decisions.insert(action.key().into(), action.record().clone());
             if let Some(pushed) = action.pushed() {
-                tables.pushed.remove(&key(pushed));
+                tables.pushed.remove(pushed.into());
             }
             if let Some(record) = action.client() {
                 let known = tables.clients.get(&record.client_id);
@@ -228,7 +232,7 @@ impl Store for MemoryStore {
 
     fn read_decision(&self, action: ReadDecision) -> Stored<'_, DecisionFound> {
         self.act(|tables, now| {
-            Ok(match tables.decisions.get(&key(action.key())) {
+            Ok(match tables.decisions.get(action.key().into()) {
                 Some(record) => {
                     let epochs = tables.epochs(&record.client_id, &record.subject);
                     action.found(record.clone(), epochs, now)
@@ -242,7 +246,7 @@ impl Store for MemoryStore {
         self.act(|tables, _| {
             match action.basis() {
                 Basis::Answer { decision, agent, subject } => {
-                    let Some(record) = tables.decisions.get(&key(*decision)) else {
+                    let Some(record) = tables.decisions.get((*decision).into()) else {
                         return Ok(action.absent());
                     };
                     // I-P9: browser and person of the page.
@@ -251,25 +255,25 @@ impl Store for MemoryStore {
                     }
                 }
                 Basis::Remembered(consent) => {
-                    if !tables.consents.contains_key(&key(*consent)) {
+                    if !tables.consents.contains_key(consent.as_bytes()) {
                         return Ok(action.absent());
                     }
                 }
             }
             if let Some((digest, code)) = action.code() {
                 let family = code.grant.family;
-                if tables.families.contains_key(&family) || tables.codes.contains_key(&key(digest)) {
+                if tables.families.contains_key(&family) || tables.codes.contains_key(&digest.into()) {
                     return Err(StoreError::Inconsistent);
                 }
                 let not_after = code.grant.not_after;
                 tables.families.insert(family, Family { active: false, generation: 0, not_after });
-                tables.codes.insert(key(digest), Code { record: code.clone(), spent: false });
+                tables.codes.insert(digest.into(), Code { record: code.clone(), spent: false });
             }
             if let Some((digest, consent)) = action.remember() {
-                tables.consents.insert(key(digest), consent.clone());
+                tables.consents.insert(*digest.as_bytes(), consent.clone());
             }
             if let Basis::Answer { decision, .. } = action.basis() {
-                tables.decisions.remove(&key(*decision));
+                tables.decisions.remove((*decision).into());
             }
             Ok(action.stored())
         })
@@ -277,7 +281,7 @@ impl Store for MemoryStore {
 
     fn read_code(&self, action: ReadCode) -> Stored<'_, CodeFound> {
         self.act(|tables, now| {
-            Ok(match tables.codes.get(&key(action.digest())) {
+            Ok(match tables.codes.get(&action.digest().into()) {
                 Some(Code { record, spent: false }) => action.live(record.clone(), now),
                 Some(Code { record, spent: true }) => action.spent(record.clone(), now),
                 None => action.absent(now),
@@ -288,7 +292,7 @@ impl Store for MemoryStore {
     fn redeem_code(&self, action: RedeemCode) -> Stored<'_, CodeRedemption> {
         self.act(|tables, now| {
             let family = action.grant().family;
-            let Some(code) = tables.codes.get(&key(action.digest())) else { return Ok(action.absent()) };
+            let Some(code) = tables.codes.get(&action.digest().into()) else { return Ok(action.absent()) };
             if code.record.grant.family != family {
                 return Ok(action.absent());
             }
@@ -301,16 +305,16 @@ impl Store for MemoryStore {
                 return Ok(action.revoked());
             }
             if let Some((digest, record)) = action.refresh() {
-                if tables.refresh_tokens.contains_key(&key(digest)) {
+                if tables.refresh_tokens.contains_key(&digest.into()) {
                     return Err(StoreError::Inconsistent);
                 }
                 let refresh = Refresh { record: record.clone(), retired: None };
-                tables.refresh_tokens.insert(key(digest), refresh);
+                tables.refresh_tokens.insert(digest.into(), refresh);
             }
             if let Some((digest, record)) = action.access() {
-                tables.access_tokens.insert(key(digest), record.clone());
+                tables.access_tokens.insert(digest.into(), record.clone());
             }
-            if let Some(code) = tables.codes.get_mut(&key(action.digest())) {
+            if let Some(code) = tables.codes.get_mut(&action.digest().into()) {
                 code.spent = true;
             }
             if let Some(row) = tables.families.get_mut(&family) {
@@ -327,7 +331,7 @@ impl Store for MemoryStore {
 
     fn read_refresh(&self, action: ReadRefresh) -> Stored<'_, RefreshFound> {
         self.act(|tables, now| {
-            let Some(refresh) = tables.refresh_tokens.get(&key(action.digest())) else {
+            let Some(refresh) = tables.refresh_tokens.get(&action.digest().into()) else {
                 return Ok(action.absent(now));
             };
             let record = refresh.record.clone();
@@ -346,7 +350,7 @@ impl Store for MemoryStore {
         self.act(|tables, now| {
             let grant = &action.successor().grant;
             let family = grant.family;
-            let Some(row) = tables.refresh_tokens.get(&key(action.presented())) else {
+            let Some(row) = tables.refresh_tokens.get(&action.presented().into()) else {
                 return Ok(action.absent());
             };
             if row.record.grant.family != family || row.record.generation != action.presented_generation() {
@@ -361,7 +365,7 @@ impl Store for MemoryStore {
                 (None, None) => leaf == Some(action.presented_generation()),
                 // I-T3
                 (Some(most), Some(retired)) => {
-                    let same = tables.refresh_tokens.get(&key(action.successor_digest()));
+                    let same = tables.refresh_tokens.get(&action.successor_digest().into());
                     retired.repeats < most
                         && same.is_some_and(|same| same.retired.is_none())
                         && leaf == Some(action.successor().generation)
@@ -372,10 +376,10 @@ impl Store for MemoryStore {
                 return Ok(action.retired());
             }
             let repeated = action.repeats().is_some();
-            if !repeated && tables.refresh_tokens.contains_key(&key(action.successor_digest())) {
+            if !repeated && tables.refresh_tokens.contains_key(&action.successor_digest().into()) {
                 return Err(StoreError::Inconsistent);
             }
-            if let Some(row) = tables.refresh_tokens.get_mut(&key(action.presented())) {
+            if let Some(row) = tables.refresh_tokens.get_mut(&action.presented().into()) {
                 match &mut row.retired {
                     Some(retired) => retired.repeats = retired.repeats.saturating_add(1),
                     None => {
@@ -385,7 +389,7 @@ impl Store for MemoryStore {
                 }
             }
             if let Some((digest, record)) = action.access() {
-                tables.access_tokens.insert(key(digest), record.clone());
+                tables.access_tokens.insert(digest.into(), record.clone());
             }
             if let Some(client) = tables.clients.get_mut(&grant.client_id) {
                 client.used = Some(now);
@@ -395,7 +399,7 @@ impl Store for MemoryStore {
                     leaf.generation = action.successor().generation;
                 }
                 let successor = Refresh { record: action.successor().clone(), retired: None };
-                tables.refresh_tokens.insert(key(action.successor_digest()), successor);
+                tables.refresh_tokens.insert(action.successor_digest().into(), successor);
             }
             Ok(action.rotated())
         })
@@ -412,9 +416,9 @@ impl Store for MemoryStore {
         self.act(|tables, now| {
             let epoch = match action.target() {
                 RevocationTarget::Client(id) => EpochKey::Client(id.clone()),
-                RevocationTarget::Subject(subject) => EpochKey::Subject(subject.clone()),
+                RevocationTarget::Subject(subject) => EpochKey::Subject(subject.as_str().into()),
                 RevocationTarget::Consent { subject, client_id } => {
-                    EpochKey::Consent(subject.clone(), client_id.clone())
+                    EpochKey::Consent(subject.as_str().into(), client_id.clone())
                 }
                 // A target this store does not know must not count as revoked.
                 _ => return Err(StoreError::Inconsistent),
@@ -452,8 +456,8 @@ impl Store for MemoryStore {
             let Tables { families, tombstones, grants, codes, refresh_tokens, clients, .. } = tables;
             tables.access_tokens.retain(|_, token| token.expires.saturating_add(AFTER_FAMILY) > now);
             tables.consents.retain(|_, consent| consent.not_after > now);
-            tables.pushed.retain(|_, pushed| pushed.not_after > now);
-            tables.decisions.retain(|_, decision| decision.not_after > now);
+            tables.pushed.forget_ended(now);
+            tables.decisions.forget_ended(now);
             tables.reservations.retain(|_, until| *until > now);
             let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
             tombstones.retain(|_, not_after| kept(*not_after));

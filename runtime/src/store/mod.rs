@@ -30,7 +30,7 @@ use mcp_authz::time::{Duration, OffsetDateTime};
 use crate::BoxFuture;
 
 mod bounds;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "postgres")]
 mod connections;
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
@@ -252,9 +252,16 @@ pub enum StoreError {
     Inconsistent,
 }
 
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(feature = "postgres")]
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        Self::Failed(Box::new(error))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Failed(Box::new(error))
     }
 }

@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::fmt;
 
 use super::Fault;
@@ -40,9 +39,7 @@ impl Answer {
     fn send(self, result: AuthorizationResult) -> Result<Redirect, Refusal> {
         // RFC9207-2-1, OAUTH21-4.1.2-3: state as it came, iss as configured, each once (I-R6, I-R7).
         let response = AuthorizationResponse { result, state: self.state, iss: self.server.issuer().clone() };
-        let pairs = response.pairs();
-        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let location = self.redirect.redirect_uri().with_parameters(pairs);
+        let location = self.redirect.redirect_uri().with_parameters(response.pairs());
         location.map(|location| Redirect { location }).map_err(|_| Refusal::new(RefusalReason::RedirectUri))
     }
 }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -11,9 +12,9 @@ use crate::authorization_server::record::{ClientOrigin, ClientRecord, DecisionRe
 use crate::authorization_server::refusal::{Refusal, RefusalReason};
 use crate::authorization_server::sign_in::RequestShown;
 use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision, Insertion};
-use crate::entropy::{Entropy, draw_text};
+use crate::entropy::{Ahead, Entropy, draw, text_of};
 use crate::evidence::{Authentication, RedirectMatched};
-use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, ScopeSet};
+use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, is_loopback_host};
 use crate::secret::SecretDigest;
 use crate::step::{Failed, Step};
 use crate::time::{self, OffsetDateTime};
@@ -25,7 +26,7 @@ pub struct RequestValidated(pub(super) Box<Validated>);
 
 #[derive(Debug)]
 pub(super) struct Validated {
-    pub(super) client: ClientRecord,
+    pub(super) client: Arc<ClientRecord>,
     pub(super) registered: RedirectUri,
     pub(super) answer: Answer,
     pub(super) checked: Checked,
@@ -42,10 +43,6 @@ impl Validated {
             && !self.answer.redirect.redirect_uri().is_loopback()
             && self.pushed.is_none()
     }
-
-    pub(super) fn scope(&self) -> ScopeSet {
-        self.checked.scope.iter().map(|shown| shown.scope.clone()).collect()
-    }
 }
 
 impl RequestValidated {
@@ -59,7 +56,7 @@ impl RequestValidated {
         let Validated { client, answer, checked, .. } = &*self.0;
         RequestShown {
             resource: Some(checked.resource.clone()),
-            scopes: checked.scope.clone(),
+            scopes: checked.shown.clone(),
             ..RequestShown::new(client.shown(), answer.redirect.redirect_uri())
         }
     }
@@ -74,50 +71,52 @@ impl RequestValidated {
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertDecision, AwaitingDecisionStored>, Refusal> {
-        let (may_remember, scope) = (self.0.may_remember(), self.0.scope());
+        let may_remember = self.0.may_remember();
         let Validated { client, registered, answer, checked, pushed } = *self.0;
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
         // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
         // (OAUTH21-7.3-1).
-        let handle = draw_text(entropy).map_err(unavailable)?;
-        let csrf = draw_text(entropy).map_err(unavailable)?;
+        let entropy = &mut Ahead::<80>::of(entropy);
+        let handle = draw(entropy).map_err(unavailable)?;
+        let csrf = draw(entropy).map_err(unavailable)?;
+        let (handle, csrf) = (text_of(&handle), text_of(&csrf));
+        let key = SecretDigest::of(handle.as_bytes());
         let redirect_uri = answer.redirect.redirect_uri().clone();
         let record = DecisionRecord {
             client_id: client.client_id.clone(),
             registered_redirect_uri: registered,
             redirect_uri: redirect_uri.clone(),
             resource: checked.resource.clone(),
-            scope,
+            scope: checked.scope,
             state: answer.state,
             challenge: checked.challenge,
             // OAUTH21-3.2.3-6: only where the client registered the grant.
             refresh: client.metadata.uses_grant_type("refresh_token"),
             agent: *person.agent(),
-            subject: String::from(person.subject()),
+            subject: Arc::clone(person.shared_subject()),
             authenticated: person.authenticated(),
             csrf: SecretDigest::of(csrf.as_bytes()),
-            metadata_digest: client.metadata_digest(),
-            may_remember,
+            rememberable: may_remember.then(|| client.metadata_digest()),
             not_after: time::after(now, answer.server.lifetimes().decision),
         };
+        let redirect_host = redirect_uri.host_for_display();
         let view = ConsentView {
             client: client.shown(),
             client_id: client.client_id.clone(),
             // MCP-SEC-024, MCP-SBP-004
-            redirect_host: String::from(redirect_uri.host_for_display()),
+            redirect_host: String::from(redirect_host),
             // MCP-SEC-022: any program on the machine can claim a loopback redirect: the name is worth nothing there.
-            redirect_is_loopback: redirect_uri.is_loopback(),
+            redirect_is_loopback: is_loopback_host(redirect_host),
             resource: checked.resource,
-            scopes: checked.scope,
-            subject: String::from(person.subject()),
+            scopes: checked.shown,
+            subject: Arc::clone(person.shared_subject()),
             may_remember,
-            handle: (*handle).clone(),
-            csrf: (*csrf).clone(),
+            handle,
+            csrf,
         };
         let document = (client.origin == ClientOrigin::MetadataDocument).then_some(client);
-        let key = SecretDigest::of(handle.as_bytes());
         let (insert, id) =
-            InsertDecision::new(key, record, document, pushed, entropy).map_err(unavailable)?;
+            InsertDecision::new(key, Arc::new(record), document, pushed, entropy).map_err(unavailable)?;
         Ok(Step::new(insert, AwaitingDecisionStored(Box::new((id, view)))))
     }
 }
@@ -182,7 +181,7 @@ pub struct ScopeShown {
     /// The scope.
     pub scope: Scope,
     /// What it allows, in the operator's words.
-    pub words: String,
+    pub words: Arc<str>,
     /// Whether the operator marked it.
     pub is_risky: bool,
 }
@@ -204,7 +203,7 @@ pub struct ConsentView {
     /// What it wants to do there.
     pub scopes: Vec<ScopeShown>,
     /// Who is signed in.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// Whether the person may have the answer remembered.
     pub may_remember: bool,
     /// The handle of the decision, for a hidden field of the form. Secret.

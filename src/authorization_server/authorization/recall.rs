@@ -2,7 +2,7 @@
 //! it is (I-P2).
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::sync::Arc;
 
 use super::page::{RequestValidated, Validated};
 use crate::authorization_server::decision::{Approved, AwaitingCodeStored};
@@ -32,12 +32,12 @@ impl Validated {
     /// The remembered consent of this very request, as far as it can be known before it is read.
     fn consent_of(&self, person: &Authentication) -> ConsentRecord {
         ConsentRecord {
-            subject: String::from(person.subject()),
+            subject: Arc::clone(person.shared_subject()),
             client_id: self.client.client_id.clone(),
             redirect_uri: self.answer.redirect.redirect_uri().clone(),
             resource: self.checked.resource.clone(),
             metadata_digest: self.client.metadata_digest(),
-            scope: self.scope(),
+            scope: self.checked.scope.clone(),
             epochs: Epochs::default(),
             not_after: person.authenticated(),
         }

@@ -1,6 +1,7 @@
 //! An opaque access token as it is stored.
 
 use alloc::string::ToString as _;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{GrantRecord, InvalidRecord, envelope, grant, opened, scope, time};
@@ -13,7 +14,7 @@ use crate::time::OffsetDateTime;
 #[non_exhaustive]
 pub struct AccessRecord {
     /// What it was issued under.
-    pub grant: GrantRecord,
+    pub grant: Arc<GrantRecord>,
     /// What it may be used for: a part of the grant's scope.
     pub scope: ScopeSet,
     /// When it was issued.

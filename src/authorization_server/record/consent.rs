@@ -1,6 +1,7 @@
 //! What a person wanted remembered, and the key that ties it to exactly what was shown.
 
-use alloc::string::{String, ToString as _};
+use alloc::string::ToString as _;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::{Epochs, InvalidRecord, bytes_of, envelope, opened, parsed, redirect_uri, scope, subject, time};
@@ -14,7 +15,7 @@ use crate::time::OffsetDateTime;
 #[non_exhaustive]
 pub struct ConsentRecord {
     /// The person.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// The client.
     pub client_id: ClientId,
     /// Where the answers go.
@@ -52,7 +53,7 @@ impl ConsentRecord {
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
         envelope("consent")
-            .string("subject", self.subject.as_str())
+            .string("subject", &*self.subject)
             .string("client_id", self.client_id.as_str())
             .string("redirect_uri", self.redirect_uri.as_str())
             .string("resource", self.resource.as_str())

@@ -1,5 +1,7 @@
 //! Reading what an access token stands for: its own row, or the grant it came of.
 
+use alloc::sync::Arc;
+
 use super::SecretDigest;
 use crate::authorization_server::record::{AccessRecord, FamilyId, GrantRecord};
 use crate::time::OffsetDateTime;
@@ -16,7 +18,7 @@ pub struct ReadAccess {
 #[derive(Debug)]
 pub struct AccessFound {
     pub(crate) digest: SecretDigest,
-    pub(crate) record: Option<AccessRecord>,
+    pub(crate) record: Option<Arc<AccessRecord>>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -31,8 +33,8 @@ impl ReadAccess {
     }
 
     /// It is there, and its family is active under today's epochs.
-    pub fn found(self, record: AccessRecord, now: OffsetDateTime) -> AccessFound {
-        AccessFound { digest: self.digest, record: Some(record), now }
+    pub fn found(self, record: impl Into<Arc<AccessRecord>>, now: OffsetDateTime) -> AccessFound {
+        AccessFound { digest: self.digest, record: Some(record.into()), now }
     }
 
     /// There is none, or its family is revoked.
@@ -53,7 +55,7 @@ pub struct ReadGrant {
 #[derive(Debug)]
 pub struct GrantFound {
     pub(crate) family: FamilyId,
-    pub(crate) record: Option<GrantRecord>,
+    pub(crate) record: Option<Arc<GrantRecord>>,
     pub(crate) now: OffsetDateTime,
 }
 
@@ -68,9 +70,9 @@ impl ReadGrant {
     }
 
     /// It is there, and its family is active under today's epochs.
-    pub fn found(self, record: GrantRecord, now: OffsetDateTime) -> GrantFound {
+    pub fn found(self, record: impl Into<Arc<GrantRecord>>, now: OffsetDateTime) -> GrantFound {
         // A store that answers with another family's grant has found nothing.
-        let record = (record.family == self.family).then_some(record);
+        let record = Some(record.into()).filter(|record| record.family == self.family);
         GrantFound { family: self.family, record, now }
     }
 

@@ -6,7 +6,7 @@ impl CodeFound {
     /// The person of the code's grant, if the code is there.
     pub fn subject(&self) -> Option<&str> {
         match &self.state {
-            FoundState::Live(record) | FoundState::Used(record) => Some(record.grant.subject.as_str()),
+            FoundState::Live(record) | FoundState::Used(record) => Some(&*record.grant.subject),
             FoundState::Absent => None,
         }
     }
@@ -22,7 +22,7 @@ impl RefreshFound {
     /// The person of the token's grant, if the token is there.
     pub fn subject(&self) -> Option<&str> {
         match &self.state {
-            FoundState::Live(record) | FoundState::Used(record) => Some(record.grant.subject.as_str()),
+            FoundState::Live(record) | FoundState::Used(record) => Some(&*record.grant.subject),
             FoundState::Absent => None,
         }
     }
@@ -36,7 +36,7 @@ impl RefreshFound {
 impl AccessFound {
     /// The person of the token's grant, if the token is there.
     pub fn subject(&self) -> Option<&str> {
-        self.record.as_ref().map(|record| record.grant.subject.as_str())
+        self.record.as_ref().map(|record| &*record.grant.subject)
     }
 
     /// The person is no longer known: the token counts as none.
@@ -48,7 +48,7 @@ impl AccessFound {
 impl GrantFound {
     /// The person of the grant, if it stands.
     pub fn subject(&self) -> Option<&str> {
-        self.record.as_ref().map(|record| record.subject.as_str())
+        self.record.as_ref().map(|record| &*record.subject)
     }
 
     /// The person is no longer known: the grant counts as ended.
@@ -69,24 +69,22 @@ impl<R> FoundState<R> {
 #[cfg(all(test, feature = "test-kit"))]
 mod tests {
     use alloc::string::String;
+    use alloc::sync::Arc;
 
     use super::{FoundState, RefreshFound};
-    use crate::authorization_server::record::{Epochs, FamilyId};
+    use crate::authorization_server::record::{Epochs, FamilyId, RefreshRecord};
     use crate::authorization_server::store::Retirement;
     use crate::authorization_server::test_kit::{sample_grant, sample_refresh};
     use crate::secret::SecretDigest;
     use crate::time::OffsetDateTime;
 
-    fn found(
-        state: fn(
-            crate::authorization_server::record::RefreshRecord,
-        ) -> FoundState<crate::authorization_server::record::RefreshRecord>,
-    ) -> RefreshFound {
+    fn found(state: fn(Arc<RefreshRecord>) -> FoundState<Arc<RefreshRecord>>) -> RefreshFound {
         let now = OffsetDateTime::UNIX_EPOCH;
         let digest = SecretDigest::of(b"token");
         let grant = sample_grant(FamilyId::from_bytes([1; 16]), "c", "ann", Epochs::default(), now).unwrap();
         let retirement = Retirement { at: now, request: digest, repeats: 0, successor_unused: true };
-        RefreshFound { digest, state: state(sample_refresh(grant, 0)), retirement: Some(retirement), now }
+        let record = Arc::new(sample_refresh(grant, 0));
+        RefreshFound { digest, state: state(record), retirement: Some(retirement), now }
     }
 
     // I-T3, I-T4: no answer is repeated for a person who is gone, and reuse is still noticed.

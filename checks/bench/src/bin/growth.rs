@@ -56,18 +56,16 @@ fn measure<S: Store>(ours: &mut Ours<S, &tokio::runtime::Runtime>, flows: usize)
     run(ours, flows).iter().sum::<f64>() / flows as f64 / 1e6
 }
 
-async fn fill_sqlite(file: &std::path::Path, rows: usize) {
+fn fill_sqlite(file: &std::path::Path, rows: usize) {
     // Nobody else has the file, and a crash would only end the measurement.
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file);
-    let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Off);
-    let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Off).pragma("cache_size", "-500000");
-    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    connection.execute("BEGIN").await.unwrap();
+    let connection = rusqlite::Connection::open(file).unwrap();
+    let quick = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -500000";
+    connection.execute_batch(quick).unwrap();
+    connection.execute_batch("BEGIN").unwrap();
     for text in FILL {
-        connection.execute(statement(text, true, rows).as_str()).await.unwrap();
+        connection.execute_batch(&statement(text, true, rows)).unwrap();
     }
-    connection.execute("COMMIT").await.unwrap();
-    sqlx::Connection::close(connection).await.unwrap();
+    connection.execute_batch("COMMIT").unwrap();
 }
 
 async fn fill_postgres(url: &str, rows: usize) {
@@ -102,7 +100,7 @@ fn main() {
         let postgres = runtime.block_on(PostgresStore::open(&url)).unwrap();
         run(&mut Ours::over(postgres.clone(), &runtime), 1);
         runtime.block_on(postgres.close());
-        runtime.block_on(fill_sqlite(&file, *size));
+        fill_sqlite(&file, *size);
         let of_sqlite = start.elapsed().as_secs_f64();
         runtime.block_on(fill_postgres(&url, *size));
         let both = start.elapsed().as_secs_f64();

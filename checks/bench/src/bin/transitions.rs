@@ -1,6 +1,6 @@
 //! Times whole flows without HTTP, ours and those of `oxide-auth`, in turn, in one process: the least of the batches.
 //!
-//! `transitions VARIANT FLOWS` runs one variant once, for callgrind.
+//! `transitions VARIANT FLOWS [BATCHES]` runs one variant only, once or so often, for a profiler.
 
 use mcp_authz_bench::transitions::{Ours, Oxide, STEPS, run};
 
@@ -28,7 +28,10 @@ const VARIANTS: [(&str, &str); 3] = [
 fn main() {
     let mut arguments = std::env::args().skip(1);
     if let (Some(variant), Some(flows)) = (arguments.next(), arguments.next()) {
-        batch(&variant, flows.parse().unwrap());
+        let batches: usize = arguments.next().map_or(1, |batches| batches.parse().unwrap());
+        for _ in 0..batches {
+            batch(&variant, flows.parse().unwrap());
+        }
         return;
     }
     // Of each step the least, and the least whole: a step's least may come of another batch.

@@ -22,7 +22,7 @@ use mcp_authz::message::exchange::{RequestHead, Respond};
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::step::Step;
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
-use mcp_authz_tokio::entropy::OsEntropy;
+use mcp_authz_tokio::entropy::ThreadEntropy;
 use mcp_authz_tokio::store::memory::MemoryStore;
 use mcp_authz_tokio::store::{Bounds, Store};
 
@@ -94,7 +94,7 @@ impl<S: Store, W: Wait> Ours<S, W> {
         let client = ClientRecord::pre_registered(id, metadata, ClientCredential::None, now).unwrap();
         waiting.wait(store.put_client(client)).unwrap();
         let mut nonce = [0; 32];
-        OsEntropy.fill(&mut nonce).unwrap();
+        ThreadEntropy.fill(&mut nonce).unwrap();
         let person = Authentication::assertion(PERSON, AgentBinding::session(&nonce).unwrap(), now).unwrap();
         let head = RequestHead::new("POST", "/token")
             .with_header("content-type", b"application/x-www-form-urlencoded");
@@ -105,7 +105,7 @@ impl<S: Store, W: Wait> Ours<S, W> {
     fn called(&self, body: &str) -> CallerOutcome {
         let step: Step<FindClient, AwaitingCaller> = self.server.token(&self.head, body.as_bytes()).unwrap();
         let (find, waiting) = step.into_parts();
-        waiting.found(self.waiting.wait(self.store.find_client(find)).unwrap(), &mut OsEntropy)
+        waiting.found(self.waiting.wait(self.store.find_client(find)).unwrap(), &mut ThreadEntropy)
     }
 }
 
@@ -124,7 +124,7 @@ impl<S: Store, W: Wait> Server for Ours<S, W> {
         let Recall::Ask(request) = request.recall(&self.person) else {
             panic!("a public client is asked about")
         };
-        let step = request.show(&self.person, SystemClock.now(), &mut OsEntropy).unwrap();
+        let step = request.show(&self.person, SystemClock.now(), &mut ThreadEntropy).unwrap();
         let (insert, waiting) = step.into_parts();
         let receipt = self.waiting.wait(self.store.insert_decision(insert)).unwrap();
         waiting.stored(receipt).unwrap().into_page().unwrap()
@@ -135,7 +135,7 @@ impl<S: Store, W: Wait> Server for Ours<S, W> {
         let approval = Approval::assertion(self.person.subject(), *self.person.agent(), scopes);
         let (read, waiting) = self.server.decide(&page.handle).into_parts();
         let deciding = waiting.found(self.waiting.wait(self.store.read_decision(read)).unwrap()).unwrap();
-        let step = deciding.approve(approval, &page.csrf, &mut OsEntropy).unwrap();
+        let step = deciding.approve(approval, &page.csrf, &mut ThreadEntropy).unwrap();
         let (decide, waiting) = step.into_parts();
         match waiting.decided(self.waiting.wait(self.store.decide_once(decide)).unwrap()).unwrap() {
             Decided::Redirect(redirect) => redirect.location().to_owned(),
@@ -147,12 +147,12 @@ impl<S: Store, W: Wait> Server for Ours<S, W> {
         let CallerOutcome::Code(step) = self.called(body) else { panic!("a code was presented") };
         let (read, waiting) = step.into_parts();
         let found = self.waiting.wait(self.store.read_code(read)).unwrap();
-        let CodeOutcome::Redeem(step) = waiting.found(found, &mut OsEntropy) else {
+        let CodeOutcome::Redeem(step) = waiting.found(found, &mut ThreadEntropy) else {
             panic!("the code is good")
         };
         let (redeem, waiting) = step.into_parts();
         let receipt = self.waiting.wait(self.store.redeem_code(redeem)).unwrap();
-        match waiting.redeemed(receipt, &mut OsEntropy).unwrap() {
+        match waiting.redeemed(receipt, &mut ThreadEntropy).unwrap() {
             RedemptionOutcome::Tokens(answer) => text(&answer),
             other => panic!("{other:?}"),
         }
@@ -162,10 +162,10 @@ impl<S: Store, W: Wait> Server for Ours<S, W> {
         let CallerOutcome::Refresh(step) = self.called(body) else { panic!("a refresh token was presented") };
         let (read, waiting) = step.into_parts();
         let found = self.waiting.wait(self.store.read_refresh(read)).unwrap();
-        let RefreshOutcome::Rotate(step) = waiting.found(found, &mut OsEntropy) else { panic!("it is good") };
+        let RefreshOutcome::Rotate(step) = waiting.found(found, &mut ThreadEntropy) else { panic!("it is good") };
         let (rotate, waiting) = step.into_parts();
         let receipt = self.waiting.wait(self.store.rotate_refresh(rotate)).unwrap();
-        match waiting.rotated(receipt, &mut OsEntropy).unwrap() {
+        match waiting.rotated(receipt, &mut ThreadEntropy).unwrap() {
             RotationOutcome::Tokens(answer) => text(&answer),
             other => panic!("{other:?}"),
         }

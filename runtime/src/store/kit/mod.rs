@@ -216,7 +216,7 @@ impl Path {
     /// [`KitError`]
     pub async fn withdraw(&self, store: &impl Store) -> Result<(), KitError> {
         let (subject, client_id) = (self.grant.subject.clone(), self.grant.client_id.clone());
-        let target = RevocationTarget::Consent { subject, client_id };
+        let target = RevocationTarget::Consent { subject: subject.to_string(), client_id };
         let _withdrawn = store.revoke_all(RevokeAll::of(target)).await?;
         Ok(())
     }

@@ -112,7 +112,7 @@ async fn a_moved_epoch_revokes<S: Store>(store: S, target: u8) -> Checked {
     let (asked, approved, refreshed) =
         (Path::fresh("c1", now)?, Path::fresh("c1", now)?, Path::fresh("c1", now)?);
     let mut bystander = Path::fresh("c2", now)?;
-    bystander.grant.subject = "bob".to_owned();
+    bystander.grant.subject = "bob".into();
     asked.ask(&store).await?;
     approved.ask_and_approve(&store).await?;
     refreshed.up_to_refresh(&store).await?;
@@ -151,7 +151,7 @@ async fn an_epoch_is_written_only_where_it_ends_something<S: Store>(store: S) ->
     let (client_id, subject) = (ClientId::new("c1")?, SUBJECT.to_owned());
     let mut other = Path::fresh("c2", now)?;
     other.up_to_refresh(&store).await?;
-    other.grant.subject = "bob".to_owned();
+    other.grant.subject = "bob".into();
     for target in [
         RevocationTarget::Client(client_id.clone()),
         RevocationTarget::Subject("eve".to_owned()),

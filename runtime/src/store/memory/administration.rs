@@ -1,5 +1,7 @@
 //! What operators and the rotation of keys need.
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{
     ClientOrigin, ClientRecord, ConsentRecord, FamilyId, GrantRecord,
 };
@@ -8,20 +10,25 @@ use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
 use super::MemoryStore;
-use super::tables::{EpochKey, Tables, key};
+use super::epochs::EpochKey;
+use super::tables::Tables;
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
 
 impl AdministeredStore for MemoryStore {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         self.act(|tables, _| {
-            let wanted = |grant: &&GrantRecord| match of {
-                GrantsOf::Subject(subject) => grant.subject == subject,
+            let wanted = |grant: &&Arc<GrantRecord>| match of {
+                GrantsOf::Subject(subject) => *grant.subject == *subject,
                 GrantsOf::Client(client) => grant.client_id == *client,
                 GrantsOf::All => true,
             };
             let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
             let listed = later.map(|(_, grant)| grant).filter(wanted);
-            Ok(listed.filter(|grant| tables.is_active(grant)).take(LISTED).cloned().collect())
+            Ok(listed
+                .filter(|grant| tables.is_active(grant))
+                .take(LISTED)
+                .map(|grant| GrantRecord::clone(grant))
+                .collect())
         })
     }
 
@@ -31,9 +38,9 @@ impl AdministeredStore for MemoryStore {
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>> {
         self.act(|tables, now| {
-            let after = after.map(key);
+            let after = after.map(|after| *after.as_bytes());
             let stands = |consent: &ConsentRecord| {
-                consent.subject == subject
+                *consent.subject == *subject
                     && consent.not_after > now
                     && consent.epochs == tables.epochs(&consent.client_id, &consent.subject)
             };
@@ -46,7 +53,7 @@ impl AdministeredStore for MemoryStore {
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
         self.act(|tables, _| {
-            let later = tables.clients.values().map(|client| &client.record);
+            let later = tables.clients.values().map(|client| &*client.record);
             let later = later.filter(|record| after.is_none_or(|after| record.client_id > *after));
             Ok(later.take(LISTED).cloned().collect())
         })

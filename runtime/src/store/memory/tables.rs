@@ -1,6 +1,7 @@
 //! The rows, and what several actions ask of them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
@@ -10,40 +11,36 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
 
+use super::epochs::{EpochKey, EpochRows};
+use super::maps::{ByDigest, ByFamily, Key, Waiting};
 use crate::store::{Bounds, KeyRow, StoreError};
-
-/// The bytes of a digest. Looking one up may leak its bytes by time, and they are no secret.
-pub(super) type Key = [u8; 32];
-
-pub(super) fn key(digest: SecretDigest) -> Key {
-    *digest.as_bytes()
-}
 
 #[derive(Default)]
 pub(super) struct Tables {
     pub(super) clients: BTreeMap<ClientId, Client>,
-    pub(super) decisions: HashMap<Key, DecisionRecord>,
-    pub(super) codes: HashMap<Key, Code>,
-    pub(super) families: HashMap<FamilyId, Family>,
-    pub(super) grants: BTreeMap<FamilyId, GrantRecord>,
-    pub(super) access_tokens: HashMap<Key, AccessRecord>,
-    pub(super) consents: HashMap<Key, ConsentRecord>,
-    pub(super) pushed: HashMap<Key, PushedRecord>,
+    pub(super) decisions: Waiting<Arc<DecisionRecord>>,
+    pub(super) codes: ByDigest<Code>,
+    pub(super) families: ByFamily<Family>,
+    pub(super) grants: BTreeMap<FamilyId, Arc<GrantRecord>>,
+    pub(super) access_tokens: ByDigest<Arc<AccessRecord>>,
+    /// The key is made of what a client chose: it is hashed as a stranger's.
+    pub(super) consents: HashMap<[u8; 32], ConsentRecord>,
+    pub(super) pushed: Waiting<PushedRecord>,
     pub(super) keys: BTreeMap<String, KeyRow>,
     pub(super) incarnation: u64,
-    pub(super) refresh_tokens: HashMap<Key, Refresh>,
-    pub(super) tombstones: HashMap<FamilyId, OffsetDateTime>,
-    pub(super) epochs: HashMap<EpochKey, u64>,
+    pub(super) refresh_tokens: ByDigest<Refresh>,
+    pub(super) tombstones: ByFamily<OffsetDateTime>,
+    pub(super) epochs: EpochRows,
     pub(super) reservations: HashMap<(u8, String, String, String), OffsetDateTime>,
 }
 
 pub(super) struct Client {
-    pub(super) record: ClientRecord,
+    pub(super) record: Arc<ClientRecord>,
     pub(super) used: Option<OffsetDateTime>,
 }
 
 pub(super) struct Code {
-    pub(super) record: CodeRecord,
+    pub(super) record: Arc<CodeRecord>,
     pub(super) spent: bool,
 }
 
@@ -54,7 +51,7 @@ pub(super) struct Family {
 }
 
 pub(super) struct Refresh {
-    pub(super) record: RefreshRecord,
+    pub(super) record: Arc<RefreshRecord>,
     pub(super) retired: Option<Retired>,
 }
 
@@ -85,32 +82,9 @@ impl<K> Room<K> {
     }
 }
 
-#[derive(PartialEq, Eq, Hash)]
-pub(super) enum EpochKey {
-    Client(ClientId),
-    Subject(String),
-    Consent(String, ClientId),
-}
-
-impl EpochKey {
-    /// Whether what that person granted that client is ended by this.
-    fn covers(&self, client: &ClientId, subject: &str) -> bool {
-        match self {
-            Self::Client(own) => own == client,
-            Self::Subject(own) => own == subject,
-            Self::Consent(own, with) => own == subject && with == client,
-        }
-    }
-}
-
 impl Tables {
     pub(super) fn epochs(&self, client: &ClientId, subject: &str) -> Epochs {
-        let of = |key| self.epochs.get(&key).copied().unwrap_or_default();
-        Epochs::new(
-            of(EpochKey::Client(client.clone())),
-            of(EpochKey::Subject(subject.to_owned())),
-            of(EpochKey::Consent(subject.to_owned(), client.clone())),
-        )
+        self.epochs.of(client, subject)
     }
 
     /// Whether nothing has been revoked since the grant was made.
@@ -129,7 +103,7 @@ impl Tables {
         if !self.granted().any(|(client, subject)| key.covers(client, subject)) {
             return Ok(());
         }
-        let epoch = self.epochs.entry(key).or_default();
+        let epoch = self.epochs.entry(key);
         let next = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
         *epoch = next.max(u64::try_from(now.unix_timestamp_nanos().div_euclid(1000)).unwrap_or_default());
         Ok(())
@@ -137,11 +111,11 @@ impl Tables {
 
     /// Client and person of everything that was granted, or may come to be.
     fn granted(&self) -> impl Iterator<Item = (&ClientId, &str)> {
-        let asked = self.decisions.values().map(|decision| (&decision.client_id, decision.subject.as_str()));
+        let asked = self.decisions.values().map(|decision| (&decision.client_id, &*decision.subject));
         let approved = self.codes.values().filter(|code| !code.spent).map(|code| &code.record.grant);
         let grants = approved.chain(self.grants.values());
-        let grants = grants.map(|grant| (&grant.client_id, grant.subject.as_str()));
-        let remembered = self.consents.values().map(|consent| (&consent.client_id, consent.subject.as_str()));
+        let grants = grants.map(|grant| (&grant.client_id, &*grant.subject));
+        let remembered = self.consents.values().map(|consent| (&consent.client_id, &*consent.subject));
         asked.chain(grants).chain(remembered)
     }
 
@@ -155,14 +129,12 @@ impl Tables {
             subjects.insert(subject.to_owned());
             pairs.insert((subject.to_owned(), client.clone()));
         }
-        self.epochs.retain(|key, epoch| {
-            i128::from(*epoch) > before
-                || match key {
-                    EpochKey::Client(client) => clients.contains(client),
-                    EpochKey::Subject(subject) => subjects.contains(subject),
-                    EpochKey::Consent(subject, client) => pairs.contains(&(subject.clone(), client.clone())),
-                }
-        });
+        let fresh = |epoch: u64| i128::from(epoch) > before;
+        self.epochs.retain(
+            |client, epoch| fresh(epoch) || clients.contains(client),
+            |subject, epoch| fresh(epoch) || subjects.contains(subject),
+            |subject, client, epoch| fresh(epoch) || pairs.contains(&(subject.to_owned(), client.clone())),
+        );
     }
 
     pub(super) fn digest_of(&self, client: &ClientId) -> Option<SecretDigest> {
@@ -198,17 +170,11 @@ impl Tables {
     /// Room for one more pending decision of that person.
     pub(super) fn room_for_decision(
         &mut self,
-        subject: &str,
+        subject: &Arc<str>,
         bounds: Bounds,
         now: OffsetDateTime,
     ) -> Room<Key> {
-        if self.decisions.len() >= bounds.decisions {
-            self.decisions.retain(|_, decision| decision.not_after > now);
-        }
-        let own = self.decisions.iter().filter(|(_, decision)| decision.subject == subject);
-        let own: Vec<(Key, OffsetDateTime)> = own.map(|(key, decision)| (*key, decision.not_after)).collect();
-        let full = self.decisions.len() >= bounds.decisions;
-        room(own, full, bounds.decisions_of_a_person)
+        self.decisions.room(subject, bounds.decisions, bounds.decisions_of_a_person, now)
     }
 
     /// Room for one more pushed request of that client.
@@ -218,20 +184,6 @@ impl Tables {
         bounds: Bounds,
         now: OffsetDateTime,
     ) -> Room<Key> {
-        if self.pushed.len() >= bounds.pushed {
-            self.pushed.retain(|_, pushed| pushed.not_after > now);
-        }
-        let own = self.pushed.iter().filter(|(_, pushed)| pushed.client_id == *client);
-        let own: Vec<(Key, OffsetDateTime)> = own.map(|(key, pushed)| (*key, pushed.not_after)).collect();
-        room(own, self.pushed.len() >= bounds.pushed, bounds.pushed_of_a_client)
+        self.pushed.room(client, bounds.pushed, bounds.pushed_of_a_client, now)
     }
-}
-
-/// I-P7: the owner's oldest gives way, and nobody else's.
-fn room(own: Vec<(Key, OffsetDateTime)>, full: bool, most: usize) -> Room<Key> {
-    if !full && own.len() < most {
-        return Room::Free;
-    }
-    let oldest = own.into_iter().min_by_key(|(_, end)| *end);
-    oldest.map_or(Room::None, |(key, _)| Room::InsteadOf(key))
 }

@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::PgConnection;
@@ -52,12 +53,13 @@ pub(super) trait Work: Send + Sync + Sized + 'static {
 }
 
 type Served<W> = Result<(W, <W as Work>::Outcome), StoreError>;
+type Waiting<W> = (W, oneshot::Sender<Served<W>>);
 
 /// Those who wait for work of one kind.
 pub(super) struct Queue<W: Work>(Mutex<State<W>>);
 
 struct State<W: Work> {
-    waiting: Vec<(W, oneshot::Sender<Served<W>>)>,
+    waiting: Vec<Waiting<W>>,
     under_way: usize,
 }
 
@@ -88,13 +90,14 @@ impl<W: Work> Queue<W> {
         }
         needed
     }
+}
 
-    /// The next to be served together; none where nobody waits, and then nobody serves any more.
-    fn next(&self, turn: &mut Turn<'_, W>) -> Vec<(W, oneshot::Sender<Served<W>>)> {
-        let mut state = self.state();
+impl<W: Work> State<W> {
+    /// Takes those who can be served together.
+    fn next(&mut self) -> Vec<Waiting<W>> {
         let mut claimed = HashSet::new();
         let (mut batch, mut later) = (Vec::new(), Vec::new());
-        for (work, answer) in std::mem::take(&mut state.waiting) {
+        for (work, answer) in std::mem::take(&mut self.waiting) {
             // Nobody is there any more, and nothing has begun.
             if answer.is_closed() {
                 continue;
@@ -108,25 +111,39 @@ impl<W: Work> Queue<W> {
                 later.push((work, answer));
             }
         }
-        state.waiting = later;
-        if batch.is_empty() {
-            state.under_way = state.under_way.saturating_sub(1);
-            turn.over = true;
-        }
+        self.waiting = later;
         batch
     }
 }
 
 /// Whoever serves. One who goes away before nobody waits any more leaves nobody waiting.
-struct Turn<'a, W: Work> {
-    queue: &'a Queue<W>,
+struct Turn<W: Work> {
+    store: PostgresStore,
     over: bool,
+    work: PhantomData<fn(W)>,
 }
 
-impl<W: Work> Drop for Turn<'_, W> {
+impl<W: Work> Turn<W> {
+    fn new(store: PostgresStore) -> Self {
+        Self { store, over: false, work: PhantomData }
+    }
+
+    /// The next to be served together; none where nobody waits, and then nobody serves any more.
+    fn next(&mut self) -> Vec<Waiting<W>> {
+        let mut state = W::queue(&self.store).state();
+        let batch = state.next();
+        if batch.is_empty() {
+            state.under_way = state.under_way.saturating_sub(1);
+            self.over = true;
+        }
+        batch
+    }
+}
+
+impl<W: Work> Drop for Turn<W> {
     fn drop(&mut self) {
         if !self.over {
-            let mut state = self.queue.state();
+            let mut state = W::queue(&self.store).state();
             state.under_way = state.under_way.saturating_sub(1);
             state.waiting.clear();
         }
@@ -165,7 +182,8 @@ impl PostgresStore {
     pub(super) async fn together<W: Work>(&self, work: W) -> Result<W::Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
         if W::queue(self).join(work, answer) {
-            tokio::spawn(serve::<W>(self.clone()));
+            // From here on: a task that never begins has gone away as well.
+            tokio::spawn(serve(Turn::<W>::new(self.clone())));
         }
         let served = answered.await.map_err(|lost| StoreError::Failed(Box::new(lost)))?;
         let (work, outcome) = served?;
@@ -183,8 +201,7 @@ impl PostgresStore {
     async fn alone<W: Work>(self, work: W, answer: oneshot::Sender<Served<W>>) {
         let served = async {
             let mut held = self.connections.take().await?;
-            let mut outcomes =
-                W::carry_out(&self, &mut held.connection, std::slice::from_ref(&work)).await?;
+            let mut outcomes = W::carry_out(&self, &mut held.connection, std::slice::from_ref(&work)).await?;
             held.give_back();
             outcomes.pop().ok_or(StoreError::Inconsistent)
         };
@@ -194,28 +211,26 @@ impl PostgresStore {
 }
 
 /// Serves those that wait, until nobody does.
-async fn serve<W: Work>(store: PostgresStore) {
-    let queue = W::queue(&store);
-    let mut turn = Turn { queue, over: false };
+async fn serve<W: Work>(mut turn: Turn<W>) {
     loop {
-        let batch = queue.next(&mut turn);
+        let batch = turn.next();
         if batch.is_empty() {
             return;
         }
         let (works, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        match store.batch(&works).await {
+        match turn.store.batch(&works).await {
             Ok(outcomes) => {
                 for ((work, outcome), answer) in works.into_iter().zip(outcomes).zip(answers) {
                     let _ = answer.send(Ok((work, outcome)));
                 }
             }
             Err(error) => {
-                let again = refused(&error)
-                    .is_some_and(|refusal| works.len() > 1 || refusal.code() == LOCKED);
+                let again =
+                    refused(&error).is_some_and(|refusal| works.len() > 1 || refusal.code() == LOCKED);
                 let error = Together(Arc::new(error));
                 for (work, answer) in works.into_iter().zip(answers) {
                     if again {
-                        tokio::spawn(store.clone().alone(work, answer));
+                        tokio::spawn(turn.store.clone().alone(work, answer));
                     } else {
                         let _ = answer.send(Err(StoreError::Failed(Box::new(error.clone()))));
                     }

@@ -3,6 +3,7 @@
 -- statement of a function sees what was committed before it began (VOLATILE, at READ COMMITTED), so what comes after a lock
 -- sees everything that whoever had the lock before has done. The tables are found where they were made, whatever the
 -- caller's search path is.
+SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', TRUE);
 
 -- Waits for the locks, in the order in which they are named: one order for all.
 CREATE FUNCTION hold(p_locks BIGINT[], p_exclusive BOOLEAN[]) RETURNS VOID

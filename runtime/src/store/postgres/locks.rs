@@ -42,7 +42,7 @@ impl Locks {
 pub(super) fn of_grants<'a>(grants: impl Iterator<Item = &'a GrantRecord>) -> (Vec<i64>, Vec<bool>) {
     let mut locks = BTreeMap::new();
     for grant in grants {
-        let (client, subject) = (grant.client_id.as_str(), grant.subject.as_str());
+        let (client, subject) = (grant.client_id.as_str(), &*grant.subject);
         for shared in [name(1, "", client), name(2, subject, ""), name(3, subject, client)] {
             locks.entry(shared).or_insert(false);
         }

@@ -21,7 +21,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Po
 
 use super::connections::{Connections, Held};
 use super::schema::{self, Mismatch};
-use super::{Bounds, StoreError};
+use super::{Bounds, StoreError, Stored};
 use crate::clock::Clock;
 
 /// The column in which a statement gives the database's clock, in microseconds.
@@ -38,6 +38,10 @@ mod administration {
     include!("../sql/administration.rs");
 }
 mod batch;
+/// What the statements are sent through.
+mod driver {
+    pub(super) use sqlx::{Row as Get, query};
+}
 mod epochs {
     include!("../sql/epochs.rs");
 }
@@ -59,6 +63,7 @@ use locks::{Locks, take_turns};
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
+type Turn = PostgresStore;
 type Connection = PgConnection;
 type Row = PgRow;
 type Snapshot = Held<PgConnection>;
@@ -202,6 +207,41 @@ impl PostgresStore {
     pub async fn close(&self) {
         self.batches.close().await;
         self.connections.close().await;
+    }
+
+    /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
+    /// future is dropped between `BEGIN` and its answer would keep its locks.
+    fn carry_out<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        let store = self.clone();
+        Box::pin(async move {
+            let task = tokio::spawn(async move { transaction(store, action).await });
+            task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
+        })
+    }
+
+    /// Carries out what only reads: nothing has to be ended if nobody waits any more.
+    fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
+    where
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        Box::pin(statement(self.clone(), action))
+    }
+
+    /// As [`Self::read`], for what reads much.
+    fn list<A, R, F>(&self, action: A, statements: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
+    where
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        self.read(action, statements)
     }
 
     /// A transaction that writes, with its locks, and the clock.

@@ -1,5 +1,7 @@
 //! What flows write: a function of the database for all who ask for the same kind of action (`functions.sql`).
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{AccessRecord, GrantRecord};
 use mcp_authz::authorization_server::store::{
     Basis, CodeRedemption, DecideOnce, DecisionTaken, InsertDecision, RedeemCode, RefreshRotation,
@@ -38,7 +40,7 @@ macro_rules! bind {
 /// A pending decision where nothing has to give way.
 struct Insertion {
     key: [u8; 32],
-    subject: String,
+    subject: Arc<str>,
     client: String,
     agent: [u8; 33],
     not_after: i64,
@@ -69,7 +71,7 @@ impl Work for Insertion {
             query,
             batch,
             |one| one.key.as_slice(),
-            |one| one.subject.as_str(),
+            |one| &*one.subject,
             |one| one.client.as_str(),
             |one| one.agent.as_slice(),
             |one| one.not_after,
@@ -94,7 +96,7 @@ impl PostgresStore {
         let record = action.record();
         let insertion = Insertion {
             key: raw(action.key()),
-            subject: record.subject.clone(),
+            subject: Arc::clone(&record.subject),
             client: record.client_id.as_str().to_owned(),
             agent: record.agent.to_bytes(),
             not_after: record.not_after.unix_timestamp(),
@@ -114,7 +116,7 @@ pub(super) async fn insert_decision(
         "INSERT INTO decisions (key, subject, client_id, agent, not_after, record) VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(bytes(action.key()))
-    .bind(record.subject.as_str())
+    .bind(&*record.subject)
     .bind(record.client_id.as_str())
     .bind(record.agent.to_bytes())
     .bind(record.not_after.unix_timestamp())
@@ -167,14 +169,14 @@ impl Work for DecideOnce {
             |one| answered(one).map(|(.., subject)| subject),
             remembered,
             |one| one.remember().map(|(key, _)| raw(key)),
-            |one| one.remember().map(|(_, record)| record.subject.as_str()),
+            |one| one.remember().map(|(_, record)| &*record.subject),
             |one| one.remember().map(|(_, record)| record.client_id.as_str()),
             |one| one.remember().map(|(_, record)| record.not_after.unix_timestamp()),
             |one| one.remember().map(|(_, record)| record.to_bytes()),
             |one| one.code().map(|(digest, _)| raw(digest)),
             |one| one.code().map(|(_, code)| code.grant.family.as_bytes().to_vec()),
             |one| one.code().map(|(_, code)| code.grant.client_id.as_str()),
-            |one| one.code().map(|(_, code)| code.grant.subject.as_str()),
+            |one| one.code().map(|(_, code)| &*code.grant.subject),
             |one| one.code().map(|(_, code)| code.expires.unix_timestamp()),
             |one| one.code().map(|(_, code)| code.grant.not_after.unix_timestamp()),
             |one| one.code().map(|(_, code)| code.to_bytes()),
@@ -226,15 +228,15 @@ fn begun<'q, 'a>(
         .bind(CLIENT_USE_NOTED.whole_seconds())
 }
 
-fn access_digest(access: Option<(SecretDigest, &AccessRecord)>) -> Option<[u8; 32]> {
+fn access_digest(access: Option<(SecretDigest, &Arc<AccessRecord>)>) -> Option<[u8; 32]> {
     access.map(|(digest, _)| raw(digest))
 }
 
-fn access_end(access: Option<(SecretDigest, &AccessRecord)>) -> Option<i64> {
+fn access_end(access: Option<(SecretDigest, &Arc<AccessRecord>)>) -> Option<i64> {
     access.map(|(_, record)| record.expires.unix_timestamp())
 }
 
-fn access_record(access: Option<(SecretDigest, &AccessRecord)>) -> Option<Vec<u8>> {
+fn access_record(access: Option<(SecretDigest, &Arc<AccessRecord>)>) -> Option<Vec<u8>> {
     access.map(|(_, record)| record.to_bytes())
 }
 
@@ -258,7 +260,7 @@ impl Work for Redemption {
         let query = begun(
             "SELECT redeem_codes($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
             store,
-            batch.iter().map(|one| one.action.grant()),
+            batch.iter().map(|one| &**one.action.grant()),
         );
         let query = bind!(
             query,
@@ -266,7 +268,7 @@ impl Work for Redemption {
             |one| raw(one.action.digest()),
             |one| one.action.grant().family.as_bytes().as_slice(),
             |one| one.action.grant().client_id.as_str(),
-            |one| one.action.grant().subject.as_str(),
+            |one| &*one.action.grant().subject,
             |one| one.epochs[0],
             |one| one.epochs[1],
             |one| one.epochs[2],
@@ -315,7 +317,7 @@ impl Work for Rotation {
             "SELECT rotate_refresh_tokens($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
              $19, $20, $21)",
             store,
-            batch.iter().map(|one| &one.action.successor().grant),
+            batch.iter().map(|one| &*one.action.successor().grant),
         );
         let query = bind!(
             query,
@@ -324,7 +326,7 @@ impl Work for Rotation {
             |one| one.generation,
             |one| one.action.successor().grant.family.as_bytes().as_slice(),
             |one| one.action.successor().grant.client_id.as_str(),
-            |one| one.action.successor().grant.subject.as_str(),
+            |one| &*one.action.successor().grant.subject,
             |one| one.epochs[0],
             |one| one.epochs[1],
             |one| one.epochs[2],

@@ -11,18 +11,18 @@ use mcp_authz::authorization_server::store::{
     ReadAccess, ReadGrant, ReadPushed, Reservation, ReserveOnce, RevocationTarget, RevokeAll, RevokeFamily,
     UpdateClient,
 };
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::epochs::move_epoch;
 use super::room::{DECISIONS, PUSHED, make_room_for_client};
 use super::rows::{
     Replace, blob, bytes, epochs, family_bytes, is_known, reservation_key, standing, stands, write_client,
 };
 use super::transactions::insert_decision;
-use super::{Locks, This};
+use super::{Locks, Turn};
 use crate::store::StoreError;
 
-impl This {
+impl Turn {
     pub(super) async fn insert_client_row(self, action: InsertClient) -> Result<ClientInsertion, StoreError> {
         let (mut transaction, now) = self.write(Locks::NONE).await?;
         // I-P5
@@ -48,7 +48,7 @@ impl This {
     pub(super) async fn update_client_row(self, action: UpdateClient) -> Result<ClientUpdate, StoreError> {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         let stored = action.record().to_bytes();
-        let updated = sqlx::query(
+        let updated = query(
             "UPDATE clients SET digest = $1, record = $2, created = $5 WHERE client_id = $3 AND digest = $4",
         )
         .bind(bytes(mcp_authz::secret::SecretDigest::of(&stored)))
@@ -68,7 +68,7 @@ impl This {
     pub(super) async fn delete_client_row(self, action: DeleteClient) -> Result<ClientDeletion, StoreError> {
         let client = action.client_id().as_str();
         let (mut transaction, now) = self.write(Locks::moving(1, "", client)).await?;
-        let deleted = sqlx::query("DELETE FROM clients WHERE client_id = $1 AND digest = $2")
+        let deleted = query("DELETE FROM clients WHERE client_id = $1 AND digest = $2")
             .bind(client)
             .bind(bytes(action.expected()))
             .execute(&mut *transaction)
@@ -88,7 +88,7 @@ impl This {
         if !PUSHED.make_room(&mut transaction, client, bounds, now).await? {
             return transaction.unchanged(action.full()).await;
         }
-        sqlx::query(
+        query(
             "INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)",
         )
         .bind(bytes(action.key()))
@@ -103,7 +103,7 @@ impl This {
 
     pub(super) async fn read_pushed_row(self, action: ReadPushed) -> Result<PushedFound, StoreError> {
         let sql = concat!("SELECT record, ", clock!(), " FROM pushed_requests WHERE key = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         Ok(match row {
             Some(row) => action.found(PushedRecord::from_bytes(&blob(&row)?)?, now),
             None => action.absent(now),
@@ -122,7 +122,7 @@ impl This {
         }
         let (mut transaction, now) = self.write(Locks::NONE).await?;
         if let Some(pushed) = action.pushed() {
-            let consumed = sqlx::query("DELETE FROM pushed_requests WHERE key = $1")
+            let consumed = query("DELETE FROM pushed_requests WHERE key = $1")
                 .bind(bytes(pushed))
                 .execute(&mut *transaction)
                 .await?;
@@ -156,7 +156,7 @@ impl This {
             clock!(),
             " FROM access_tokens JOIN grants ON grants.family = access_tokens.family WHERE digest = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = AccessRecord::from_bytes(&blob(&row)?)?;
         let active = stands(&row, &record.grant)?;
@@ -165,7 +165,7 @@ impl This {
 
     pub(super) async fn read_grant_row(self, action: ReadGrant) -> Result<GrantFound, StoreError> {
         let sql = concat!("SELECT record, ", standing!(), ", ", clock!(), " FROM grants WHERE family = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(family_bytes(action.family()))).await?;
+        let (row, now) = self.one(query(sql).bind(family_bytes(action.family()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = GrantRecord::from_bytes(&blob(&row)?)?;
         let active = stands(&row, &record)?;
@@ -177,7 +177,7 @@ impl This {
         action: RevokeFamily,
     ) -> Result<FamilyRevocation, StoreError> {
         let (mut transaction, now) = self.write(Locks::of_family(action.family())).await?;
-        sqlx::query(
+        query(
             "INSERT INTO tombstones (family, reason, revoked, not_after) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (family) DO NOTHING",
         )
@@ -213,7 +213,7 @@ impl This {
             return transaction.unchanged(action.already_seen()).await;
         }
         // I-A12: set if absent, or if what is there has ended.
-        let changed = sqlx::query(
+        let changed = query(
             "INSERT INTO reservations (key, until) VALUES ($1, $2) \
              ON CONFLICT (key) DO UPDATE SET until = excluded.until WHERE reservations.until <= $3",
         )
@@ -228,7 +228,7 @@ impl This {
 
     pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
         let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(reservation_key(&action)?)).await?;
+        let (row, now) = self.one(query(sql).bind(reservation_key(&action)?)).await?;
         let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
         Ok(until.is_some_and(|until| now.unix_timestamp() < until))
     }

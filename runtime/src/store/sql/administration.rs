@@ -4,14 +4,14 @@ use mcp_authz::authorization_server::record::{ClientRecord, ConsentRecord, Famil
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::{Duration, OffsetDateTime};
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::epochs::move_epoch;
 use super::room::idle;
 use super::rows::{
     blob, bytes, epochs, family_bytes, instant, micros, signed, standing, stands, today, unsigned,
 };
-use super::{Connection, Locks, Row, Snapshot, This};
+use super::{Connection, Locks, Row, Snapshot, Turn};
 use crate::store::{
     AFTER_FAMILY, CLIENT_USE_NOTED, GrantsOf, KeyRow, KeyState, LISTED, StoreError, UNUSED_CLIENT_LIFETIME,
     USED_CLIENT_LIFETIME,
@@ -48,7 +48,7 @@ macro_rules! ending {
 /// What a sweep deletes: the statement, and how long before now a row must have ended.
 ///
 /// Tombstones go last of a family: as long as anything of it is there, so is what revoked it.
-const SWEEPS: [(&str, Duration); 12] = [
+pub(super) const SWEEPS: [(&str, Duration); 12] = [
     ending!("decisions", "key", ("not_after <= $1"), Duration::ZERO),
     ending!("pushed_requests", "key", ("not_after <= $1"), Duration::ZERO),
     ending!("consents", "key", ("not_after <= $1"), Duration::ZERO),
@@ -79,68 +79,72 @@ const SWEEPS: [(&str, Duration); 12] = [
 /// What the restoration of an older copy deletes: everything granted, pending or remembered; the keys, any of which may have
 /// been withdrawn since; and clients that come back by themselves, any of which may have been deleted since. Tombstones,
 /// epochs and reservations only ever refuse.
-const RESTORED: [&str; 9] = [
-    "decisions",
-    "pushed_requests",
-    "consents",
-    "access_tokens",
-    "codes",
-    "refresh_tokens",
-    "grants",
-    "signing_keys",
-    "clients WHERE origin <> 0",
+pub(super) const RESTORED: [&str; 9] = [
+    "DELETE FROM decisions",
+    "DELETE FROM pushed_requests",
+    "DELETE FROM consents",
+    "DELETE FROM access_tokens",
+    "DELETE FROM codes",
+    "DELETE FROM refresh_tokens",
+    "DELETE FROM grants",
+    "DELETE FROM signing_keys",
+    "DELETE FROM clients WHERE origin <> 0",
 ];
 
-const COLUMNS: &str = "kid, algorithm, state, since, public_jwk, sealed";
+/// The columns of a signing key.
+macro_rules! columns {
+    () => {
+        "kid, algorithm, state, since, public_jwk, sealed"
+    };
+}
 
-impl This {
-    pub(super) async fn sweep_rows(self) -> Result<(), StoreError> {
-        for (sql, after) in SWEEPS {
-            // The write lock is free between two batches.
-            loop {
-                let (mut transaction, now) = self.write(Locks::NONE).await?;
-                let end = now.saturating_sub(after).unix_timestamp();
-                let deleted = sqlx::query(sql).bind(end).bind(SWEEP_BATCH).execute(&mut *transaction).await?;
-                transaction.commit().await?;
-                if i64::try_from(deleted.rows_affected()).is_ok_and(|rows| rows < SWEEP_BATCH) {
-                    break;
-                }
-            }
-        }
-        self.sweep_epochs().await
+/// Declares the statement that lists grants of which that condition holds, by `$1`.
+macro_rules! listing {
+    ($condition:literal) => {
+        concat!(
+            "SELECT record, ",
+            standing!(),
+            " FROM grants WHERE ",
+            $condition,
+            " AND family > $2 ORDER BY family LIMIT $3"
+        )
+    };
+}
+
+/// The statement that lists those grants, and its first argument.
+pub(super) fn grants_of(of: GrantsOf<'_>) -> (&'static str, String) {
+    match of {
+        GrantsOf::Subject(subject) => (listing!("subject = $1"), subject.to_owned()),
+        GrantsOf::Client(client) => (listing!("client_id = $1"), client.as_str().to_owned()),
+        GrantsOf::All => (listing!("$1 = ''"), String::new()),
+    }
+}
+
+impl Turn {
+    /// Deletes some rows of one of [`SWEEPS`]; says whether there may be more.
+    pub(super) async fn sweep_rows(self, (sql, after): (&'static str, Duration)) -> Result<bool, StoreError> {
+        let (mut transaction, now) = self.write(Locks::NONE).await?;
+        let end = now.saturating_sub(after).unix_timestamp();
+        let deleted = query(sql).bind(end).bind(SWEEP_BATCH).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(i64::try_from(deleted.rows_affected()).is_ok_and(|rows| rows >= SWEEP_BATCH))
     }
 
     pub(super) async fn list_grant_rows(
         self,
-        of: GrantsOf<'_>,
-        after: Option<FamilyId>,
+        ((sql, of), after): ((&'static str, String), Option<FamilyId>),
     ) -> Result<Vec<GrantRecord>, StoreError> {
         let mut snapshot = self.snapshot().await?;
         let mut listed = Vec::new();
         let mut after = after.map_or_else(Vec::new, family_bytes);
         let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
         while listed.len() < LISTED {
-            let rows = match of {
-                GrantsOf::Subject(subject) => sqlx::query(concat!(
-                    "SELECT record, ",
-                    standing!(),
-                    " FROM grants WHERE subject = $1 AND family > $2 ORDER BY family LIMIT $3",
-                ))
-                .bind(subject.to_owned()),
-                GrantsOf::Client(client) => sqlx::query(concat!(
-                    "SELECT record, ",
-                    standing!(),
-                    " FROM grants WHERE client_id = $1 AND family > $2 ORDER BY family LIMIT $3",
-                ))
-                .bind(client.as_str().to_owned()),
-                GrantsOf::All => sqlx::query(concat!(
-                    "SELECT record, ",
-                    standing!(),
-                    " FROM grants WHERE $1 = '' AND family > $2 ORDER BY family LIMIT $3",
-                ))
-                .bind(String::new()),
-            };
-            let rows = rows.bind(after.clone()).bind(page).fetch_all(&mut snapshot.connection).await?;
+            let rows = query(sql)
+                .bind(of.as_str())
+                .bind(after.clone())
+                .bind(page)
+                .fetch_all(&mut snapshot.connection)
+                .await?;
             let read = rows.len();
             for row in rows {
                 let record = GrantRecord::from_bytes(&blob(&row)?)?;
@@ -159,16 +163,15 @@ impl This {
 
     pub(super) async fn list_consent_rows(
         self,
-        subject: String,
-        after: Option<SecretDigest>,
+        (subject, after): (String, Option<SecretDigest>),
     ) -> Result<Vec<ConsentRecord>, StoreError> {
-        let (_, now) = self.one(sqlx::query(concat!("SELECT ", clock!()))).await?;
+        let (_, now) = self.one(query(concat!("SELECT ", clock!()))).await?;
         let mut snapshot = self.snapshot().await?;
         let mut listed = Vec::new();
         let mut after = after.map_or_else(Vec::new, bytes);
         let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
         while listed.len() < LISTED {
-            let rows = sqlx::query(concat!(
+            let rows = query(concat!(
                 "SELECT record, ",
                 epochs!("consents.client_id", "consents.subject"),
                 " FROM consents WHERE subject = $1 AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4",
@@ -200,7 +203,7 @@ impl This {
         after: Option<ClientId>,
     ) -> Result<Vec<ClientRecord>, StoreError> {
         let mut snapshot = self.snapshot().await?;
-        let rows = sqlx::query("SELECT record FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2")
+        let rows = query("SELECT record FROM clients WHERE client_id > $1 ORDER BY client_id LIMIT $2")
             .bind(after.as_ref().map_or("", ClientId::as_str).to_owned())
             .bind(i64::try_from(LISTED).unwrap_or(i64::MAX))
             .fetch_all(&mut snapshot.connection)
@@ -211,7 +214,7 @@ impl This {
 
     pub(super) async fn remove_client_row(self, client: ClientId) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.write(Locks::moving(1, "", client.as_str())).await?;
-        let removed = sqlx::query("DELETE FROM clients WHERE client_id = $1")
+        let removed = query("DELETE FROM clients WHERE client_id = $1")
             .bind(client.as_str())
             .execute(&mut *transaction)
             .await?;
@@ -220,22 +223,24 @@ impl This {
         Ok(removed.rows_affected() == 1)
     }
 
-    pub(super) async fn key_rows(self) -> Result<(Vec<KeyRow>, OffsetDateTime), StoreError> {
+    pub(super) async fn key_rows(self, (): ()) -> Result<(Vec<KeyRow>, OffsetDateTime), StoreError> {
         let mut snapshot = self.snapshot().await?;
-        let sql = format!("SELECT {COLUMNS} FROM signing_keys ORDER BY since, kid");
-        let rows = sqlx::query(&sql).fetch_all(&mut snapshot.connection).await?;
+        let sql = concat!("SELECT ", columns!(), " FROM signing_keys ORDER BY since, kid");
+        let rows = query(sql).fetch_all(&mut snapshot.connection).await?;
         end(snapshot).await?;
-        let (_, now) = self.one(sqlx::query(concat!("SELECT ", clock!()))).await?;
+        let (_, now) = self.one(query(concat!("SELECT ", clock!()))).await?;
         Ok((rows.iter().map(key).collect::<Result<_, _>>()?, now))
     }
 
     pub(super) async fn publish_key_row(self, key: KeyRow) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.write(Locks::KEYS).await?;
-        let sql = format!(
-            "INSERT INTO signing_keys ({COLUMNS}) SELECT $1, $2, 'published', $3, $4, $5 WHERE NOT EXISTS \
+        let sql = concat!(
+            "INSERT INTO signing_keys (",
+            columns!(),
+            ") SELECT $1, $2, 'published', $3, $4, $5 WHERE NOT EXISTS \
              (SELECT 1 FROM signing_keys WHERE state = 'published' OR kid = $6)"
         );
-        let inserted = sqlx::query(&sql)
+        let inserted = query(sql)
             .bind(key.kid.clone())
             .bind(key.algorithm)
             .bind(micros(now))
@@ -251,7 +256,7 @@ impl This {
     pub(super) async fn promote_key_row(self, kid: String) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.write(Locks::KEYS).await?;
         // D43: one compare-and-swap, whichever process is first.
-        sqlx::query(
+        query(
             "UPDATE signing_keys SET state = 'retired', since = $1 WHERE state = 'signing' \
              AND EXISTS (SELECT 1 FROM signing_keys WHERE kid = $2 AND state = 'published')",
         )
@@ -259,7 +264,7 @@ impl This {
         .bind(kid.clone())
         .execute(&mut *transaction)
         .await?;
-        let promoted = sqlx::query(
+        let promoted = query(
             "UPDATE signing_keys SET state = 'signing', since = $1 WHERE kid = $2 AND state = 'published'",
         )
         .bind(micros(now))
@@ -273,14 +278,14 @@ impl This {
     pub(super) async fn replace_keys_rows(self, kid: String) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.write(Locks::KEYS).await?;
         // D43: as a promotion, but that what signed is gone.
-        sqlx::query(
+        query(
             "DELETE FROM signing_keys WHERE kid <> $1 \
              AND EXISTS (SELECT 1 FROM signing_keys WHERE kid = $1 AND state = 'published')",
         )
         .bind(kid.clone())
         .execute(&mut *transaction)
         .await?;
-        let promoted = sqlx::query(
+        let promoted = query(
             "UPDATE signing_keys SET state = 'signing', since = $1 WHERE kid = $2 AND state = 'published'",
         )
         .bind(micros(now))
@@ -293,7 +298,7 @@ impl This {
 
     pub(super) async fn forget_key_row(self, kid: String) -> Result<bool, StoreError> {
         let (mut transaction, _) = self.write(Locks::KEYS).await?;
-        let forgotten = sqlx::query("DELETE FROM signing_keys WHERE kid = $1 AND state = 'retired'")
+        let forgotten = query("DELETE FROM signing_keys WHERE kid = $1 AND state = 'retired'")
             .bind(kid)
             .execute(&mut *transaction)
             .await?;
@@ -301,13 +306,13 @@ impl This {
         Ok(forgotten.rows_affected() == 1)
     }
 
-    pub(super) async fn incarnation_row(self) -> Result<u64, StoreError> {
+    pub(super) async fn incarnation_row(self, (): ()) -> Result<u64, StoreError> {
         let sql = concat!("SELECT number, ", clock!(), " FROM incarnation");
-        let (row, _) = self.one(sqlx::query(sql)).await?;
+        let (row, _) = self.one(query(sql)).await?;
         unsigned(row.ok_or(StoreError::Inconsistent)?.try_get("number")?)
     }
 
-    pub(super) async fn advance_incarnation_row(self) -> Result<u64, StoreError> {
+    pub(super) async fn advance_incarnation_row(self, (): ()) -> Result<u64, StoreError> {
         let (mut transaction, _) = self.write(Locks::KEYS).await?;
         let next = incarnation(&mut transaction).await?.checked_add(1).ok_or(StoreError::Inconsistent)?;
         set_incarnation(&mut transaction, next).await?;
@@ -315,14 +320,15 @@ impl This {
         Ok(next)
     }
 
-    pub(super) async fn restored_rows(self, seen: u64) -> Result<u64, StoreError> {
-        for rows in RESTORED {
-            let (mut transaction, _) = self.write(Locks::NONE).await?;
-            // The constants above. No bounded batches: nothing else runs while a store is restored.
-            sqlx::query(&format!("DELETE FROM {rows}")).execute(&mut *transaction).await?;
-            transaction.commit().await?;
-        }
-        // The number goes last: a restoration that was interrupted is refused again.
+    /// One of [`RESTORED`]. No bounded batches: nothing else runs while a store is restored.
+    pub(super) async fn delete_restored_rows(self, sql: &'static str) -> Result<(), StoreError> {
+        let (mut transaction, _) = self.write(Locks::NONE).await?;
+        query(sql).execute(&mut *transaction).await?;
+        transaction.commit().await
+    }
+
+    /// Sets the incarnation to more than `seen`, and gives it.
+    pub(super) async fn incarnation_after(self, seen: u64) -> Result<u64, StoreError> {
         let (mut transaction, _) = self.write(Locks::KEYS).await?;
         let next =
             incarnation(&mut transaction).await?.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
@@ -334,18 +340,18 @@ impl This {
 
 /// Ends a transaction that read, and gives its connection back.
 async fn end(mut snapshot: Snapshot) -> Result<(), StoreError> {
-    sqlx::query("COMMIT").execute(&mut snapshot.connection).await?;
+    query("COMMIT").execute(&mut snapshot.connection).await?;
     snapshot.give_back();
     Ok(())
 }
 
 async fn incarnation(connection: &mut Connection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT number FROM incarnation").fetch_one(connection).await?;
+    let row = query("SELECT number FROM incarnation").fetch_one(connection).await?;
     unsigned(row.try_get("number")?)
 }
 
 async fn set_incarnation(connection: &mut Connection, number: u64) -> Result<(), StoreError> {
-    sqlx::query("UPDATE incarnation SET number = $1").bind(signed(number)?).execute(connection).await?;
+    query("UPDATE incarnation SET number = $1").bind(signed(number)?).execute(connection).await?;
     Ok(())
 }
 

@@ -6,8 +6,9 @@
 
 use mcp_authz::time::{Duration, OffsetDateTime};
 
+use super::driver::query;
 use super::rows::micros;
-use super::{Connection, Locks, This};
+use super::{Connection, Locks, Turn};
 use crate::store::StoreError;
 
 /// How long a row is kept before it is looked at, and again. No request that read what was before it takes that long.
@@ -76,38 +77,28 @@ pub(super) async fn move_epoch(
         // A target this store does not know must not count as revoked.
         _ => return Err(StoreError::Inconsistent),
     };
-    sqlx::query(sql)
-        .bind(i64::from(kind))
-        .bind(subject)
-        .bind(client)
-        .bind(micros(now))
-        .execute(connection)
-        .await?;
+    query(sql).bind(i64::from(kind)).bind(subject).bind(client).bind(micros(now)).execute(connection).await?;
     Ok(())
 }
 
-impl This {
-    /// Deletes epochs that end nothing any more.
-    pub(super) async fn sweep_epochs(&self) -> Result<(), StoreError> {
-        loop {
-            let (mut transaction, now) = self.write(Locks::NONE).await?;
-            let before = micros(now.saturating_sub(LOOKED_AT_EVERY));
-            let looked_at = sqlx::query(
-                "UPDATE epochs SET looked_at = $1 WHERE looked_at <= $2 AND (kind, subject, client_id) IN \
-                 (SELECT kind, subject, client_id FROM epochs WHERE looked_at <= $2 ORDER BY looked_at LIMIT $3)",
-            )
-            .bind(micros(now))
-            .bind(before)
-            .bind(BATCH)
-            .execute(&mut *transaction)
-            .await?;
-            for sql in SWEEPS {
-                sqlx::query(sql).bind(micros(now)).bind(before).execute(&mut *transaction).await?;
-            }
-            transaction.commit().await?;
-            if i64::try_from(looked_at.rows_affected()).is_ok_and(|rows| rows < BATCH) {
-                return Ok(());
-            }
+impl Turn {
+    /// Deletes epochs that end nothing any more, of so many; says whether there may be more.
+    pub(super) async fn sweep_epochs(self, (): ()) -> Result<bool, StoreError> {
+        let (mut transaction, now) = self.write(Locks::NONE).await?;
+        let before = micros(now.saturating_sub(LOOKED_AT_EVERY));
+        let looked_at = query(
+            "UPDATE epochs SET looked_at = $1 WHERE looked_at <= $2 AND (kind, subject, client_id) IN \
+             (SELECT kind, subject, client_id FROM epochs WHERE looked_at <= $2 ORDER BY looked_at LIMIT $3)",
+        )
+        .bind(micros(now))
+        .bind(before)
+        .bind(BATCH)
+        .execute(&mut *transaction)
+        .await?;
+        for sql in SWEEPS {
+            query(sql).bind(micros(now)).bind(before).execute(&mut *transaction).await?;
         }
+        transaction.commit().await?;
+        Ok(i64::try_from(looked_at.rows_affected()).is_ok_and(|rows| rows >= BATCH))
     }
 }

@@ -13,35 +13,15 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
-use super::This;
-use crate::store::{AdministeredStore, GrantsOf, KeyRow, Store, StoreError, Stored};
+use super::administration::{RESTORED, SWEEPS, grants_of};
+use super::{This, Turn};
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, Store, Stored};
 
-impl This {
-    /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
-    /// future is dropped between `BEGIN` and its answer would keep its locks.
-    fn carry_out<A, R, F>(
-        &self,
-        action: A,
-        transaction: impl FnOnce(Self, A) -> F + Send + 'static,
-    ) -> Stored<'_, R>
-    where
-        A: Send + 'static,
-        R: Send + 'static,
-        F: Future<Output = Result<R, StoreError>> + Send + 'static,
-    {
-        let store = self.clone();
-        Box::pin(async move {
-            let task = tokio::spawn(async move { transaction(store, action).await });
-            task.await.map_err(|error| StoreError::Failed(Box::new(error)))?
-        })
-    }
-}
-
-/// Declares one method per action that reads: nothing has to be ended if nobody waits any more.
+/// Declares one method per action that reads.
 macro_rules! read {
     ($($method:ident($action:ty) -> $receipt:ty = $statement:ident;)*) => {
         $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
-            Box::pin(self.clone().$statement(action))
+            self.read(action, Turn::$statement)
         })*
     };
 }
@@ -50,7 +30,7 @@ macro_rules! read {
 macro_rules! carry_out {
     ($($method:ident($action:ty) -> $receipt:ty = $transaction:ident;)*) => {
         $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
-            self.carry_out(action, Self::$transaction)
+            self.carry_out(action, Turn::$transaction)
         })*
     };
 }
@@ -65,6 +45,7 @@ impl Store for This {
         read_decision(ReadDecision) -> DecisionFound = read_decision_row;
         read_code(ReadCode) -> CodeFound = read_code_row;
         read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
+        is_reserved(ReserveOnce) -> bool = reservation_stands;
     }
 
     carry_out! {
@@ -80,17 +61,23 @@ impl Store for This {
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
-        is_reserved(ReserveOnce) -> bool = reservation_stands;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
-        self.carry_out((), |store, ()| store.sweep_rows())
+        Box::pin(async move {
+            // Others write between two batches.
+            for rows in SWEEPS {
+                while self.carry_out(rows, Turn::sweep_rows).await? {}
+            }
+            while self.carry_out((), Turn::sweep_epochs).await? {}
+            Ok(())
+        })
     }
 }
 
 impl AdministeredStore for This {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
-        Box::pin(self.clone().list_grant_rows(of, after))
+        self.list((grants_of(of), after), Turn::list_grant_rows)
     }
 
     fn list_consents<'a>(
@@ -98,46 +85,52 @@ impl AdministeredStore for This {
         subject: &'a str,
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>> {
-        Box::pin(self.clone().list_consent_rows(subject.to_owned(), after))
+        self.list((subject.to_owned(), after), Turn::list_consent_rows)
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
-        Box::pin(self.clone().list_client_rows(after.cloned()))
+        self.list(after.cloned(), Turn::list_client_rows)
     }
 
     fn remove_client<'a>(&'a self, client: &'a ClientId) -> Stored<'a, bool> {
-        self.carry_out(client.clone(), Self::remove_client_row)
+        self.carry_out(client.clone(), Turn::remove_client_row)
     }
 
     fn keys(&self) -> Stored<'_, (Vec<KeyRow>, OffsetDateTime)> {
-        self.carry_out((), |store, ()| store.key_rows())
+        self.list((), Turn::key_rows)
     }
 
     fn publish_key(&self, key: KeyRow) -> Stored<'_, bool> {
-        self.carry_out(key, Self::publish_key_row)
+        self.carry_out(key, Turn::publish_key_row)
     }
 
     fn promote_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.carry_out(kid.to_owned(), Self::promote_key_row)
+        self.carry_out(kid.to_owned(), Turn::promote_key_row)
     }
 
     fn replace_keys<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.carry_out(kid.to_owned(), Self::replace_keys_rows)
+        self.carry_out(kid.to_owned(), Turn::replace_keys_rows)
     }
 
     fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.carry_out(kid.to_owned(), Self::forget_key_row)
+        self.carry_out(kid.to_owned(), Turn::forget_key_row)
     }
 
     fn incarnation(&self) -> Stored<'_, u64> {
-        self.carry_out((), |store, ()| store.incarnation_row())
+        self.read((), Turn::incarnation_row)
     }
 
     fn advance_incarnation(&self) -> Stored<'_, u64> {
-        self.carry_out((), |store, ()| store.advance_incarnation_row())
+        self.carry_out((), Turn::advance_incarnation_row)
     }
 
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        self.carry_out(seen, Self::restored_rows)
+        Box::pin(async move {
+            for rows in RESTORED {
+                self.carry_out(rows, Turn::delete_restored_rows).await?;
+            }
+            // The number goes last: a restoration that was interrupted is refused again.
+            self.carry_out(seen, Turn::incarnation_after).await
+        })
     }
 }

@@ -3,8 +3,8 @@
 // See [`Bounds`] for what gives way. A transaction that finds no room is dropped, and changes nothing.
 
 use mcp_authz::time::OffsetDateTime;
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::{Connection, take_turns};
 use crate::store::{Bounds, StoreError};
 
@@ -73,14 +73,14 @@ impl Waiting {
         let (mut waiting, mut own) = self.counted(connection, owner, most).await?;
         if waiting >= most.0 {
             take_turns(&mut *connection).await?;
-            sqlx::query(self.sweep).bind(now.unix_timestamp()).execute(&mut *connection).await?;
+            query(self.sweep).bind(now.unix_timestamp()).execute(&mut *connection).await?;
             (waiting, own) = self.counted(connection, owner, most).await?;
         }
         if waiting < most.0 && own < most.1 {
             return Ok(true);
         }
         // I-P7: the owner's oldest, and nobody else's.
-        let gone = sqlx::query(self.oldest).bind(owner.to_owned()).execute(&mut *connection).await?;
+        let gone = query(self.oldest).bind(owner.to_owned()).execute(&mut *connection).await?;
         Ok(gone.rows_affected() == 1)
     }
 
@@ -91,7 +91,7 @@ impl Waiting {
         owner: &str,
         most: (i64, i64),
     ) -> Result<(i64, i64), StoreError> {
-        let counts = sqlx::query(self.counts).bind(most.0).bind(most.1).bind(owner.to_owned());
+        let counts = query(self.counts).bind(most.0).bind(most.1).bind(owner.to_owned());
         let row = counts.fetch_one(connection).await?;
         Ok((row.try_get("all_waiting")?, row.try_get("own_waiting")?))
     }
@@ -114,7 +114,7 @@ pub(super) async fn make_room_for_client(
         }
         // I-P7: the oldest of those that lose nothing by it. The outer condition looks again at one that another transaction
         // has changed meanwhile: it may have got its first grant.
-        let evicted = sqlx::query(concat!(
+        let evicted = query(concat!(
             "DELETE FROM clients WHERE used IS NULL AND origin <> 0 AND client_id IN (SELECT client_id FROM clients \
              WHERE used IS NULL AND origin <> 0 AND ",
             idle!(),
@@ -133,7 +133,7 @@ pub(super) async fn make_room_for_client(
 async fn is_full_of_clients(connection: &mut Connection, most: i64) -> Result<bool, StoreError> {
     let sql =
         "SELECT count(*) FROM (SELECT 1 FROM clients WHERE used IS NULL AND origin <> 0 LIMIT $1) AS few";
-    Ok(number(&sqlx::query(sql).bind(most).fetch_one(connection).await?)? >= most)
+    Ok(number(&query(sql).bind(most).fetch_one(connection).await?)? >= most)
 }
 
 pub(super) fn limit(most: usize) -> i64 {

@@ -8,8 +8,8 @@ use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
-use sqlx::Row as _;
 
+use super::driver::{Get as _, query};
 use super::{Connection, Row};
 use crate::store::StoreError;
 
@@ -137,7 +137,7 @@ pub(super) async fn write_client(
     replace: Replace,
 ) -> Result<bool, StoreError> {
     let stored = record.to_bytes();
-    let written = sqlx::query(
+    let written = query(
         "INSERT INTO clients (client_id, origin, created, digest, record) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT (client_id) DO UPDATE SET origin = excluded.origin, created = excluded.created, \
          digest = excluded.digest, record = excluded.record \
@@ -159,7 +159,7 @@ pub(super) async fn write_client(
 }
 
 pub(super) async fn is_known(connection: &mut Connection, id: &ClientId) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM clients WHERE client_id = $1")
+    let row = query("SELECT 1 FROM clients WHERE client_id = $1")
         .bind(id.as_str())
         .fetch_optional(connection)
         .await?;

@@ -1,21 +1,22 @@
 //! The store in one SQLite file: the embedded default.
 //!
-//! The file is created on first use, readable by its owner only. Writes go through one connection under WAL with
+//! The file is created on first use, readable by its owner only. Writes go through one thread with one connection under WAL and
 //! `synchronous=FULL`, those that wait together in one `BEGIN IMMEDIATE` transaction, so that a receipt is made only for
-//! what is on the disk; several processes on one machine may share the file. It holds digests, never a code or token.
+//! what is on the disk; reads are done where they are asked for. Several processes on one machine may share the file. It holds
+//! digests, never a code or token.
 
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mcp_authz::time::OffsetDateTime;
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, Row as _, Sqlite, SqliteConnection};
+use rusqlite::{ErrorCode, OpenFlags, TransactionBehavior};
 
-use super::connections::{Connections, Held};
 use super::schema::{self, Mismatch};
-use super::{Bounds, StoreError};
+use super::{Bounds, StoreError, Stored};
 use crate::clock::{Clock, SystemClock};
 
 /// The column in which a statement gives the database's clock: there is none, the process has its own.
@@ -25,10 +26,10 @@ macro_rules! clock {
     };
 }
 
-/// Two statements that are sent as one, with one list of arguments; the second is an `INSERT` of a `SELECT` without a source.
+/// Two statements with one list of arguments; the second is an `INSERT` of a `SELECT` without a source.
 macro_rules! together {
     ($first:literal, $second:literal) => {
-        concat!($first, "; ", $second)
+        [$first, $second]
     };
 }
 
@@ -38,6 +39,7 @@ mod actions {
 mod administration {
     include!("../sql/administration.rs");
 }
+mod driver;
 mod epochs {
     include!("../sql/epochs.rs");
 }
@@ -45,6 +47,7 @@ mod forward {
     include!("../sql/forward.rs");
 }
 mod locks;
+mod readers;
 mod room {
     include!("../sql/room.rs");
 }
@@ -54,13 +57,12 @@ mod rows {
 mod transactions;
 mod writer;
 
+use driver::{Connection, Query, Row, Sql, now};
 use locks::{Locks, take_turns};
-use writer::{Writer, Writing};
+use readers::Readers;
+use writer::{Outcome, Writer};
 
 type This = SqliteStore;
-type Connection = SqliteConnection;
-type Row = SqliteRow;
-type Snapshot = Held<SqliteConnection>;
 
 /// Marks the file as ours (`PRAGMA application_id`): "mcpa".
 const APPLICATION_ID: i64 = 0x6d63_7061;
@@ -68,8 +70,11 @@ const APPLICATION_ID: i64 = 0x6d63_7061;
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[include_str!("schema.sql")];
 
-/// Connections that read.
-const READERS: u16 = 4;
+/// How long a statement waits while another process has the file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Prepared statements that a connection keeps: more than there are.
+const STATEMENTS: usize = 128;
 
 /// How often a connection to a file that others are making is tried, 20 ms apart.
 const OPEN_TRIES: u32 = 250;
@@ -83,7 +88,7 @@ pub enum OpenError {
     File(#[from] std::io::Error),
     /// SQLite refused it.
     #[error("the store's file cannot be used: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] rusqlite::Error),
     /// Another program's database.
     #[error("{path} is another program's database; name a file of the store's own")]
     Foreign {
@@ -123,7 +128,7 @@ pub struct SqliteStore {
     clock: Arc<dyn Clock>,
     bounds: Bounds,
     writer: Writer,
-    readers: Connections<SqliteConnection>,
+    readers: Readers,
 }
 
 impl SqliteStore {
@@ -141,27 +146,17 @@ impl SqliteStore {
     /// As [`SqliteStore::open`].
     pub async fn open_with_clock(path: impl AsRef<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let path: Arc<Path> = path.as_ref().into();
+        let opening = tokio::task::spawn_blocking(move || Self::open_file(path, clock));
+        opening.await.map_err(std::io::Error::other)?
+    }
+
+    fn open_file(path: Arc<Path>, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         create_private(&path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(false)
-            .busy_timeout(Duration::from_secs(5))
-            .pragma("trusted_schema", "OFF");
-        // One writer: transactions of this process queue here instead of meeting as busy errors.
-        let options = options.pragma("cache_size", "-65536");
-        let mut connection = patiently_connect(&options).await?;
-        migrate(&path, &mut connection).await?;
-        let writer = Writer::new(options.clone(), connection);
-        let options = options.pragma("cache_size", "-16384").pragma("query_only", "ON");
-        Ok(Self {
-            path,
-            clock,
-            bounds: Bounds::default(),
-            writer,
-            readers: Connections::new(options, READERS),
-        })
+        let mut connection = patiently_connect(&path)?;
+        migrate(&path, &mut connection)?;
+        let writer = Writer::start(Arc::clone(&path), connection)?;
+        let readers = Readers::new(Arc::clone(&path));
+        Ok(Self { path, clock, bounds: Bounds::default(), writer, readers })
     }
 
     /// Sets how much may wait at one time.
@@ -177,60 +172,197 @@ impl SqliteStore {
 
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
-        self.readers.close().await;
+        self.readers.close();
         self.writer.close().await;
     }
 
-    /// A transaction that writes, and the clock: it has the file's one write lock from its first statement on, which
+    /// Carries an action out in its turn, to its end even if nobody waits any more.
+    fn carry_out<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        let turns = self.turns();
+        Box::pin(self.writer.run(move |connection| {
+            let turn = turns(connection);
+            let kept = Rc::clone(&turn.kept);
+            let answer = now(transaction(turn, action));
+            Outcome { answer, kept: kept.get() }
+        }))
+    }
+
+    /// Carries out what reads a row.
+    fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F + Send + 'static) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        let turns = self.turns();
+        Box::pin(async move { self.readers.read(|connection| now(statement(turns(connection), action))) })
+    }
+
+    /// Carries out what reads many.
+    fn list<A, R, F>(
+        &self,
+        action: A,
+        statements: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        let turns = self.turns();
+        Box::pin(self.readers.list(move |connection| now(statements(turns(connection), action))))
+    }
+
+    /// What makes a turn of a connection.
+    fn turns(&self) -> impl FnOnce(Connection) -> Turn + Send + 'static {
+        let (clock, bounds) = (Arc::clone(&self.clock), self.bounds);
+        move |connection| Turn { connection, clock, bounds, kept: Rc::default() }
+    }
+}
+
+/// What one transaction of `store/sql` runs on.
+struct Turn {
+    connection: Connection,
+    clock: Arc<dyn Clock>,
+    bounds: Bounds,
+    /// Whether what it did is to be committed.
+    kept: Rc<Cell<bool>>,
+}
+
+impl Turn {
+    /// A transaction that writes, and the clock: it has the file's one write lock since its group began, which
     /// holds more than any [`Locks`] name.
     async fn write(&self, _: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
-        let transaction = self.writer.begin().await?;
-        Ok((transaction, self.clock.now()))
+        let writing = Writing { connection: self.connection.clone(), kept: Rc::clone(&self.kept) };
+        Ok((writing, self.clock.now()))
     }
 
     /// A transaction that reads one moment of the file over several statements.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut held = self.readers.take().await?;
-        held.connection.execute("BEGIN").await?;
-        Ok(held)
+        self.connection.run("BEGIN")?;
+        Ok(Snapshot { connection: self.connection.clone() })
     }
 
     /// A transaction of one statement; says how many rows it wrote.
-    async fn alone<'q>(&self, query: Query<'q, Sqlite, SqliteArguments<'q>>) -> Result<u64, StoreError> {
-        self.writer.alone(query).await
+    async fn alone<S: Sql>(&self, query: Query<'_, S>) -> Result<u64, StoreError> {
+        let rows = query.execute(&mut self.connection.clone()).await?.rows_affected();
+        self.kept.set(rows > 0);
+        Ok(rows)
     }
 
     /// One row of one statement, and the clock.
-    async fn one<'q>(
-        &self,
-        query: Query<'q, Sqlite, SqliteArguments<'q>>,
-    ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
-        let mut held = self.readers.take().await?;
-        let row = query.fetch_optional(&mut held.connection).await?;
-        held.give_back();
+    async fn one<S: Sql>(&self, query: Query<'_, S>) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
+        let row = query.fetch_optional(&mut self.connection.clone()).await?;
         Ok((row, self.clock.now()))
     }
 }
 
+/// One transaction. Dropped before [`Writing::commit`], it has changed nothing.
+struct Writing {
+    connection: Connection,
+    kept: Rc<Cell<bool>>,
+}
+
+impl Writing {
+    /// Keeps what it did: nobody is answered before it is on the disk.
+    async fn commit(self) -> Result<(), StoreError> {
+        self.kept.set(true);
+        Ok(())
+    }
+
+    /// Goes back to before the transaction, and gives what is to be answered: once what it may have seen of others in its
+    /// group is on the disk.
+    async fn unchanged<R>(self, receipt: R) -> Result<R, StoreError> {
+        self.kept.set(false);
+        Ok(receipt)
+    }
+}
+
+impl Deref for Writing {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
+
+/// A transaction that reads. One that is dropped takes its connection with it.
+struct Snapshot {
+    connection: Connection,
+}
+
+impl Snapshot {
+    /// Its `COMMIT` has left the connection as it was.
+    fn give_back(self) {}
+}
+
+/// The store was closed, or what should have answered has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction has ended without an answer: the store was closed, or the log has a panic")]
+struct Ended;
+
+impl Ended {
+    fn error() -> StoreError {
+        StoreError::Failed(Box::new(Self))
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    Reads,
+    Writes,
+}
+
+/// A connection to the file, which is there.
+fn connect(path: &Path, access: Access) -> Result<rusqlite::Connection, rusqlite::Error> {
+    // No thread but the one that has the connection uses it.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA trusted_schema = OFF")?;
+    connection.execute_batch(match access {
+        Access::Reads => "PRAGMA cache_size = -16384; PRAGMA query_only = ON",
+        // The log is copied into the file at every 32 MiB: it waits for the disk twice, and a page that was written often
+        // in between is copied once.
+        Access::Writes => {
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; \
+             PRAGMA wal_autocheckpoint = 8192"
+        }
+    })?;
+    Ok(connection)
+}
+
 /// Connects, and tries again while another process is just making the file: SQLite answers "locked" at once, without
 /// its busy timeout, when two connections change to WAL together.
-async fn patiently_connect(options: &SqliteConnectOptions) -> Result<SqliteConnection, sqlx::Error> {
+fn patiently_connect(path: &Path) -> Result<rusqlite::Connection, rusqlite::Error> {
     let mut tries = 0_u32;
     loop {
-        match options.connect().await {
-            Err(error) if is_busy(&error) && tries < OPEN_TRIES => {
+        match connect(path, Access::Writes) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && tries < OPEN_TRIES =>
+            {
                 tries = tries.saturating_add(1);
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                std::thread::sleep(Duration::from_millis(20));
             }
             connected => return connected,
         }
     }
-}
-
-/// `SQLITE_BUSY`, or one of its extended codes.
-fn is_busy(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
-    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// Creates the file for its owner only, before SQLite would create it for more; its WAL inherits the mode.
@@ -246,21 +378,18 @@ fn create_private(path: &Path) -> std::io::Result<()> {
 }
 
 /// Brings the schema to the newest version, or refuses the file.
-async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), OpenError> {
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let number = async |connection: &mut SqliteConnection, sql: &'static str| {
-        sqlx::query(sql).fetch_one(connection).await?.try_get::<i64, _>(0)
-    };
-    let version = number(&mut transaction, "PRAGMA user_version").await?;
-    let application = number(&mut transaction, "PRAGMA application_id").await?;
-    let tables = number(&mut transaction, "SELECT count(*) FROM sqlite_schema").await?;
+fn migrate(path: &Path, connection: &mut rusqlite::Connection) -> Result<(), OpenError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let number = |sql: &str| transaction.query_row(sql, (), |row| row.get::<_, i64>(0));
+    let version = number("PRAGMA user_version")?;
+    let application = number("PRAGMA application_id")?;
+    let tables = number("SELECT count(*) FROM sqlite_schema")?;
     let fresh = version == 0 && application == 0 && tables == 0;
     if !fresh && application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.into() });
     }
-    let has_digest = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_digest'";
-    let digest: String = if number(&mut transaction, has_digest).await? == 1 {
-        sqlx::query_scalar("SELECT digest FROM schema_digest").fetch_one(&mut *transaction).await?
+    let digest: String = if number("SELECT count(*) FROM sqlite_schema WHERE name = 'schema_digest'")? == 1 {
+        transaction.query_row("SELECT digest FROM schema_digest", (), |row| row.get(0))?
     } else {
         String::new()
     };
@@ -272,21 +401,17 @@ async fn migrate(path: &Path, connection: &mut SqliteConnection) -> Result<(), O
         Err(Mismatch::Other) => return Err(OpenError::Other { path: path.into(), found: version }),
     };
     for step in steps {
-        transaction.execute(*step).await?;
+        transaction.execute_batch(step)?;
     }
-    transaction
-        .execute(
-            "CREATE TABLE IF NOT EXISTS schema_digest (one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1), \
-             digest TEXT NOT NULL) STRICT",
-        )
-        .await?;
-    sqlx::query("INSERT OR REPLACE INTO schema_digest (one, digest) VALUES (1, $1)")
-        .bind(schema::digest(SCHEMA))
-        .execute(&mut *transaction)
-        .await?;
-    transaction.execute(format!("PRAGMA user_version = {}", SCHEMA.len()).as_str()).await?;
-    transaction.execute(format!("PRAGMA application_id = {APPLICATION_ID}").as_str()).await?;
-    transaction.commit().await?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_digest (one INTEGER PRIMARY KEY NOT NULL CHECK (one = 1), \
+         digest TEXT NOT NULL) STRICT",
+    )?;
+    let sql = "INSERT OR REPLACE INTO schema_digest (one, digest) VALUES (1, $1)";
+    transaction.execute(sql, (schema::digest(SCHEMA),))?;
+    transaction.pragma_update(None, "user_version", i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX))?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.commit()?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! What a flow does to the file, one transaction per action. `write` begins one and reads the store's clock; `one` reads by
 //! one statement, and `alone` writes by one.
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord,
 };
@@ -12,19 +14,19 @@ use mcp_authz::authorization_server::store::{
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
-use sqlx::Row as _;
 
+use super::driver::{Connection, Get as _, Row, query};
 use super::room::limit;
 use super::rows::{
     blob, bytes, digest, epochs, family_bytes, instant, micros, signed, standing, stands, today,
 };
-use super::{Connection, Locks, Row, This};
+use super::{Locks, Turn};
 use crate::store::{CLIENT_USE_NOTED, StoreError};
 
-impl This {
+impl Turn {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
         let sql = concat!("SELECT record, ", clock!(), " FROM clients WHERE client_id = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(action.client_id().as_str())).await?;
+        let (row, now) = self.one(query(sql).bind(action.client_id().as_str())).await?;
         Ok(match row {
             Some(row) => action.found(ClientRecord::from_bytes(&blob(&row)?)?, now),
             None => action.absent(now),
@@ -35,13 +37,13 @@ impl This {
     pub(super) async fn insert_decision_at_once(&self, action: &InsertDecision) -> Result<bool, StoreError> {
         let bounds = (self.bounds.decisions, self.bounds.decisions_of_a_person);
         let record = action.record();
-        let query = sqlx::query(
+        let query = query(
             "INSERT INTO decisions (key, subject, client_id, not_after, record) SELECT $1, $2, $3, $4, $5 \
              WHERE (SELECT count(*) FROM (SELECT 1 FROM decisions LIMIT $6) AS few) < $6 \
              AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $2 LIMIT $7) AS few) < $7",
         )
         .bind(bytes(action.key()))
-        .bind(record.subject.as_str())
+        .bind(&*record.subject)
         .bind(record.client_id.as_str())
         .bind(record.not_after.unix_timestamp())
         .bind(record.to_bytes())
@@ -58,7 +60,7 @@ impl This {
             clock!(),
             " FROM decisions WHERE key = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = DecisionRecord::from_bytes(&blob(&row)?)?;
         Ok(action.found(record, today(&row)?, now))
@@ -72,7 +74,7 @@ impl This {
             clock!(),
             " FROM consents WHERE key = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.key()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = ConsentRecord::from_bytes(&blob(&row)?)?;
         Ok(action.found(record, today(&row)?, now))
@@ -82,7 +84,7 @@ impl This {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         match action.basis() {
             Basis::Answer { decision, agent, subject } => {
-                let row = sqlx::query("DELETE FROM decisions WHERE key = $1 RETURNING record")
+                let row = query("DELETE FROM decisions WHERE key = $1 RETURNING record")
                     .bind(bytes(*decision))
                     .fetch_optional(&mut *transaction)
                     .await?;
@@ -94,7 +96,7 @@ impl This {
                 }
             }
             Basis::Remembered(key) => {
-                let row = sqlx::query("SELECT 1 FROM consents WHERE key = $1")
+                let row = query("SELECT 1 FROM consents WHERE key = $1")
                     .bind(bytes(*key))
                     .fetch_optional(&mut *transaction)
                     .await?;
@@ -104,12 +106,12 @@ impl This {
             }
         }
         if let Some((key, record)) = action.remember() {
-            sqlx::query(
+            query(
                 "INSERT INTO consents (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5) \
                  ON CONFLICT (key) DO UPDATE SET not_after = excluded.not_after, record = excluded.record",
             )
             .bind(bytes(key))
-            .bind(record.subject.as_str())
+            .bind(&*record.subject)
             .bind(record.client_id.as_str())
             .bind(record.not_after.unix_timestamp())
             .bind(record.to_bytes())
@@ -125,7 +127,7 @@ impl This {
 
     pub(super) async fn read_code_row(self, action: ReadCode) -> Result<CodeFound, StoreError> {
         let sql = concat!("SELECT spent, record, ", clock!(), " FROM codes WHERE digest = $1");
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = CodeRecord::from_bytes(&blob(&row)?)?;
         let spent: bool = row.try_get("spent")?;
@@ -135,7 +137,7 @@ impl This {
     pub(super) async fn redeem_code_rows(self, action: RedeemCode) -> Result<CodeRedemption, StoreError> {
         let grant = action.grant();
         let (mut transaction, now) = self.write(Locks::of_grant(grant)).await?;
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             "SELECT family, spent, EXISTS (SELECT 1 FROM grants WHERE grants.family = codes.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = codes.family) AS ended, \
              (SELECT used FROM clients WHERE clients.client_id = $2) AS used, ",
@@ -144,7 +146,7 @@ impl This {
         ))
         .bind(bytes(action.digest()))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = row else { return transaction.unchanged(action.absent()).await };
@@ -159,13 +161,13 @@ impl This {
         if row.try_get("active")? || row.try_get("ended")? || today(&row)? != grant.epochs {
             return transaction.unchanged(action.revoked()).await;
         }
-        sqlx::query(together!(
+        query(together!(
             "UPDATE codes SET spent = TRUE WHERE digest = $6",
             "INSERT INTO grants (family, client_id, subject, not_after, record) SELECT $1, $2, $3, $4, $5"
         ))
         .bind(family_bytes(grant.family))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .bind(grant.not_after.unix_timestamp())
         .bind(grant.to_bytes())
         .bind(bytes(action.digest()))
@@ -190,7 +192,7 @@ impl This {
             clock!(),
             " FROM refresh_tokens JOIN grants ON grants.family = refresh_tokens.family WHERE digest = $1"
         );
-        let (row, now) = self.one(sqlx::query(sql).bind(bytes(action.digest()))).await?;
+        let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = RefreshRecord::from_bytes(&blob(&row)?)?;
         if !stands(&row, &record.grant)? {
@@ -212,7 +214,7 @@ impl This {
         let grant = &action.successor().grant;
         let (mut transaction, now) = self.write(Locks::of_grant(grant)).await?;
         let generation = signed(action.presented_generation())?;
-        let row = sqlx::query(concat!(
+        let row = query(concat!(
             "SELECT family, generation, retired, repeats, \
              EXISTS (SELECT 1 FROM grants WHERE grants.family = refresh_tokens.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = refresh_tokens.family) AS ended, \
@@ -224,7 +226,7 @@ impl This {
         ))
         .bind(bytes(action.presented()))
         .bind(grant.client_id.as_str())
-        .bind(grant.subject.as_str())
+        .bind(&*grant.subject)
         .fetch_optional(&mut *transaction)
         .await?;
         let Some(row) = row else { return transaction.unchanged(action.absent()).await };
@@ -242,7 +244,7 @@ impl This {
             // OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
             None if !retired && leaf == Some(bytes(action.presented())) => {
                 let successor = action.successor();
-                sqlx::query(together!(
+                query(together!(
                     "UPDATE refresh_tokens SET retired = $6, request = $7 WHERE digest = $8 AND retired IS NULL",
                     "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
                      SELECT $1, $2, $3, 0, $4, $5"
@@ -264,7 +266,7 @@ impl This {
                     && row.try_get::<i64, _>("repeats")? < i64::from(most)
                     && leaf == Some(bytes(action.successor_digest())) =>
             {
-                sqlx::query("UPDATE refresh_tokens SET repeats = repeats + 1 WHERE digest = $1")
+                query("UPDATE refresh_tokens SET repeats = repeats + 1 WHERE digest = $1")
                     .bind(bytes(action.presented()))
                     .execute(&mut *transaction)
                     .await?;
@@ -283,16 +285,14 @@ pub(super) async fn insert_decision(
     action: &InsertDecision,
 ) -> Result<(), StoreError> {
     let record = action.record();
-    sqlx::query(
-        "INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)",
-    )
-    .bind(bytes(action.key()))
-    .bind(record.subject.as_str())
-    .bind(record.client_id.as_str())
-    .bind(record.not_after.unix_timestamp())
-    .bind(record.to_bytes())
-    .execute(connection)
-    .await?;
+    query("INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)")
+        .bind(bytes(action.key()))
+        .bind(&*record.subject)
+        .bind(record.client_id.as_str())
+        .bind(record.not_after.unix_timestamp())
+        .bind(record.to_bytes())
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -309,7 +309,7 @@ async fn client_used(
     if row.try_get::<Option<i64>, _>("used")?.is_some_and(|used| used > since) {
         return Ok(());
     }
-    sqlx::query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
+    query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
         .bind(now.unix_timestamp())
         .bind(id.as_str())
         .bind(since)
@@ -323,7 +323,7 @@ async fn insert_refresh(
     digest: SecretDigest,
     record: &RefreshRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
          VALUES ($1, $2, $3, 0, $4, $5)",
     )
@@ -339,10 +339,10 @@ async fn insert_refresh(
 
 async fn insert_access(
     connection: &mut Connection,
-    access: Option<(SecretDigest, &AccessRecord)>,
+    access: Option<(SecretDigest, &Arc<AccessRecord>)>,
 ) -> Result<(), StoreError> {
     let Some((digest, record)) = access else { return Ok(()) };
-    sqlx::query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
+    query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
         .bind(bytes(digest))
         .bind(family_bytes(record.grant.family))
         .bind(record.expires.unix_timestamp())
@@ -357,14 +357,14 @@ async fn insert_code(
     digest: SecretDigest,
     code: &CodeRecord,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    query(
         "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) \
          VALUES ($1, $2, FALSE, $3, $4, $5, $6, $7)",
     )
     .bind(bytes(digest))
     .bind(family_bytes(code.grant.family))
     .bind(code.grant.client_id.as_str())
-    .bind(code.grant.subject.as_str())
+    .bind(&*code.grant.subject)
     .bind(code.expires.unix_timestamp())
     .bind(code.grant.not_after.unix_timestamp())
     .bind(code.to_bytes())

@@ -1,272 +1,233 @@
-//! The one connection that writes, and transactions that are committed together.
+//! The one connection that writes, on a thread of its own, and transactions that are committed together.
 //!
-//! A commit waits for the disk, which takes longer than everything else a transaction does. So those that wait for their
-//! turn do not each commit: each runs in a savepoint, hands the connection on and queues up again, and the first whose second
-//! turn comes commits for all that ran in between.
+//! A commit waits for the disk, which takes longer than everything else a transaction does. So those that wait for their turn do
+//! not each commit: one after the other runs in a savepoint, and when nothing waits any more, or enough has run, one commit
+//! stands for all.
 //!
 //! ```text
-//! one    ├ BEGIN, savepoint, statements ┤ ............................ ├ COMMIT ┤ answered
-//! two    ............................... ├ savepoint, statements ┤ .............. answered
-//! three  .......................................... ├ statement fails: back to the savepoint, alone
+//! one    ├ BEGIN, savepoint, statements ┤ .................................... ├ COMMIT ┤ answered
+//! two    ............................... ├ savepoint, statements ┤ ...................... answered
+//! three  .......................................................... ├ a statement fails: back to the savepoint, alone
 //! ```
 //!
-//! Beginning and committing are tasks of their own: a caller that stops waiting leaves neither half done.
-//!
-//! Nobody is answered before the `COMMIT` of their group has returned; if it fails, it fails for all of them.
+//! Nobody is answered before the `COMMIT` of their group has returned, whether they changed something or only saw what another of
+//! the group did; if it fails, it fails for all of them. A transaction that waits for its turn is carried out to its end, whether
+//! or not its caller still waits. Not more than [`WAITING`] wait; a caller that comes then waits before.
 
-use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
-use sqlx::{
-    ConnectOptions as _, Connection as _, Database, Executor as _, Sqlite, SqliteConnection,
-    TransactionManager,
-};
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use rusqlite::Error;
+use tokio::sync::{mpsc, oneshot};
 
+use super::driver::Connection;
+use super::{Access, Ended, connect};
 use crate::store::StoreError;
 
-type Manager = <Sqlite as Database>::TransactionManager;
+/// How many transactions wait for their turn at most.
+const WAITING: usize = 1024;
 
-/// How a commit went, once it is known.
-type Outcome = Option<Result<(), Arc<sqlx::Error>>>;
+/// How many are committed together at most, so that the first need not wait for ever.
+const TOGETHER: usize = 256;
 
-/// The connection that writes. Clones share it; whoever waits for it is served in order.
+/// The thread that writes. Clones share it; it ends with the last of them.
 #[derive(Debug, Clone)]
-pub(super) struct Writer(Arc<Mutex<Lane>>);
+pub(super) struct Writer(mpsc::Sender<Message>);
 
-#[derive(Debug)]
-struct Lane {
-    options: SqliteConnectOptions,
-    connection: SqliteConnection,
-    /// What the connection has under way is not known: it is replaced before its next use.
-    broken: bool,
-    /// What was done since the last savepoint is to be undone.
-    dirty: bool,
-    /// The transaction that is open, and how many wait for its commit.
-    group: Option<watch::Sender<Outcome>>,
-    members: usize,
+enum Message {
+    Run(Box<dyn Job>),
+    Close(oneshot::Sender<()>),
 }
 
-/// One transaction. Dropped before [`Writing::commit`], it has changed nothing.
-pub(super) struct Writing {
-    writer: Writer,
-    lane: OwnedMutexGuard<Lane>,
-    ended: bool,
+/// One transaction, for the thread that writes.
+trait Job: Send {
+    /// Runs it; says whether what it did is to be kept.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// Tells its caller, after the commit of its group or the failure of it.
+    fn answer(self: Box<Self>, committed: Result<(), Arc<Error>>);
+}
+
+/// A transaction, then what it gave, and who waits for that.
+struct Task<T, R> {
+    transaction: Option<T>,
+    answer: Result<R, StoreError>,
+    caller: oneshot::Sender<Result<R, StoreError>>,
+}
+
+/// What a transaction gives.
+pub(super) struct Outcome<R> {
+    pub(super) answer: Result<R, StoreError>,
+    /// Whether what it did is to be committed.
+    pub(super) kept: bool,
+}
+
+impl<T, R> Job for Task<T, R>
+where
+    T: FnOnce(Connection) -> Outcome<R> + Send,
+    R: Send,
+{
+    fn run(&mut self, connection: &Connection) -> bool {
+        let Some(transaction) = self.transaction.take() else { return false };
+        let outcome = transaction(connection.clone());
+        self.answer = outcome.answer;
+        outcome.kept
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), Arc<Error>>) {
+        let answer = match committed {
+            Ok(()) => self.answer,
+            Err(error) => self.answer.and_then(|_| Err(StoreError::Failed(Box::new(error)))),
+        };
+        // Whoever waits no more needs no answer.
+        let _ = self.caller.send(answer);
+    }
 }
 
 impl Writer {
-    pub(super) fn new(options: SqliteConnectOptions, connection: SqliteConnection) -> Self {
-        let (broken, dirty, group, members) = (false, false, None, 0);
-        Self(Arc::new(Mutex::new(Lane { options, connection, broken, dirty, group, members })))
+    /// Starts the thread.
+    pub(super) fn start(path: Arc<Path>, connection: rusqlite::Connection) -> std::io::Result<Self> {
+        let (sender, messages) = mpsc::channel(WAITING);
+        thread::Builder::new().name("mcp-authz-sqlite".to_owned()).spawn(move || {
+            Lane { path, connection: Some(Connection::new(connection)) }.serve(messages);
+        })?;
+        Ok(Self(sender))
     }
 
-    /// Waits for its turn, then begins a transaction in the group that is open, or in a new one.
-    pub(super) async fn begin(&self) -> Result<Writing, StoreError> {
-        let turn = self.turn();
-        let beginning = tokio::spawn(async move {
-            let mut writing = turn.await?;
-            // None is released: the `COMMIT` ends them all, and a rollback goes to the last one.
-            if let Err(error) = writing.lane.connection.execute(sqlx::query("SAVEPOINT one")).await {
-                return Err(writing.fail(error));
-            }
-            writing.ended = false;
-            Ok(writing)
-        });
-        beginning.await.map_err(|_| StoreError::Inconsistent)?
-    }
-
-    /// A transaction of one statement, which SQLite does wholly or not at all; says how many rows it wrote.
-    pub(super) async fn alone<'q>(
+    /// Runs a transaction in its turn, and gives its answer once it is on the disk.
+    pub(super) async fn run<R: Send + 'static>(
         &self,
-        query: Query<'q, Sqlite, SqliteArguments<'q>>,
-    ) -> Result<u64, StoreError> {
-        let mut writing = tokio::spawn(self.turn()).await.map_err(|_| StoreError::Inconsistent)??;
-        match query.execute(&mut writing.lane.connection).await {
-            Ok(done) => {
-                writing.ended = true;
-                writing.join().await?;
-                Ok(done.rows_affected())
-            }
-            // It may have been more than the statement that was undone.
-            Err(error) => Err(writing.fail(error)),
-        }
-    }
-
-    /// Waits for its turn, and opens a group where there is none. It has no savepoint yet: dropped now, it ends a group of its
-    /// own, so that the file's write lock goes free, and leaves another's as it is.
-    fn turn(&self) -> impl Future<Output = Result<Writing, StoreError>> + Send + 'static {
-        let writer = self.clone();
-        async move {
-            let mut lane = Arc::clone(&writer.0).lock_owned().await;
-            lane.open().await?;
-            let ended = lane.members > 0;
-            Ok(Writing { writer, lane, ended })
-        }
+        transaction: impl FnOnce(Connection) -> Outcome<R> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let (caller, answer) = oneshot::channel();
+        let task = Task { transaction: Some(transaction), answer: Err(Ended::error()), caller };
+        self.0.send(Message::Run(Box::new(task))).await.map_err(|_| Ended::error())?;
+        answer.await.map_err(|_| Ended::error())?
     }
 
     /// Closes the connection, as soon as everything that waits has ended.
     pub(super) async fn close(&self) {
-        let mut lane = self.0.lock().await;
-        lane.broken = true;
-        // What takes its place holds nothing open.
-        if let Ok(nothing) = SqliteConnection::connect("sqlite::memory:").await {
-            let _ = std::mem::replace(&mut lane.connection, nothing).close().await;
+        let (caller, closed) = oneshot::channel();
+        if self.0.send(Message::Close(caller)).await.is_ok() {
+            let _ = closed.await;
         }
     }
+}
+
+/// The connection, and where there is another if that one fails.
+struct Lane {
+    path: Arc<Path>,
+    connection: Option<Connection>,
 }
 
 impl Lane {
-    /// Makes the connection ready for one more transaction.
-    async fn open(&mut self) -> Result<(), StoreError> {
-        if self.broken {
+    /// Carries out what comes, until the store is closed or nobody has it any more.
+    fn serve(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut next = messages.blocking_recv();
+        while let Some(Message::Run(first)) = next {
+            next = self.serve_group(first, &mut messages);
+            if next.is_none() {
+                next = messages.blocking_recv();
+            }
+        }
+        messages.close();
+        // What still waits is dropped, which tells whoever waits for it.
+        drop((self, messages));
+        if let Some(Message::Close(caller)) = next {
+            let _ = caller.send(());
+        }
+    }
+
+    /// Carries out one group and answers it; gives what else has come from the queue.
+    fn serve_group(
+        &mut self,
+        first: Box<dyn Job>,
+        messages: &mut mpsc::Receiver<Message>,
+    ) -> Option<Message> {
+        let mut group = Vec::new();
+        let (committed, next) = match self.begin() {
+            Ok(connection) => together(connection, first, messages, &mut group),
+            Err(error) => {
+                // Those that came meanwhile have waited as well.
+                group.push(first);
+                (Err(error), drain(messages, &mut group))
+            }
+        };
+        if committed.is_err() {
             self.give_up();
-            self.connection = self.options.connect().await?;
-            self.broken = false;
         }
-        if self.group.is_none() {
-            if let Err(error) = Manager::begin(&mut self.connection, Some("BEGIN IMMEDIATE".into())).await {
-                return Err(self.fail(error));
-            }
-            self.group = Some(watch::Sender::new(None));
+        let committed = committed.map_err(Arc::new);
+        for job in group {
+            job.answer(committed.clone());
         }
-        self.undo().await
+        next
     }
 
-    /// Goes back to the savepoint of a transaction that did not end well. Where that is gone, so is the whole group: SQLite
-    /// may have rolled back more.
-    async fn undo(&mut self) -> Result<(), StoreError> {
-        if !self.dirty {
-            return Ok(());
-        }
-        match self.connection.execute(sqlx::query("ROLLBACK TO one")).await {
-            // Not before: whoever gives up waiting leaves it to the next.
-            Ok(_) => {
-                self.dirty = false;
-                Ok(())
-            }
-            Err(error) => Err(self.fail(error)),
-        }
+    /// Begins a transaction, on a new connection where the last one failed.
+    fn begin(&mut self) -> Result<&Connection, Error> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::new(connect(&self.path, Access::Writes)?),
+        };
+        let connection = self.connection.insert(connection);
+        connection.run("BEGIN IMMEDIATE")?;
+        Ok(connection)
     }
 
-    /// Commits what the group did, and tells it.
-    async fn commit(&mut self) {
-        if self.broken {
-            return self.give_up();
-        }
-        if self.undo().await.is_ok() {
-            match Manager::commit(&mut self.connection).await {
-                Ok(()) => self.answer(Ok(())),
-                Err(error) => drop(self.fail(error)),
-            }
-        }
-    }
-
-    /// Tells a group whose connection is gone that it has not happened, or that nobody knows.
+    /// Goes back to before a group that failed; where that fails too, the connection goes.
     fn give_up(&mut self) {
-        if self.group.is_some() {
-            drop(self.fail(sqlx::Error::WorkerCrashed));
-        }
-    }
-
-    /// Ends the group without a commit: SQLite may have rolled back more than the transaction that failed.
-    fn fail(&mut self, error: sqlx::Error) -> StoreError {
-        self.broken = true;
-        // The connection is replaced only when it is needed next; the file's write lock goes free now.
-        Manager::start_rollback(&mut self.connection);
-        self.dirty = false;
-        let error = Arc::new(error);
-        self.answer(Err(Arc::clone(&error)));
-        StoreError::Failed(Box::new(error))
-    }
-
-    fn answer(&mut self, outcome: Result<(), Arc<sqlx::Error>>) {
-        self.members = 0;
-        if let Some(group) = self.group.take() {
-            group.send_replace(Some(outcome));
+        if let Some(connection) = &self.connection
+            && connection.is_open()
+            && (connection.run("ROLLBACK").is_err() || connection.is_open())
+        {
+            self.connection = None;
         }
     }
 }
 
-impl Writing {
-    /// Ends its group without a commit.
-    fn fail(mut self, error: sqlx::Error) -> StoreError {
-        self.ended = true;
-        self.lane.fail(error)
-    }
-
-    /// Returns once the changes are on the disk.
-    pub(super) async fn commit(mut self) -> Result<(), StoreError> {
-        self.ended = true;
-        self.join().await
-    }
-
-    /// Goes back to before the transaction, and gives what is to be answered: once what it may have seen of others in its
-    /// group is on the disk.
-    pub(super) async fn unchanged<R>(mut self, receipt: R) -> Result<R, StoreError> {
-        if self.lane.members > 0 {
-            self.ended = true;
-            self.lane.dirty = true;
-            self.join().await?;
-        }
-        Ok(receipt)
-    }
-
-    /// Hands the connection on, and waits until the group is committed.
-    async fn join(mut self) -> Result<(), StoreError> {
-        let Some(group) = &self.lane.group else { return Err(StoreError::Inconsistent) };
-        let mut outcome = group.subscribe();
-        self.lane.members = self.lane.members.saturating_add(1);
-        let writer = self.writer.clone();
-        drop(self);
-        // Those that waited before come first, and join the group.
-        let open = outcome.clone();
-        tokio::spawn(async move {
-            let mut lane = writer.0.lock().await;
-            // Still open, so it is this transaction's.
-            if open.borrow().is_none() {
-                lane.commit().await;
+/// Runs what waits in one transaction and commits it; gives what else has come from the queue.
+fn together(
+    connection: &Connection,
+    first: Box<dyn Job>,
+    messages: &mut mpsc::Receiver<Message>,
+    group: &mut Vec<Box<dyn Job>>,
+) -> (Result<(), Error>, Option<Message>) {
+    let mut next = Some(Message::Run(first));
+    loop {
+        match next {
+            Some(Message::Run(mut job)) if group.len() < TOGETHER => {
+                let ran = one(connection, job.as_mut());
+                group.push(job);
+                if ran.is_err() {
+                    return (ran, None);
+                }
             }
-        });
-        // Where nobody answers any more, what there is says nothing.
-        let _ = outcome.changed().await;
-        let outcome = outcome.borrow();
-        match &*outcome {
-            Some(Ok(())) => Ok(()),
-            Some(Err(error)) => Err(StoreError::Failed(Box::new(Arc::clone(error)))),
-            None => Err(StoreError::Inconsistent),
+            other => return (connection.run("COMMIT"), other),
         }
+        next = messages.try_recv().ok();
     }
 }
 
-impl Deref for Writing {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.lane.connection
+/// Runs one transaction of a group, and undoes it where it is not to be kept. An error is one of the whole group.
+fn one(connection: &Connection, job: &mut dyn Job) -> Result<(), Error> {
+    connection.run("SAVEPOINT one")?;
+    // A panic is told to the caller by its answer, and to nobody else.
+    let kept = catch_unwind(AssertUnwindSafe(|| job.run(connection))).unwrap_or(false);
+    if !kept {
+        // Where SQLite has rolled back everything, there is no savepoint any more, and this fails.
+        connection.run("ROLLBACK TO one")?;
     }
+    connection.run("RELEASE one")
 }
 
-impl DerefMut for Writing {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.lane.connection
-    }
-}
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let lane = &mut *self.lane;
-        if lane.members > 0 {
-            // Whoever comes next undoes it: at the latest a member of the group, to commit.
-            lane.dirty = true;
-        } else {
-            // Nobody would commit: the file's write lock goes free for other processes.
-            Manager::start_rollback(&mut lane.connection);
-            lane.group = None;
+/// Takes what waits, up to a message of another kind.
+fn drain(messages: &mut mpsc::Receiver<Message>, group: &mut Vec<Box<dyn Job>>) -> Option<Message> {
+    loop {
+        match messages.try_recv() {
+            Ok(Message::Run(job)) => group.push(job),
+            Ok(other) => return Some(other),
+            Err(_) => return None,
         }
     }
 }
