@@ -11,6 +11,7 @@ use mcp_authz_tokio::store::postgres::{OpenError, PostgresStore};
 use mcp_authz_tokio::store::{AdministeredStore as _, Bounds, Store as _, StoreError};
 use sqlx::{Executor as _, PgConnection};
 
+mod batches;
 mod server;
 
 use server::Server;
