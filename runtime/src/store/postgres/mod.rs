@@ -2,8 +2,10 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. Nobody is answered before a commit that waited for the disk (`synchronous_commit =
-//! on`), and time is the database's, the same for all processes. It holds digests, never a code or token.
+//! barrier; reads see one moment each. What flows do is done for all callers at once who ask for the same: reads by one
+//! statement, writes by one function of the database, which is one transaction. Nobody is answered before a commit that
+//! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
+//! digests, never a code or token.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
@@ -77,6 +79,9 @@ const MIGRATION_LOCK: i64 = 0x6d63_7061;
 /// Connections of one process.
 const CONNECTIONS: u16 = 16;
 
+/// Those that serve many callers at once: one for each field of [`Queues`].
+const BATCH_CONNECTIONS: u16 = 9;
+
 /// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
 /// Every statement finds its rows by their keys. None waits long for a lock, because all would.
 const BATCHES: [(&str, &str); 7] = [
@@ -111,7 +116,9 @@ pub enum OpenError {
     #[error("the store's URL must be postgres://user@host/database")]
     Url,
     /// The database cannot be reached or refused a statement.
-    #[error("the store's database cannot be used; check the URL, and that its role may make tables: {0}")]
+    #[error(
+        "the store's database cannot be used; check the URL, and that its role may make tables and functions: {0}"
+    )]
     Database(#[from] sqlx::Error),
     /// Written by a newer version of this program.
     #[error(
@@ -192,7 +199,7 @@ impl PostgresStore {
         }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
-        let batches = Connections::new(options.clone().options(BATCHES), CONNECTIONS);
+        let batches = Connections::new(options.clone().options(BATCHES), BATCH_CONNECTIONS);
         let connections = Connections::new(options, CONNECTIONS);
         Ok(Self { connections, batches, queues: Arc::default(), clock, bounds: Bounds::default() })
     }
