@@ -4,7 +4,6 @@
 //! have waited for a while: under load, where it counts, a statement is one round trip and not three.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,6 @@ struct Shared<C: Connection> {
     idle: Mutex<Vec<(C, Instant)>>,
     free: Arc<Semaphore>,
     most: u32,
-    made: AtomicU64,
 }
 
 /// A connection in use. It is closed when it is dropped instead of given back: whatever had begun on it ends with it.
@@ -54,13 +52,7 @@ impl<C: Connection> Clone for Connections<C> {
 impl<C: Connection> Connections<C> {
     pub(super) fn new(options: C::Options, most: u16) -> Self {
         let free = Arc::new(Semaphore::new(usize::from(most)));
-        Self(Arc::new(Shared {
-            options,
-            idle: Mutex::default(),
-            free,
-            most: u32::from(most),
-            made: AtomicU64::new(0),
-        }))
+        Self(Arc::new(Shared { options, idle: Mutex::default(), free, most: u32::from(most) }))
     }
 
     /// A connection that nobody else uses: one that waits, or a new one.
@@ -74,15 +66,9 @@ impl<C: Connection> Connections<C> {
                 }
             }
             let connection = self.0.options.connect().await?;
-            self.0.made.fetch_add(1, Ordering::SeqCst);
             Ok(Held { connection, place })
         });
         taken.await.map_err(|_| Error::PoolTimedOut)?
-    }
-
-    /// How many were made so far: one more says that others may have been cut off.
-    pub(super) fn made(&self) -> u64 {
-        self.0.made.load(Ordering::SeqCst)
     }
 
     /// Waits for those in use and closes all: nothing is taken any more.
