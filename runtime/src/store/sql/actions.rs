@@ -88,15 +88,13 @@ impl Turn {
         if !PUSHED.make_room(&mut transaction, client, bounds, now).await? {
             return transaction.unchanged(action.full()).await;
         }
-        query(
-            "INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(bytes(action.key()))
-        .bind(client)
-        .bind(action.record().not_after.unix_timestamp())
-        .bind(action.record().to_bytes())
-        .execute(&mut *transaction)
-        .await?;
+        query("INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)")
+            .bind(bytes(action.key()))
+            .bind(client)
+            .bind(action.record().not_after.unix_timestamp())
+            .bind(action.record().to_bytes())
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(action.inserted())
     }

@@ -1,9 +1,7 @@
 // Statements that several transactions share, the same for every SQL database: the text is included once for each,
 // below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
-use mcp_authz::authorization_server::record::{
-    ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord,
-};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
