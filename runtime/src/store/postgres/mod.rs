@@ -199,8 +199,8 @@ impl PostgresStore {
         }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
-        let batches = Connections::new(options.clone().options(BATCHES), BATCH_CONNECTIONS);
-        let connections = Connections::new(options, CONNECTIONS);
+        let connections = Connections::new(options.clone(), CONNECTIONS);
+        let batches = connections.others(options.options(BATCHES), BATCH_CONNECTIONS);
         Ok(Self { connections, batches, queues: Arc::default(), clock, bounds: Bounds::default() })
     }
 
