@@ -4,7 +4,6 @@
 //! have waited for a while: under load, where it counts, a statement is one round trip and not three.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,8 @@ struct Shared<C: Connection> {
     idle: Mutex<Vec<(C, Instant)>>,
     free: Arc<Semaphore>,
     most: u32,
-    made: AtomicU64,
+    /// When one was last found dead: what has waited since before that may be dead as well. Shared by all to one server.
+    doubt: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A connection in use. It is closed when it is dropped instead of given back: whatever had begun on it ends with it.
@@ -37,6 +37,15 @@ pub(super) struct Held<C: Connection> {
 struct Place<C: Connection> {
     shared: Arc<Shared<C>>,
     _free: OwnedSemaphorePermit,
+    given_back: bool,
+}
+
+impl<C: Connection> Drop for Place<C> {
+    fn drop(&mut self) {
+        if !self.given_back {
+            *self.shared.doubt() = Some(Instant::now());
+        }
+    }
 }
 
 impl<C: Connection> fmt::Debug for Connections<C> {
@@ -59,30 +68,34 @@ impl<C: Connection> Connections<C> {
             idle: Mutex::default(),
             free,
             most: u32::from(most),
-            made: AtomicU64::new(0),
+            doubt: Arc::default(),
         }))
+    }
+
+    /// Others to the same server, made in another way.
+    pub(super) fn others(&self, options: C::Options, most: u16) -> Self {
+        let free = Arc::new(Semaphore::new(usize::from(most)));
+        let doubt = Arc::clone(&self.0.doubt);
+        Self(Arc::new(Shared { options, idle: Mutex::default(), free, most: u32::from(most), doubt }))
     }
 
     /// A connection that nobody else uses: one that waits, or a new one.
     pub(super) async fn take(&self) -> Result<Held<C>, Error> {
         let taken = tokio::time::timeout(PATIENCE, async {
             let free = Arc::clone(&self.0.free).acquire_owned().await.map_err(|_| Error::PoolClosed)?;
-            let place = Place { shared: Arc::clone(&self.0), _free: free };
+            let mut place = Place { shared: Arc::clone(&self.0), _free: free, given_back: true };
             while let Some((mut connection, since)) = self.0.latest() {
-                if since.elapsed() < FRESH || connection.ping().await.is_ok() {
+                let doubted = self.0.doubt().is_some_and(|doubt| since <= doubt);
+                if since.elapsed() < FRESH && !doubted || connection.ping().await.is_ok() {
+                    place.given_back = false;
                     return Ok(Held { connection, place });
                 }
             }
             let connection = self.0.options.connect().await?;
-            self.0.made.fetch_add(1, Ordering::SeqCst);
+            place.given_back = false;
             Ok(Held { connection, place })
         });
         taken.await.map_err(|_| Error::PoolTimedOut)?
-    }
-
-    /// How many were made so far: one more says that others may have been cut off.
-    pub(super) fn made(&self) -> u64 {
-        self.0.made.load(Ordering::SeqCst)
     }
 
     /// Waits for those in use and closes all: nothing is taken any more.
@@ -103,6 +116,10 @@ impl<C: Connection> Shared<C> {
         self.idle().pop()
     }
 
+    fn doubt(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(C, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +128,8 @@ impl<C: Connection> Shared<C> {
 impl<C: Connection> Held<C> {
     /// For the next one. Only a connection on which nothing is under way.
     pub(super) fn give_back(self) {
-        let Self { connection, place } = self;
+        let Self { connection, mut place } = self;
+        place.given_back = true;
         place.shared.idle().push((connection, Instant::now()));
     }
 }

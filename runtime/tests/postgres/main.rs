@@ -11,6 +11,7 @@ use mcp_authz_tokio::store::postgres::{OpenError, PostgresStore};
 use mcp_authz_tokio::store::{AdministeredStore as _, Bounds, Store as _, StoreError};
 use sqlx::{Executor as _, PgConnection};
 
+mod batches;
 mod server;
 
 use server::Server;
@@ -372,7 +373,7 @@ async fn a_sweep_goes_on_after_its_first_batch() {
     let database = server.database(None).await;
     let store = store(&server, &database).await;
     let mut admin = server.connect(&database).await.unwrap();
-    let full = "INSERT INTO decisions SELECT decode(md5(i::text), 'hex'), 'ada', 'c', i, '' FROM generate_series(1, 700) i; \
+    let full = "INSERT INTO decisions SELECT decode(md5(i::text), 'hex'), 'ada', 'c', '', i, '' FROM generate_series(1, 700) i; \
          INSERT INTO clients SELECT 'u' || i, 1, i, NULL, '', '' FROM generate_series(1, 700) i; \
          INSERT INTO clients VALUES ('operator', 0, 0, NULL, '', ''), ('used', 1, 0, 1, '', '')";
     sqlx::raw_sql(full).execute(&mut admin).await.unwrap();

@@ -3,51 +3,52 @@
 //! A name is a digest of what it stands for. Two that collide make transactions wait for one another for no reason, and
 //! nothing worse.
 
+use std::collections::BTreeMap;
+
 use mcp_authz::authorization_server::record::{FamilyId, GrantRecord};
 use mcp_authz::secret::SecretDigest;
 
 use super::{Connection, StoreError};
 
-/// The locks of one transaction: epochs that must not move, and one thing that nobody else may touch.
-#[derive(Debug, Clone)]
-pub(super) struct Locks {
-    shared: [Option<i64>; 3],
-    exclusive: Option<i64>,
-}
+/// The lock of one transaction: one thing that nobody else may touch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Locks(Option<i64>);
 
 impl Locks {
     /// None: the statements themselves are conditional.
-    pub(super) const NONE: Self = Self { shared: [None; 3], exclusive: None };
+    pub(super) const NONE: Self = Self(None);
 
     /// The signing keys and the incarnation.
-    pub(super) const KEYS: Self = Self { shared: [None; 3], exclusive: Some(1) };
-
-    /// A write into a family: nothing else happens to the family, and no epoch that its grant rests on moves.
-    pub(super) fn of_grant(grant: &GrantRecord) -> Self {
-        let (client, subject) = (grant.client_id.as_str(), &*grant.subject);
-        let mut shared = [name(1, "", client), name(2, subject, ""), name(3, subject, client)];
-        // One order for all, so that no two transactions wait for each other.
-        shared.sort_unstable();
-        Self { shared: shared.map(Some), exclusive: Some(family(grant.family)) }
-    }
+    pub(super) const KEYS: Self = Self(Some(1));
 
     /// A revocation of a family.
     pub(super) fn of_family(id: FamilyId) -> Self {
-        Self { exclusive: Some(family(id)), ..Self::NONE }
+        Self(Some(family(id)))
     }
 
     /// A move of an epoch: a barrier for every write that rests on it.
     pub(super) fn moving(kind: u8, subject: &str, client: &str) -> Self {
-        Self { exclusive: Some(name(kind, subject, client)), ..Self::NONE }
+        Self(Some(name(kind, subject, client)))
     }
 
-    /// The statement that waits for them, in the order in which everybody takes them; nothing where there are none.
-    pub(super) fn statement(&self) -> String {
-        let shared = self.shared.iter().flatten().map(|name| format!("pg_advisory_xact_lock_shared({name})"));
-        let exclusive = self.exclusive.map(|name| format!("pg_advisory_xact_lock({name})"));
-        let all: Vec<String> = shared.chain(exclusive).collect();
-        if all.is_empty() { String::new() } else { format!("SELECT {}; ", all.join(", ")) }
+    /// The statement that waits for it; nothing where there is none.
+    pub(super) fn statement(self) -> String {
+        self.0.map_or_else(String::new, |name| format!("SELECT pg_advisory_xact_lock({name}); "))
     }
+}
+
+/// For writes into families, that nothing else happens to the families, and that no epoch moves that their grants rest on: the
+/// names of the locks, and which are exclusive. In one order for all, so that no two transactions wait for each other.
+pub(super) fn of_grants<'a>(grants: impl Iterator<Item = &'a GrantRecord>) -> (Vec<i64>, Vec<bool>) {
+    let mut locks = BTreeMap::new();
+    for grant in grants {
+        let (client, subject) = (grant.client_id.as_str(), &*grant.subject);
+        for shared in [name(1, "", client), name(2, subject, ""), name(3, subject, client)] {
+            locks.entry(shared).or_insert(false);
+        }
+        locks.insert(family(grant.family), true);
+    }
+    locks.into_iter().unzip()
 }
 
 /// Waits for others that look for room, until they have ended: two that found the same oldest row would both go away
@@ -63,11 +64,16 @@ fn name(kind: u8, subject: &str, client: &str) -> i64 {
     number(&parts.concat())
 }
 
-fn family(id: FamilyId) -> i64 {
+/// The name of a family.
+pub(super) fn family(id: FamilyId) -> i64 {
     number(&[&[9], id.as_bytes().as_slice()].concat())
 }
 
 fn number(bytes: &[u8]) -> i64 {
-    let digest = SecretDigest::of(bytes);
+    first(SecretDigest::of(bytes))
+}
+
+/// The beginning of a digest.
+pub(super) fn first(digest: SecretDigest) -> i64 {
     digest.as_bytes().first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
 }

@@ -2,14 +2,20 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. Nobody is answered before a commit that waited for the disk (`synchronous_commit =
-//! on`), and time is the database's, the same for all processes. It holds digests, never a code or token.
+//! barrier; reads see one moment each. What flows do is done for all callers at once who ask for the same: reads by one
+//! statement, writes by one function of the database, which is one transaction. Nobody is answered before a commit that
+//! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
+//! digests, never a code or token.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use mcp_authz::authorization_server::store::{
+    ClientFound, CodeFound, ConsentFound, DecideOnce, DecisionFound, DecisionTaken, FindClient, ReadCode,
+    ReadConsent, ReadDecision, ReadRefresh, RefreshFound,
+};
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
@@ -27,22 +33,17 @@ macro_rules! clock {
     };
 }
 
-/// Two statements that are sent as one, with one list of arguments; the second is an `INSERT` of a `SELECT` without a source,
-/// which begins once the first has changed its row.
-macro_rules! together {
-    ($first:literal, $second:literal) => {
-        concat!("WITH changed AS (", $first, " RETURNING 1) ", $second, " FROM changed")
-    };
+mod actions {
+    include!("../sql/actions.rs");
 }
-
 mod administration {
     include!("../sql/administration.rs");
 }
+mod batch;
 /// What the statements are sent through.
 mod driver {
     pub(super) use sqlx::{Row as Get, query};
 }
-mod durability;
 mod epochs {
     include!("../sql/epochs.rs");
 }
@@ -50,18 +51,18 @@ mod forward {
     include!("../sql/forward.rs");
 }
 mod locks;
+mod reads;
 mod room {
     include!("../sql/room.rs");
 }
 mod rows {
     include!("../sql/rows.rs");
 }
-mod transactions {
-    include!("../sql/transactions.rs");
-}
+mod transactions;
 
-use durability::{Durability, Generation};
+use batch::Queue;
 use locks::{Locks, take_turns};
+use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
 type Turn = PostgresStore;
@@ -70,13 +71,42 @@ type Row = PgRow;
 type Snapshot = Held<PgConnection>;
 
 /// The schema steps: the first makes version 1, each further one the next.
-const SCHEMA: &[&str] = &[include_str!("schema.sql")];
+const SCHEMA: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("functions.sql"))];
 
 /// Held while the schema is brought up to date.
 const MIGRATION_LOCK: i64 = 0x6d63_7061;
 
 /// Connections of one process.
 const CONNECTIONS: u16 = 16;
+
+/// Those that serve many callers at once: one for each field of [`Queues`].
+const BATCH_CONNECTIONS: u16 = 9;
+
+/// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
+/// Every statement finds its rows by their keys. None waits long for a lock, because all would.
+const BATCHES: [(&str, &str); 7] = [
+    ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("lock_timeout", "250ms"),
+];
+
+/// Those who wait to be served together, by what they ask for.
+#[derive(Debug, Default)]
+struct Queues {
+    clients: Queue<FindClient>,
+    read_decisions: Queue<ReadDecision>,
+    consents: Queue<ReadConsent>,
+    codes: Queue<ReadCode>,
+    refresh_tokens: Queue<ReadRefresh>,
+    insertions: Insertions,
+    decisions: Queue<DecideOnce>,
+    redemptions: Queue<Redemption>,
+    rotations: Queue<Rotation>,
+}
 
 /// Why the database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +116,9 @@ pub enum OpenError {
     #[error("the store's URL must be postgres://user@host/database")]
     Url,
     /// The database cannot be reached or refused a statement.
-    #[error("the store's database cannot be used; check the URL, and that its role may make tables: {0}")]
+    #[error(
+        "the store's database cannot be used; check the URL, and that its role may make tables and functions: {0}"
+    )]
     Database(#[from] sqlx::Error),
     /// Written by a newer version of this program.
     #[error(
@@ -122,7 +154,9 @@ pub enum OpenError {
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
     connections: Connections<PgConnection>,
-    durability: Durability,
+    /// Those that serve many callers at once.
+    batches: Connections<PgConnection>,
+    queues: Arc<Queues>,
     /// In place of the database's clock, for tests.
     clock: Option<Arc<dyn Clock>>,
     bounds: Bounds,
@@ -150,21 +184,24 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-        let options =
-            options.application_name("mcp-authz").options([("idle_in_transaction_session_timeout", "30s")]);
-        // Durable before the receipt, whatever the database's default is.
-        let waiting = options.clone().options([("synchronous_commit", "on")]);
-        let options = options.options([("synchronous_commit", "off")]);
-        let mut connection = waiting.connect().await?;
+        let options = options.application_name("mcp-authz").options([
+            ("idle_in_transaction_session_timeout", "30s"),
+            // Durable before the receipt, and one statement sees what the one before it waited for, whatever the
+            // database's defaults are.
+            ("synchronous_commit", "on"),
+            ("default_transaction_isolation", "read\\ committed"),
+        ]);
+        let mut connection = options.connect().await?;
         let replica: bool =
             sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
             return Err(OpenError::Replica);
         }
         migrate(&mut connection).await?;
-        let connections = Connections::new(options, CONNECTIONS);
-        let durability = Durability::new(waiting, connection);
-        Ok(Self { connections, durability, clock, bounds: Bounds::default() })
+        let _ = connection.close().await;
+        let connections = Connections::new(options.clone(), CONNECTIONS);
+        let batches = connections.others(options.options(BATCHES), BATCH_CONNECTIONS);
+        Ok(Self { connections, batches, queues: Arc::default(), clock, bounds: Bounds::default() })
     }
 
     /// Sets how much may wait at one time.
@@ -175,8 +212,8 @@ impl PostgresStore {
 
     /// Closes the connections; what was committed stays.
     pub async fn close(&self) {
+        self.batches.close().await;
         self.connections.close().await;
-        self.durability.close().await;
     }
 
     /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
@@ -217,7 +254,6 @@ impl PostgresStore {
     /// A transaction that writes, with its locks, and the clock.
     async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
         let mut held = self.connections.take().await?;
-        let begun = self.durability.ready(self.connections.made()).await?;
         // One round trip. The time is read after the locks: what was waited for has happened before it.
         let begin =
             format!(concat!("BEGIN ISOLATION LEVEL READ COMMITTED; {}SELECT ", clock!()), locks.statement());
@@ -229,7 +265,7 @@ impl PostgresStore {
             || now.ok_or(StoreError::Inconsistent).and_then(rows::instant),
             |clock| Ok(clock.now()),
         )?;
-        Ok((Writing { held, durability: self.durability.clone(), begun }, now))
+        Ok((Writing(held), now))
     }
 
     /// A transaction that reads one moment of the database over several statements.
@@ -237,18 +273,6 @@ impl PostgresStore {
         let mut held = self.connections.take().await?;
         held.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         Ok(held)
-    }
-
-    /// A transaction of one statement; says how many rows it wrote.
-    async fn alone(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, StoreError> {
-        let mut held = self.connections.take().await?;
-        let begun = self.durability.ready(self.connections.made()).await?;
-        let rows = query.execute(&mut held.connection).await?.rows_affected();
-        held.give_back();
-        if rows > 0 {
-            self.durability.reached(begun).await?;
-        }
-        Ok(rows)
     }
 
     /// One row of one statement, and the clock: where there is a row, it has the clock in its column `now`.
@@ -271,19 +295,33 @@ impl PostgresStore {
     }
 }
 
-/// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.
-struct Writing {
-    held: Held<PgConnection>,
-    durability: Durability,
-    begun: Generation,
+/// Declares the methods of what is asked for together with others.
+macro_rules! together {
+    ($($method:ident($action:ty) -> $receipt:ty;)*) => {
+        impl PostgresStore {
+            $(async fn $method(self, action: $action) -> Result<$receipt, StoreError> {
+                self.together(action).await
+            })*
+        }
+    };
 }
+
+together! {
+    find_client_row(FindClient) -> ClientFound;
+    read_decision_row(ReadDecision) -> DecisionFound;
+    read_consent_row(ReadConsent) -> ConsentFound;
+    read_code_row(ReadCode) -> CodeFound;
+    read_refresh_row(ReadRefresh) -> RefreshFound;
+    decide_once_rows(DecideOnce) -> DecisionTaken;
+}
+
+/// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.
+struct Writing(Held<PgConnection>);
 
 impl Writing {
     /// Returns once the changes are on the disk.
     async fn commit(self) -> Result<(), StoreError> {
-        let (durability, begun) = (self.durability.clone(), self.begun);
-        self.end("COMMIT").await?;
-        Ok(durability.reached(begun).await?)
+        self.end("COMMIT").await
     }
 
     /// Goes back to before the transaction, and gives what is to be answered.
@@ -293,8 +331,8 @@ impl Writing {
     }
 
     async fn end(mut self, statement: &'static str) -> Result<(), StoreError> {
-        self.held.connection.execute(statement).await?;
-        self.held.give_back();
+        self.0.connection.execute(statement).await?;
+        self.0.give_back();
         Ok(())
     }
 }
@@ -303,13 +341,13 @@ impl Deref for Writing {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        &self.held.connection
+        &self.0.connection
     }
 }
 
 impl DerefMut for Writing {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.held.connection
+        &mut self.0.connection
     }
 }
 

@@ -16,6 +16,7 @@ CREATE TABLE decisions (
     key       BYTEA PRIMARY KEY NOT NULL,
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
+    agent     BYTEA NOT NULL,               -- the browser, in its stored form
     not_after BIGINT NOT NULL,
     record    BYTEA NOT NULL
 );

@@ -1,11 +1,7 @@
 // Statements that several transactions share, the same for every SQL database: the text is included once for each,
 // below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
-use std::sync::Arc;
-
-use mcp_authz::authorization_server::record::{
-    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, Epochs, FamilyId, GrantRecord, RefreshRecord,
-};
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
@@ -13,7 +9,7 @@ use mcp_authz::time::OffsetDateTime;
 
 use super::driver::{Get as _, query};
 use super::{Connection, Row};
-use crate::store::{CLIENT_USE_NOTED, StoreError};
+use crate::store::StoreError;
 
 pub(super) fn bytes(digest: SecretDigest) -> Vec<u8> {
     digest.as_bytes().to_vec()
@@ -166,81 +162,4 @@ pub(super) async fn is_known(connection: &mut Connection, id: &ClientId) -> Resu
         .fetch_optional(connection)
         .await?;
     Ok(row.is_some())
-}
-
-/// Notes that a client was used, unless the row read in this transaction, in its column `used`, says that this was noted
-/// lately: every token of a client would write this one row, and wait for whoever wrote it last, and once in an hour is enough
-/// for a lifetime of months.
-pub(super) async fn client_used(
-    connection: &mut Connection,
-    row: &Row,
-    id: &ClientId,
-    now: OffsetDateTime,
-) -> Result<(), StoreError> {
-    let since = now.saturating_sub(CLIENT_USE_NOTED).unix_timestamp();
-    if row.try_get::<Option<i64>, _>("used")?.is_some_and(|used| used > since) {
-        return Ok(());
-    }
-    query("UPDATE clients SET used = $1 WHERE client_id = $2 AND (used IS NULL OR used <= $3)")
-        .bind(now.unix_timestamp())
-        .bind(id.as_str())
-        .bind(since)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn insert_refresh(
-    connection: &mut Connection,
-    digest: SecretDigest,
-    record: &RefreshRecord,
-) -> Result<(), StoreError> {
-    query(
-        "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
-         VALUES ($1, $2, $3, 0, $4, $5)",
-    )
-    .bind(bytes(digest))
-    .bind(family_bytes(record.grant.family))
-    .bind(signed(record.generation)?)
-    .bind(record.grant.not_after.unix_timestamp())
-    .bind(record.to_bytes())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn insert_access(
-    connection: &mut Connection,
-    access: Option<(SecretDigest, &Arc<AccessRecord>)>,
-) -> Result<(), StoreError> {
-    let Some((digest, record)) = access else { return Ok(()) };
-    query("INSERT INTO access_tokens (digest, family, not_after, record) VALUES ($1, $2, $3, $4)")
-        .bind(bytes(digest))
-        .bind(family_bytes(record.grant.family))
-        .bind(record.expires.unix_timestamp())
-        .bind(record.to_bytes())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn insert_code(
-    connection: &mut Connection,
-    digest: SecretDigest,
-    code: &CodeRecord,
-) -> Result<(), StoreError> {
-    query(
-        "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) \
-         VALUES ($1, $2, FALSE, $3, $4, $5, $6, $7)",
-    )
-    .bind(bytes(digest))
-    .bind(family_bytes(code.grant.family))
-    .bind(code.grant.client_id.as_str())
-    .bind(&*code.grant.subject)
-    .bind(code.expires.unix_timestamp())
-    .bind(code.grant.not_after.unix_timestamp())
-    .bind(code.to_bytes())
-    .execute(connection)
-    .await?;
-    Ok(())
 }

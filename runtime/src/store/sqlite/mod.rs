@@ -33,6 +33,9 @@ macro_rules! together {
     };
 }
 
+mod actions {
+    include!("../sql/actions.rs");
+}
 mod administration {
     include!("../sql/administration.rs");
 }
@@ -51,9 +54,7 @@ mod room {
 mod rows {
     include!("../sql/rows.rs");
 }
-mod transactions {
-    include!("../sql/transactions.rs");
-}
+mod transactions;
 mod writer;
 
 use driver::{Connection, Query, Row, Sql, now};

@@ -1,0 +1,182 @@
+//! Callers who are served together, by one store.
+
+use std::sync::Arc;
+
+use mcp_authz::authorization_server::test_kit::Seen;
+use mcp_authz::secret::SecretDigest;
+use mcp_authz_tokio::store::kit::{self, Path};
+use mcp_authz_tokio::store::postgres::PostgresStore;
+use tokio::task::JoinHandle;
+
+use super::server::Server;
+use super::{number, store};
+
+type Attempt = JoinHandle<Option<Seen<()>>>;
+
+/// Paths with a code to redeem.
+async fn approved(store: &PostgresStore, many: usize) -> Vec<Path> {
+    let now = kit::clock(store).await.unwrap();
+    let mut paths = Vec::new();
+    for _ in 0..many {
+        let path = Path::fresh("c1", now).unwrap();
+        path.ask(store).await.unwrap();
+        path.approve(store, path.agent, &path.grant.subject).await.unwrap();
+        paths.push(path);
+    }
+    paths
+}
+
+fn redeeming(store: &Arc<PostgresStore>, path: &Path) -> Attempt {
+    let (store, path) = (Arc::clone(store), path.clone());
+    tokio::spawn(async move { path.redeem(&*store, path.refresh).await.ok() })
+}
+
+fn rotating(store: &Arc<PostgresStore>, path: &Path, next: SecretDigest) -> Attempt {
+    let (store, path) = (Arc::clone(store), path.clone());
+    tokio::spawn(async move { path.rotate(&*store, path.refresh, 0, next).await.ok() })
+}
+
+// I-C1, I-T1: twenty who want the same code, or to rotate the same token, come together with others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_of_those_who_are_served_together_wins() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    for round in 0..5_u8 {
+        let mut others = approved(&store, 20).await;
+        let mut wanted = others.pop().unwrap();
+        let mut race = Vec::new();
+        for (n, other) in (0_u8..).zip(&others) {
+            let mut path = wanted.clone();
+            path.refresh = SecretDigest::of(&[round, n]);
+            race.push((path.refresh, redeeming(&store, &path), redeeming(&store, other)));
+        }
+        let mut won = Vec::new();
+        for (refresh, attempt, other) in race {
+            assert_eq!(other.await.unwrap(), Some(Seen::Live(())));
+            match attempt.await.unwrap().unwrap() {
+                Seen::Live(()) => won.push(refresh),
+                lost => assert_eq!(lost, Seen::Used(())),
+            }
+        }
+        assert_eq!(won.len(), 1);
+        wanted.refresh = won.pop().unwrap();
+        let race: Vec<_> = (0..20_u8)
+            .map(|n| {
+                let other = others
+                    .get(usize::from(n))
+                    .map(|other| rotating(&store, other, SecretDigest::of(&[round, n, 1])));
+                (rotating(&store, &wanted, SecretDigest::of(&[round, n, 2])), other)
+            })
+            .collect();
+        let mut won = 0;
+        for (attempt, other) in race {
+            if let Some(other) = other {
+                assert_eq!(other.await.unwrap(), Some(Seen::Live(())));
+            }
+            match attempt.await.unwrap().unwrap() {
+                Seen::Live(()) => won += 1,
+                lost => assert_eq!(lost, Seen::Used(())),
+            }
+        }
+        assert_eq!(won, 1);
+    }
+}
+
+// I-G9: what cannot be done for one is done for the others, and leaves nothing of that one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_that_fails_takes_nobody_with_it() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let mut paths = approved(&store, 20).await;
+    // Two tokens that are the same: the database refuses whoever comes second.
+    paths[7].refresh = paths[6].refresh;
+    let race: Vec<_> = paths.iter().map(|path| redeeming(&store, path)).collect();
+    let mut failed = Vec::new();
+    for (path, attempt) in paths.iter().zip(race) {
+        match attempt.await.unwrap() {
+            Some(seen) => assert_eq!(seen, Seen::Live(())),
+            None => failed.push(path.clone()),
+        }
+    }
+    assert_eq!(failed.len(), 1);
+    let mut admin = server.connect(&database).await.unwrap();
+    assert_eq!(number(&mut admin, "SELECT count(*) FROM grants").await, 19);
+    let mut again = failed.pop().unwrap();
+    again.refresh = SecretDigest::of(b"another");
+    assert_eq!(again.redeem(&*store, again.refresh).await.unwrap(), Seen::Live(()));
+}
+
+// I-T4: whatever comes together with a revocation of its family, nothing of the family is left once that has been answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_outlives_a_revocation_that_comes_in_between() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    for _ in 0..5 {
+        let paths = approved(&store, 20).await;
+        let race: Vec<_> = paths
+            .iter()
+            .map(|path| {
+                let attempt = redeeming(&store, path);
+                let (store, path) = (Arc::clone(&store), path.clone());
+                (attempt, tokio::spawn(async move { path.revoke(&*store).await.unwrap() }))
+            })
+            .collect();
+        for (path, (attempt, revocation)) in paths.iter().zip(race) {
+            revocation.await.unwrap();
+            assert_eq!(kit::refresh(&*store, path.refresh).await.unwrap(), Seen::Absent);
+            attempt.await.unwrap().unwrap();
+            assert_eq!(kit::refresh(&*store, path.refresh).await.unwrap(), Seen::Absent);
+        }
+    }
+}
+
+// A caller that goes away takes nobody with it, and a transaction that holds a family delays no other for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_waits_for_those_who_went_away_or_wait_for_a_lock() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let paths = approved(&store, 20).await;
+    // As a transaction of another process would: the locks of all that the first asks for.
+    let first = redeeming(&store, &paths[0]);
+    assert_eq!(first.await.unwrap(), Some(Seen::Live(())));
+    let mut admin = server.connect(&database).await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut admin).await.unwrap();
+    sqlx::query("SELECT 1 FROM refresh_tokens WHERE digest = $1 FOR UPDATE")
+        .bind(paths[0].refresh.as_bytes().as_slice())
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let held = rotating(&store, &paths[0], SecretDigest::of(b"held"));
+    let race: Vec<_> = paths[1..].iter().map(|path| redeeming(&store, path)).collect();
+    for attempt in &race[..5] {
+        attempt.abort();
+    }
+    let mut others = Vec::new();
+    for (path, attempt) in paths[1..].iter().zip(race).skip(5) {
+        assert_eq!(attempt.await.unwrap(), Some(Seen::Live(())));
+        others.push(rotating(&store, path, SecretDigest::of(path.refresh.as_bytes())));
+    }
+    for other in others {
+        assert_eq!(other.await.unwrap(), Some(Seen::Live(())));
+    }
+    assert!(!held.is_finished());
+    sqlx::raw_sql("COMMIT").execute(&mut admin).await.unwrap();
+    assert_eq!(held.await.unwrap(), Some(Seen::Live(())));
+}
+
+// The tables are found where they were made, by whoever calls.
+#[tokio::test]
+async fn the_functions_look_nowhere_else() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let _store = store(&server, &database).await;
+    let mut admin = server.connect(&database).await.unwrap();
+    let loose = "SELECT count(*) FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace \
+        WHERE n.nspname = 'public' AND NOT 'search_path=public, pg_temp' = ANY (COALESCE(proconfig, '{}'))";
+    assert_eq!(number(&mut admin, loose).await, 0);
+    assert!(number(&mut admin, "SELECT count(*) FROM pg_proc WHERE proname = 'redeem_codes'").await == 1);
+}
