@@ -19,9 +19,10 @@ impl Clock for SystemClock {
     /// A clock set before 1970 reads as 1970: everything has expired for those who wait, nothing is newly valid.
     fn now(&self) -> OffsetDateTime {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i128::try_from(since.as_nanos())
+        i64::try_from(since.as_secs())
             .ok()
-            .and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())
+            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
+            .and_then(|second| second.replace_nanosecond(since.subsec_nanos()).ok())
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
 }

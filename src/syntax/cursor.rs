@@ -1,6 +1,8 @@
 //! Where the parts of a JSON text lie: white space, strings without escapes and small integers are read here, the extent
 //! of anything else is found for a reader that checks it.
 
+use super::words::{below, each, equal, length_before};
+
 /// A place in a text. Every step forward leaves it at a boundary of characters.
 pub(super) struct Cursor<'a> {
     text: &'a str,
@@ -191,26 +193,13 @@ impl<'a> Cursor<'a> {
 }
 
 /// How many bytes stand before the first quote, backslash or control character.
-fn plain_length(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut length = 0_usize;
-    for word in words {
-        let found = marked(u64::from_le_bytes(*word));
-        if found != 0 {
-            let zeros = usize::try_from(found.trailing_zeros()).unwrap_or_default();
-            return length.saturating_add(zeros / 8);
-        }
-        length = length.saturating_add(8);
-    }
-    let plain = rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)).count();
-    length.saturating_add(plain)
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
+    let marks = |word| equal(word, b'"') | equal(word, b'\\') | below(word, b' ');
+    length_before(bytes, marks, |byte| matches!(byte, b'"' | b'\\' | 0..=0x1f))
 }
 
 /// What eight digits say, if they are digits: neighbours are put together, then pairs, then fours.
 fn eight_digits(text: &[u8; 8]) -> Option<i64> {
-    const fn each(byte: u8) -> u64 {
-        u64::from_ne_bytes([byte; 8])
-    }
     // The first digit is the lowest byte. What is no digit is above nine then.
     let ones = u64::from_le_bytes(*text) ^ each(b'0');
     if (ones | ones.wrapping_add(each(0x80 - 10))) & each(0x80) != 0 {
@@ -220,19 +209,6 @@ fn eight_digits(text: &[u8; 8]) -> Option<i64> {
     let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
     let eight = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff;
     i64::try_from(eight).ok()
-}
-
-/// The high bit of the first byte that is a quote, a backslash or a control character is the lowest that is set; above it
-/// bits say nothing.
-fn marked(word: u64) -> u64 {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
-    const BLANKS: u64 = u64::from_ne_bytes([b' '; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    // A byte that is less than the other is borrowed for by its high bit; one from 0x80 on is not.
-    let less = |word: u64, than: u64| word.wrapping_sub(than) & !word;
-    (less(word ^ QUOTES, ONES) | less(word ^ BACKSLASHES, ONES) | less(word, BLANKS)) & HIGH
 }
 
 #[cfg(test)]

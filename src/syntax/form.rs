@@ -8,6 +8,7 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
+use super::words::{below, beyond_print, equal, length_unmarked};
 use crate::limits;
 
 /// Why bytes are not an acceptable form.
@@ -47,29 +48,23 @@ impl Form {
         if bytes.len() > limits::FORM_BYTES {
             return Err(FormError::TooLarge);
         }
-        let mut text = Vec::with_capacity(bytes.len());
-        let bounds = match decode_pairs(&mut text, bytes) {
-            Ok(bounds) => bounds,
-            Err(error) => {
-                drop(Zeroizing::new(text));
-                return Err(error);
+        let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
+        let bounds = decode_pairs(&mut text, bytes)?;
+        // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
+        let name = |[begin, middle, _]: &[usize; 3]| text.get(*begin..*middle);
+        let mut others = bounds.as_slice();
+        while let [one, rest @ ..] = others {
+            if rest.iter().any(|other| name(other) == name(one)) {
+                return Err(FormError::Duplicate);
             }
-        };
-        let text = read_utf8(text)?;
+            others = rest;
+        }
+        let text = read_utf8(core::mem::take(&mut *text))?;
         // No character of several bytes lies across two of them.
         if bounds.iter().flatten().any(|bound| !text.is_char_boundary(*bound)) {
             return Err(FormError::Utf8);
         }
-        let form = Self { text, bounds };
-        // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
-        let mut names = form.names();
-        while let Some(name) = names.next() {
-            if names.clone().any(|other| other == name) {
-                return Err(FormError::Duplicate);
-            }
-        }
-        drop(names);
-        Ok(form)
+        Ok(Self { text, bounds })
     }
 
     /// The value of a parameter; an empty value counts as absent.
@@ -145,14 +140,9 @@ pub fn encode_component(text: &str) -> String {
 /// # Errors
 /// [`FormError`] for a broken escape, a byte that must be escaped, or text that is not UTF-8.
 pub fn decode_component(text: &str) -> Result<String, FormError> {
-    let mut decoded = Vec::with_capacity(text.len());
-    match decode_onto(&mut decoded, text.as_bytes()) {
-        Ok(()) => read_utf8(decoded).map(|mut text| core::mem::take(&mut *text)),
-        Err(error) => {
-            drop(Zeroizing::new(decoded));
-            Err(error)
-        }
-    }
+    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    decode_onto(&mut decoded, text.as_bytes(), &[])?;
+    read_utf8(core::mem::take(&mut *decoded)).map(|mut text| core::mem::take(&mut *text))
 }
 
 /// Whether a byte of a name or value is written as it is; a space is not.
@@ -188,40 +178,70 @@ fn hex(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Whether a byte of a form stands for itself.
+/// Whether a byte of a form stands for itself wherever it stands.
 fn is_itself(byte: u8) -> bool {
-    matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+')
+    matches!(byte, 0x21..=0x7e) && !matches!(byte, b'%' | b'+' | b'&' | b'=')
 }
 
-/// Decodes the pairs onto the end of a text that has room for them: where each half begins and ends.
+/// Marks the first byte that may not stand for itself.
+fn marks(word: u64) -> u64 {
+    let signs = equal(word, b'%') | equal(word, b'+') | equal(word, b'&') | equal(word, b'=');
+    signs | below(word, 0x21) | beyond_print(word)
+}
+
+/// Decodes the pairs onto the end of a text that has room for as many bytes: where each half begins and ends.
 fn decode_pairs(text: &mut Vec<u8>, bytes: &[u8]) -> Result<Vec<[usize; 3]>, FormError> {
     let mut bounds = Vec::new();
-    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+    let mut rest = bytes;
+    while let [first, tail @ ..] = rest {
+        if *first == b'&' {
+            rest = tail;
+            continue;
+        }
         if bounds.len() == limits::FORM_PARAMETERS {
             return Err(FormError::TooLarge);
         }
         if bounds.is_empty() {
             bounds.reserve_exact(8);
         }
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
         let begin = text.len();
-        decode_onto(text, halves.next().unwrap_or_default())?;
+        let (end, value) = decode_onto(text, rest, b"&=")?;
         let middle = text.len();
-        decode_onto(text, halves.next().unwrap_or_default())?;
+        rest = match end {
+            Some(b'=') => decode_onto(text, value, b"&")?.1,
+            _ => value,
+        };
         bounds.push([begin, middle, text.len()]);
     }
     Ok(bounds)
 }
 
-/// Decodes one name or value onto the end of a text that has room for it.
-fn decode_onto(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormError> {
+/// Decodes one name or value onto the end of a text that has room for as many bytes, up to one of the signs that end it:
+/// which one that was, and what stands behind.
+fn decode_onto<'a>(
+    text: &mut Vec<u8>,
+    bytes: &'a [u8],
+    ends: &[u8],
+) -> Result<(Option<u8>, &'a [u8]), FormError> {
     let mut rest = bytes;
     loop {
-        let end = rest.iter().position(|byte| !is_itself(*byte)).unwrap_or(rest.len());
-        let (plain, tail) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        text.extend_from_slice(plain);
-        rest = match tail {
-            [] => return Ok(()),
+        // Eight at a time; those behind the first that is marked are taken back.
+        while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+            text.extend_from_slice(word);
+            let plain = length_unmarked(marks(u64::from_le_bytes(*word)));
+            if plain < 8 {
+                text.truncate(text.len().saturating_sub(8).saturating_add(plain));
+                rest = rest.get(plain..).unwrap_or_default();
+                break;
+            }
+            rest = behind;
+        }
+        rest = match rest {
+            [] => return Ok((None, rest)),
+            [byte, tail @ ..] if is_itself(*byte) => {
+                text.push(*byte);
+                tail
+            }
             [b'+', tail @ ..] => {
                 text.push(b' ');
                 tail
@@ -229,6 +249,13 @@ fn decode_onto(text: &mut Vec<u8>, bytes: &[u8]) -> Result<(), FormError> {
             [b'%', high, low, tail @ ..] => {
                 let high = hex(*high).ok_or(FormError::Escape)?;
                 text.push((high << 4) | hex(*low).ok_or(FormError::Escape)?);
+                tail
+            }
+            [sign @ (b'&' | b'='), tail @ ..] => {
+                if ends.contains(sign) {
+                    return Ok((Some(*sign), tail));
+                }
+                text.push(*sign);
                 tail
             }
             // Controls, spaces and bytes beyond ASCII never stand raw in a form (I-G1: no second reading).
@@ -255,7 +282,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Form, FormError, decode_component, encode, encode_component};
+    use super::{
+        Form, FormError, decode_component, encode, encode_component, is_itself, length_unmarked, marks,
+    };
     use crate::limits;
 
     #[test]
@@ -300,6 +329,21 @@ mod tests {
             Form::parse(many(limits::FORM_PARAMETERS + 1).as_bytes()).unwrap_err(),
             FormError::TooLarge
         );
+    }
+
+    // I-G2: eight bytes at a time says what each byte says.
+    #[test]
+    fn any_two_bytes_wherever_they_stand_are_read_as_one_by_one() {
+        for (first, second) in (0..=255_u8).flat_map(|first| (0..=255_u8).map(move |second| (first, second)))
+        {
+            for at in 0..7 {
+                let mut word = [b'x'; 8];
+                word[at] = first;
+                word[at + 1] = second;
+                let expected = word.iter().take_while(|byte| is_itself(**byte)).count();
+                assert_eq!(length_unmarked(marks(u64::from_le_bytes(word))), expected, "{word:?}");
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use core::fmt;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroize as _;
 
+use super::cursor::plain_length;
 use crate::limits;
 
 /// Why bytes are not an acceptable document, or a member is not what it must be.
@@ -356,9 +357,9 @@ impl ObjectText {
     fn escaped(&mut self, text: &[u8]) {
         const HEX: [u8; 16] = *b"0123456789abcdef";
         let mut rest = text;
-        // RFC 8259 section 7: the quotation mark, the backslash and the controls.
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0x00..=0x1f)) {
-            let (plain, tail) = rest.split_at_checked(at).unwrap_or((rest, &[]));
+        loop {
+            // RFC 8259 section 7: the quotation mark, the backslash and the controls.
+            let (plain, tail) = rest.split_at_checked(plain_length(rest)).unwrap_or((rest, &[]));
             self.0.extend_from_slice(plain);
             let Some((byte, tail)) = tail.split_first() else { return };
             match byte {
@@ -371,7 +372,6 @@ impl ObjectText {
             }
             rest = tail;
         }
-        self.0.extend_from_slice(rest);
     }
 }
 

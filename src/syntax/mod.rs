@@ -8,3 +8,4 @@ pub mod flat;
 pub mod form;
 pub mod json;
 pub mod uri;
+mod words;
