@@ -12,7 +12,8 @@ use mcp_authz_tokio::client::fetch::{Fetcher, Outgoing, reply_of};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 
-use crate::account::{APPLICATION, Failure, REFUSED, block_on};
+use crate::REFUSED;
+use crate::account::{APPLICATION, Failure, block_on};
 
 /// Without a port: a server takes any port of a loopback redirect URI (RFC 8252 section 7.3).
 const REDIRECT: &str = "http://127.0.0.1/callback";

@@ -28,6 +28,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Exit code: it was done, and the answer is no. A check failed, or a server, a person or a rule refused.
+pub(crate) const REFUSED: u8 = 1;
+/// Exit code: it could not be done. An option, the configuration, the network, the store; clap's for options, too.
+pub(crate) const FAILED: u8 = 2;
+/// Exit code: nobody has logged in at this server.
+pub(crate) const NOT_LOGGED_IN: u8 = 3;
+
 /// Authorization for the Model Context Protocol: client, resource server and authorization server.
 #[derive(Debug, Parser)]
 #[command(name = "mcp-authz", version, arg_required_else_help = true)]

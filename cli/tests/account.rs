@@ -274,6 +274,26 @@ async fn what_is_wrong_is_said_and_what_to_do() {
         assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
         assert!(err.contains(says), "{arguments:?}: {err}");
     }
+    // An authorization server that takes no client it does not know.
+    let (listener, origin) = support::port().await;
+    let resource =
+        json!({ "resource": format!("{origin}/mcp"), "authorization_servers": [origin] }).to_string();
+    let server = json!({
+        "issuer": origin, "authorization_endpoint": format!("{origin}/authorize"), "token_endpoint": format!("{origin}/token"),
+        "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": true,
+    })
+    .to_string();
+    let document =
+        |text: String| axum::routing::get(async move || ([("content-type", "application/json")], text));
+    let challenge = [("www-authenticate", "Bearer")];
+    let router = Router::new()
+        .route("/.well-known/oauth-protected-resource/mcp", document(resource))
+        .route("/.well-known/oauth-authorization-server", document(server))
+        .fallback(move || async move { (axum::http::StatusCode::UNAUTHORIZED, challenge) });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let (code, _, err) = run(&store, &["login", &format!("{origin}/mcp")]).await;
+    assert!(code == Some(1) && err.contains("--client-id") && err.contains("client-metadata"), "{err}");
     // A server that asks for no login.
     let (listener, origin) = support::port().await;
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(|| async { "{}" })).await });

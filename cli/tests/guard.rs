@@ -274,7 +274,7 @@ fn a_guard_that_is_told_nonsense_does_not_start() {
     let run = |arguments: &[&str]| {
         let output =
             Command::new(env!("CARGO_BIN_EXE_mcp-authz")).arg("guard").args(arguments).output().unwrap();
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
     let base = [
         "--upstream",
@@ -294,14 +294,14 @@ fn a_guard_that_is_told_nonsense_does_not_start() {
         (["--resource", "http://mcp.example"], "cannot be used multiple times"),
     ] {
         let arguments: Vec<&str> = base.iter().copied().chain(extra).collect();
-        let (success, told) = run(&arguments);
-        assert!(!success && told.contains(says), "{extra:?}: {told}");
+        let (code, told) = run(&arguments);
+        assert!(code == Some(2) && told.contains(says), "{extra:?}: {told}");
     }
     for option in ["--upstream", "--resource", "--issuer"] {
         let mut arguments = base;
         let at = arguments.iter().position(|argument| *argument == option).unwrap() + 1;
         arguments[at] = "ftp://elsewhere.example";
-        let (success, told) = run(&arguments);
-        assert!(!success && told.contains(option), "{option}: {told}");
+        let (code, told) = run(&arguments);
+        assert!(code == Some(2) && told.contains(option), "{option}: {told}");
     }
 }

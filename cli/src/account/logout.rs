@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use mcp_authz_tokio::client::logout::LoggedOut;
 use mcp_authz_tokio::text::{OwnText, TerminalText};
 
-use super::{Account, Failure, NOT_LOGGED_IN, ServerOptions, block_on};
+use super::{Account, Failure, ServerOptions, block_on};
+use crate::NOT_LOGGED_IN;
 
 /// What `logout` is told.
 #[derive(Debug, clap::Args)]

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use person::Person;
 use word::PersonsWord;
 
-use crate::policy;
+use crate::{FAILED, REFUSED, policy};
 
 pub(crate) mod login;
 pub(crate) mod logout;
@@ -34,13 +34,6 @@ mod word;
 
 /// The name under which this tool registers itself and keeps what is secret.
 pub(crate) const APPLICATION: &str = "mcp-authz";
-
-/// Refused: by the authorization server, by the person, or because a server breaks a rule.
-pub(crate) const REFUSED: u8 = 1;
-/// Anything else that went wrong: the network, the store, an option.
-const FAILED: u8 = 2;
-/// Nobody has logged in at this server.
-const NOT_LOGGED_IN: u8 = 3;
 
 /// Why a command came to nothing.
 pub(crate) type Failure = Box<dyn StdError + Send + Sync>;
@@ -246,14 +239,19 @@ fn core_error(failure: &Failure) -> Option<&Error> {
     }
 }
 
+/// Why there was no login, if that is what failed.
+fn login_error(failure: &Failure) -> Option<&LoginError> {
+    match failure.downcast_ref::<SendError>() {
+        Some(SendError::Login(error)) => Some(error),
+        _ => failure.downcast_ref::<LoginError>(),
+    }
+}
+
 fn code_of(failure: &Failure) -> u8 {
     let refused = |error: &LoginError| {
         matches!(error, LoginError::Refused(_) | LoginError::NoIssuer | LoginError::NoIdentity)
     };
-    let login = match failure.downcast_ref::<SendError>() {
-        Some(SendError::Login(error)) => Some(error),
-        _ => failure.downcast_ref::<LoginError>(),
-    };
+    let login = login_error(failure);
     match core_error(failure) {
         Some(Error::Peer(_) | Error::Incompatible(_) | Error::Host(HostMisuse::IssuerNotAsserted)) => REFUSED,
         _ if login.is_some_and(refused) => REFUSED,
@@ -263,6 +261,14 @@ fn code_of(failure: &Failure) -> u8 {
 
 /// What the person can do about it, as an option of this tool.
 fn advice(failure: &Failure) -> Option<String> {
+    if let Some(LoginError::NoIdentity) = login_error(failure) {
+        return Some(
+            "It registers nobody by itself. Have this tool registered there by hand, and name what you get with --client-id and \
+             --issuer; or publish what `mcp-authz client-metadata` prints, and name its URL with --client-metadata, if that \
+             server reads such documents."
+                .to_owned(),
+        );
+    }
     let error = core_error(failure)?;
     if matches!(error, Error::Host(HostMisuse::ForeignRecord) | Error::Outside(OutsideFailed::Sealer(_))) {
         return Some("Give the options you logged in with, or log in again with these.".to_owned());

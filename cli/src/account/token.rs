@@ -7,7 +7,8 @@ use mcp_authz::time::Duration;
 use mcp_authz_tokio::client::driver::{LoginError, Refreshed};
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 
-use super::{Account, Failure, NOT_LOGGED_IN, ServerOptions, block_on};
+use super::{Account, Failure, ServerOptions, block_on};
+use crate::NOT_LOGGED_IN;
 
 /// What `token` is told.
 #[derive(Debug, clap::Args)]

@@ -63,10 +63,10 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     };
     match shown(options, colour, browsing) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(false) => crate::REFUSED.into(),
         Err(error) => {
             eprintln!("mcp-authz demo: {error}");
-            ExitCode::FAILURE
+            crate::FAILED.into()
         }
     }
 }

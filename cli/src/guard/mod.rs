@@ -102,7 +102,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mcp-authz guard: {error}");
-            ExitCode::FAILURE
+            crate::FAILED.into()
         }
     }
 }

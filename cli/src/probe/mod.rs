@@ -65,16 +65,13 @@ pub(crate) struct Options {
     no_color: bool,
 }
 
-/// What exit codes mean "not done".
-const NOT_DONE: u8 = 2;
-
 /// Walks and shows.
 pub(crate) fn run(options: &Options) -> ExitCode {
     match shown(options) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("mcp-authz probe: {error}");
-            ExitCode::from(NOT_DONE)
+            crate::FAILED.into()
         }
     }
 }

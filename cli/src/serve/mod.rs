@@ -78,12 +78,16 @@ pub(crate) fn run(command: Command) -> ExitCode {
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> ExitCode {
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     // Word by word: what is in it may be a database's or a file's, and an operator needs the whole of it.
     let text = error.to_string();
     let words: Vec<String> = text.split(' ').map(|word| TerminalText(word).to_string()).collect();
     let _ = writeln!(std::io::stderr(), "mcp-authz: {}", words.join(" "));
-    ExitCode::FAILURE
+    match error.downcast_ref() {
+        // I-G14: everything is in order but this.
+        Some(WitnessError::Restored { .. }) => crate::REFUSED.into(),
+        _ => crate::FAILED.into(),
+    }
 }
 
 /// Reads a password from standard input and prints its hash.
@@ -252,7 +256,7 @@ async fn housekeeping(
                 Err(error @ WitnessError::Restored { .. }) => {
                     // Nothing that this store says can be trusted: not one more token.
                     tracing::error!(%error, "the store was replaced by an older copy");
-                    std::process::exit(1);
+                    std::process::exit(crate::REFUSED.into());
                 }
                 Err(error) => {
                     tracing::error!(%error, "the store's incarnation could not be counted");

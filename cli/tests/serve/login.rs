@@ -100,7 +100,7 @@ fn a_login_that_cannot_be_is_told_at_the_start() {
     let common = [&common[..], &["--resource", "http://127.0.0.1:8/mcp"]].concat();
     let fails = |more: &[&str]| {
         let output = tool(folder.path(), &[&common[..], more].concat());
-        assert!(!output.status.success());
+        assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
     };
     let id = ["--login-client-id", "ours"];

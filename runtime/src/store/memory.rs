@@ -183,8 +183,9 @@ impl Store for MemoryStore {
 
     fn read_grant(&self, action: ReadGrant) -> Stored<'_, GrantFound> {
         self.act(|tables, now| {
-            Ok(match tables.grants.get(&action.family()) {
-                Some(record) if tables.is_active(record) => action.found(record.clone(), now),
+            let family = tables.families.get(&action.family());
+            Ok(match family.and_then(|family| family.grant.as_ref()) {
+                Some(record) if tables.stands(record) => action.found(record.clone(), now),
                 _ => action.absent(now),
             })
         })
@@ -266,7 +267,7 @@ impl Store for MemoryStore {
                     return Err(StoreError::Inconsistent);
                 }
                 let not_after = code.grant.not_after;
-                tables.families.insert(family, Family { active: false, generation: 0, not_after });
+                tables.families.insert(family, Family { grant: None, generation: 0, not_after });
                 tables.codes.insert(digest.into(), Code { record: code.clone(), spent: false });
             }
             if let Some((digest, consent)) = action.remember() {
@@ -300,7 +301,7 @@ impl Store for MemoryStore {
             if code.spent {
                 return Ok(action.replayed());
             }
-            let pending = tables.families.get(&family).is_some_and(|family| !family.active);
+            let pending = tables.families.get(&family).is_some_and(|family| family.grant.is_none());
             if !pending || !tables.stands(action.grant()) {
                 return Ok(action.revoked());
             }
@@ -318,10 +319,9 @@ impl Store for MemoryStore {
                 code.spent = true;
             }
             if let Some(row) = tables.families.get_mut(&family) {
-                row.active = true;
+                row.grant = Some(action.grant().clone());
                 row.generation = action.refresh().map_or(0, |(_, record)| record.generation);
             }
-            tables.grants.insert(family, action.grant().clone());
             if let Some(client) = tables.clients.get_mut(&action.grant().client_id) {
                 client.used = Some(now);
             }
@@ -453,7 +453,7 @@ impl Store for MemoryStore {
     fn sweep(&self) -> Stored<'_, ()> {
         self.act(|tables, now| {
             let busy = tables.busy_clients(now.saturating_sub(UNUSED_CLIENT_LIFETIME));
-            let Tables { families, tombstones, grants, codes, refresh_tokens, clients, .. } = tables;
+            let Tables { families, tombstones, codes, refresh_tokens, clients, .. } = tables;
             tables.access_tokens.retain(|_, token| token.expires.saturating_add(AFTER_FAMILY) > now);
             tables.consents.retain(|_, consent| consent.not_after > now);
             tables.pushed.forget_ended(now);
@@ -461,14 +461,15 @@ impl Store for MemoryStore {
             tables.reservations.retain(|_, until| *until > now);
             let kept = |not_after: OffsetDateTime| not_after.saturating_add(AFTER_FAMILY) > now;
             tombstones.retain(|_, not_after| kept(*not_after));
-            grants.retain(|_, grant| kept(grant.not_after));
             // A code that was redeemed is told from a guess for as long as its family may live; one that was not, and cannot
             // be any more, is a guess like others.
             codes.retain(|_, code| {
                 kept(if code.spent { code.record.grant.not_after } else { code.record.expires })
             });
             let asked: HashSet<FamilyId> = codes.values().map(|code| code.record.grant.family).collect();
-            families.retain(|id, family| kept(family.not_after) && (family.active || asked.contains(id)));
+            families.retain(|id, family| {
+                kept(family.not_after) && (family.grant.is_some() || asked.contains(id))
+            });
             refresh_tokens.retain(|_, refresh| kept(refresh.record.grant.not_after));
             clients.retain(|id, client| {
                 client.record.origin == ClientOrigin::PreRegistered
@@ -499,6 +500,8 @@ fn reservation(action: &ReserveOnce) -> Result<(u8, String, String, String), Sto
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use mcp_authz::authorization_server::test_kit::Seen;
 
     use super::MemoryStore;
@@ -517,10 +520,10 @@ mod tests {
         path.ask(&store).await.unwrap();
         path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
         let activate =
-            |active| store.lock().unwrap().families.get_mut(&path.grant.family).unwrap().active = active;
-        activate(true);
+            |grant| store.lock().unwrap().families.get_mut(&path.grant.family).unwrap().grant = grant;
+        activate(Some(Arc::new(path.grant.clone())));
         assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Revoked);
-        activate(false);
+        activate(None);
         assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
     }
 

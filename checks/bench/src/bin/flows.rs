@@ -1,5 +1,5 @@
-//! Whole flows over HTTP, each an authorization request, a code for tokens and a refresh, as fast as one server answers
-//! them over so many connections: `mcp-authz serve` on each store, and npm's oidc-provider, in turn.
+//! Whole flows over HTTP, each an authorization request, a code for tokens and a refresh, as fast as a server answers
+//! them over so many connections: `mcp-authz serve` and npm's oidc-provider, each on each store, in turn.
 //!
 //! `flows TOOL NODE NODE_MODULES SCRIPT [SECONDS [CONNECTIONS [ROUNDS]]]`
 
@@ -26,6 +26,13 @@ token_requests = 1000000000
 tokens_per_client = 1000000000
 pages_per_person = 10000
 ";
+
+/// Where npm's oidc-provider is.
+struct Rival<'a> {
+    node: &'a str,
+    modules: &'a str,
+    script: &'a str,
+}
 
 /// A server process that ends with its guard.
 struct Server {
@@ -82,48 +89,60 @@ impl Server {
         panic!("the server does not come up: {}", std::fs::read_to_string(folder.join("log")).unwrap());
     }
 
-    fn oidc_provider(node: &str, modules: &str, script: &str) -> Self {
+    /// Several processes can share PostgreSQL only: one for each processor then, as each is one thread.
+    fn oidc_provider(rival: &Rival, folder: &Path, store: Option<&str>) -> Self {
         let port = free_port();
-        let mut child = Command::new(node)
+        let processes = match store {
+            Some(url) if url.starts_with("postgres:") => std::thread::available_parallelism().unwrap().get(),
+            _ => 1,
+        };
+        let mut child = Command::new(rival.node)
             .env("NODE_ENV", "production")
-            .args([script, &port.to_string(), modules])
+            .args([rival.script, &port.to_string(), rival.modules, &processes.to_string()])
+            .args(store)
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(folder.join("log")).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let server = Self { child, port, authorization_path: "/auth" };
         let mut line = String::new();
         while line != "ready\n" {
             line.clear();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "oidc-provider does not come up");
+            let read = lines.read_line(&mut line).unwrap();
+            assert!(read > 0, "{}", std::fs::read_to_string(folder.join("log")).unwrap());
         }
         // Whatever it says from now on must not block it.
         std::thread::spawn(move || lines.read_to_end(&mut Vec::new()));
-        Self { child, port, authorization_path: "/auth" }
+        server
     }
 
     /// Flows a second over so many connections.
     fn measure(&self, connections: usize, time: Duration) -> f64 {
-        let (done, ready, stop) =
-            (AtomicU32::new(0), std::sync::Barrier::new(connections + 1), AtomicBool::new(false));
+        let (done, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+        let signed_in = || {
+            let mut flows = Flows::new(self);
+            // The first one signs the person in.
+            flows.one();
+            flows
+        };
+        let ready: Vec<Flows> = std::thread::scope(|scope| {
+            let starting: Vec<_> = (0..connections).map(|_| scope.spawn(signed_in)).collect();
+            starting.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
         std::thread::scope(|scope| {
-            for _ in 0..connections {
-                scope.spawn(|| {
-                    let mut flows = Flows::new(self);
-                    // The first one signs the person in.
-                    flows.one();
-                    ready.wait();
+            for mut flows in ready {
+                let (done, stop) = (&done, &stop);
+                scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         flows.one();
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
-            ready.wait();
-            let (start, before) = (Instant::now(), done.load(Ordering::Relaxed));
+            let start = Instant::now();
             std::thread::sleep(time);
-            let count = done.load(Ordering::Relaxed) - before;
-            let elapsed = start.elapsed();
+            let (count, elapsed) = (done.load(Ordering::Relaxed), start.elapsed());
             stop.store(true, Ordering::Relaxed);
             f64::from(count) / elapsed.as_secs_f64()
         })
@@ -182,25 +201,39 @@ fn main() {
     let number = |at: usize, default: f64| rest.get(at).map_or(default, |text| text.parse().unwrap());
     let (time, connections, rounds) =
         (Duration::from_secs_f64(number(0, 4.0)), number(1, 64.0) as usize, number(2, 3.0) as usize);
-    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let rival = Rival { node, modules, script };
+    let folder = tempfile::tempdir().unwrap();
     let postgres = Postgres::start();
-    let servers = [
-        ("serve, in memory", Server::ours(tool, folders[0].path(), "memory")),
-        ("serve, SQLite", Server::ours(tool, folders[1].path(), "sqlite:store.db")),
-        ("serve, PostgreSQL", Server::ours(tool, folders[2].path(), &postgres.url())),
-        ("oidc-provider, in memory", Server::oidc_provider(node, modules, script)),
-    ];
+    let file = folder.path().join("theirs.db");
+    let mut stores = [
+        ("memory", "memory".to_owned(), None),
+        ("SQLite", "sqlite:store.db".to_owned(), file.to_str().map(str::to_owned)),
+        ("PostgreSQL", postgres.url(), Some(postgres.url())),
+    ]
+    .map(|(name, ours, theirs)| {
+        let place = [format!("{name}.ours"), format!("{name}.theirs")].map(|place| folder.path().join(place));
+        place.iter().for_each(|place| std::fs::create_dir(place).unwrap());
+        let servers = [
+            Server::ours(tool, &place[0], &ours),
+            Server::oidc_provider(&rival, &place[1], theirs.as_deref()),
+        ];
+        (name, servers, [0.0_f64; 2])
+    });
     println!(
-        "flows a second over {connections} connections, best of {rounds} rounds of {} s, one server after the other",
+        "authorizations a second over {connections} connections, best of {rounds} rounds of {} s, one server after the other",
         time.as_secs_f64()
     );
-    let mut best = [0.0_f64; 4];
     for _ in 0..rounds {
-        for ((_, server), best) in servers.iter().zip(&mut best) {
-            *best = best.max(server.measure(connections, time));
+        for (_, servers, best) in &mut stores {
+            for (server, best) in servers.iter().zip(best) {
+                *best = best.max(server.measure(connections, time));
+            }
         }
     }
-    for ((name, _), rate) in servers.iter().zip(best) {
-        println!("{rate:8.0}  {name}  {:.1} times oidc-provider", rate / best[3]);
+    let [_, in_memory] = stores[0].2;
+    println!("store       serve  oidc-provider   times it in memory   times it on the same store");
+    for (name, _, [ours, theirs]) in &stores {
+        let [beside_memory, beside_same] = [ours / in_memory, ours / theirs];
+        println!("{name:10} {ours:6.0} {theirs:14.0} {beside_memory:20.1} {beside_same:28.1}");
     }
 }

@@ -22,13 +22,10 @@ impl AdministeredStore for MemoryStore {
                 GrantsOf::Client(client) => grant.client_id == *client,
                 GrantsOf::All => true,
             };
-            let later = tables.grants.iter().filter(|(family, _)| after.is_none_or(|after| **family > after));
-            let listed = later.map(|(_, grant)| grant).filter(wanted);
-            Ok(listed
-                .filter(|grant| tables.is_active(grant))
-                .take(LISTED)
-                .map(|grant| GrantRecord::clone(grant))
-                .collect())
+            let later = tables.grants().filter(|grant| after.is_none_or(|after| grant.family > after));
+            let mut listed: Vec<_> = later.filter(wanted).filter(|grant| tables.stands(grant)).collect();
+            listed.sort_unstable_by_key(|grant| grant.family);
+            Ok(listed.into_iter().take(LISTED).map(|grant| GrantRecord::clone(grant)).collect())
         })
     }
 

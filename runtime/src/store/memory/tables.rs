@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
-    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
-    GrantRecord, PushedRecord, RefreshRecord,
+    AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, GrantRecord,
+    PushedRecord, RefreshRecord,
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
@@ -21,7 +21,6 @@ pub(super) struct Tables {
     pub(super) decisions: Waiting<Arc<DecisionRecord>>,
     pub(super) codes: ByDigest<Code>,
     pub(super) families: ByFamily<Family>,
-    pub(super) grants: BTreeMap<FamilyId, Arc<GrantRecord>>,
     pub(super) access_tokens: ByDigest<Arc<AccessRecord>>,
     /// The key is made of what a client chose: it is hashed as a stranger's.
     pub(super) consents: HashMap<[u8; 32], ConsentRecord>,
@@ -45,7 +44,8 @@ pub(super) struct Code {
 }
 
 pub(super) struct Family {
-    pub(super) active: bool,
+    /// From the redemption of the code on: what makes the family active.
+    pub(super) grant: Option<Arc<GrantRecord>>,
     pub(super) generation: u64,
     pub(super) not_after: OffsetDateTime,
 }
@@ -94,7 +94,12 @@ impl Tables {
     }
 
     pub(super) fn is_active(&self, grant: &GrantRecord) -> bool {
-        self.families.get(&grant.family).is_some_and(|family| family.active) && self.stands(grant)
+        self.families.get(&grant.family).is_some_and(|family| family.grant.is_some()) && self.stands(grant)
+    }
+
+    /// What was granted.
+    pub(super) fn grants(&self) -> impl Iterator<Item = &Arc<GrantRecord>> {
+        self.families.values().filter_map(|family| family.grant.as_ref())
     }
 
     /// Ends everything that was granted under that key. The number is the time, so that none is used twice; where there is
@@ -113,7 +118,7 @@ impl Tables {
     fn granted(&self) -> impl Iterator<Item = (&ClientId, &str)> {
         let asked = self.decisions.values().map(|decision| (&decision.client_id, &*decision.subject));
         let approved = self.codes.values().filter(|code| !code.spent).map(|code| &code.record.grant);
-        let grants = approved.chain(self.grants.values());
+        let grants = approved.chain(self.grants());
         let grants = grants.map(|grant| (&grant.client_id, &*grant.subject));
         let remembered = self.consents.values().map(|consent| (&consent.client_id, &*consent.subject));
         asked.chain(grants).chain(remembered)
@@ -148,7 +153,7 @@ impl Tables {
         let approved = self.codes.values().filter(|code| !code.spent && code.record.expires > then);
         let asked = asked.map(|decision| &decision.client_id);
         let approved = approved.map(|code| &code.record.grant.client_id);
-        let granted = self.grants.values().map(|grant| &grant.client_id);
+        let granted = self.grants().map(|grant| &grant.client_id);
         asked.chain(approved).chain(granted).cloned().collect()
     }
 
