@@ -19,7 +19,9 @@ use mcp_authz::authorization_server::store::{
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres, Row as _};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Execute as _, Executor as _, PgConnection, Postgres, Row as _,
+};
 
 use super::connections::{Connections, Held};
 use super::schema::{self, Mismatch};
@@ -253,12 +255,12 @@ impl PostgresStore {
 
     /// A transaction that writes, with its locks, and the clock.
     async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
-        let mut held = self.connections.take().await?;
         // One round trip. The time is read after the locks: what was waited for has happened before it.
         let begin =
             format!(concat!("BEGIN ISOLATION LEVEL READ COMMITTED; {}SELECT ", clock!()), locks.statement());
+        let (held, rows) = self.first(&begin, None).await?;
         let mut now = None;
-        for row in held.connection.fetch_all(begin.as_str()).await? {
+        for row in rows {
             now = row.try_get("now").ok().or(now);
         }
         let now = self.clock.as_ref().map_or_else(
@@ -270,18 +272,18 @@ impl PostgresStore {
 
     /// A transaction that reads one moment of the database over several statements.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut held = self.connections.take().await?;
-        held.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let (held, _) = self.first("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None).await?;
         Ok(held)
     }
 
     /// One row of one statement, and the clock: where there is a row, it has the clock in its column `now`.
     async fn one(
         &self,
-        query: Query<'_, Postgres, PgArguments>,
+        mut query: Query<'_, Postgres, PgArguments>,
     ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
-        let mut held = self.connections.take().await?;
-        let row = query.fetch_optional(&mut held.connection).await?;
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let (mut held, rows) = self.first(query.sql(), arguments).await?;
+        let row = rows.into_iter().next();
         let now = match (&self.clock, &row) {
             (Some(clock), _) => clock.now(),
             (None, Some(row)) => rows::instant(row.try_get("now")?)?,
@@ -292,6 +294,28 @@ impl PostgresStore {
         };
         held.give_back();
         Ok((row, now))
+    }
+
+    /// What is sent first over a connection, and changes nothing: where the connection was dead, it is sent over another.
+    async fn first(
+        &self,
+        sql: &str,
+        arguments: Option<PgArguments>,
+    ) -> Result<(Held<PgConnection>, Vec<Row>), StoreError> {
+        match self.first_once(sql, arguments.clone()).await {
+            Err(error) if batch::is_lost(&error) => self.first_once(sql, arguments).await,
+            begun => begun,
+        }
+    }
+
+    async fn first_once(
+        &self,
+        sql: &str,
+        arguments: Option<PgArguments>,
+    ) -> Result<(Held<PgConnection>, Vec<Row>), StoreError> {
+        let mut held = self.connections.take().await?;
+        let rows = held.connection.fetch_all((sql, arguments)).await?;
+        Ok((held, rows))
     }
 }
 

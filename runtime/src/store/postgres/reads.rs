@@ -68,6 +68,7 @@ async fn read(
 impl Work for FindClient {
     type Outcome = Found;
     type Answer = ClientFound;
+    const READS: bool = true;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.clients
@@ -94,6 +95,7 @@ impl Work for FindClient {
 impl Work for ReadDecision {
     type Outcome = Found;
     type Answer = DecisionFound;
+    const READS: bool = true;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.read_decisions
@@ -122,6 +124,7 @@ impl Work for ReadDecision {
 impl Work for ReadConsent {
     type Outcome = Found;
     type Answer = ConsentFound;
+    const READS: bool = true;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.consents
@@ -150,6 +153,7 @@ impl Work for ReadConsent {
 impl Work for ReadCode {
     type Outcome = Found;
     type Answer = CodeFound;
+    const READS: bool = true;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.codes
@@ -176,6 +180,7 @@ impl Work for ReadCode {
 impl Work for ReadRefresh {
     type Outcome = Found;
     type Answer = RefreshFound;
+    const READS: bool = true;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.refresh_tokens

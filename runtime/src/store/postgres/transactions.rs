@@ -50,6 +50,7 @@ struct Insertion {
 impl Work for Insertion {
     type Outcome = bool;
     type Answer = bool;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.insertions.0
@@ -145,6 +146,7 @@ fn remembered(action: &DecideOnce) -> Option<[u8; 32]> {
 impl Work for DecideOnce {
     type Outcome = i64;
     type Answer = DecisionTaken;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.decisions
@@ -243,6 +245,7 @@ fn access_record(access: Option<(SecretDigest, &Arc<AccessRecord>)>) -> Option<V
 impl Work for Redemption {
     type Outcome = i64;
     type Answer = CodeRedemption;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.redemptions
@@ -298,6 +301,7 @@ impl Work for Redemption {
 impl Work for Rotation {
     type Outcome = i64;
     type Answer = RefreshRotation;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.rotations
