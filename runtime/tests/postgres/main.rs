@@ -12,6 +12,7 @@ use mcp_authz_tokio::store::{AdministeredStore as _, Bounds, Store as _, StoreEr
 use sqlx::{Executor as _, PgConnection};
 
 mod batches;
+mod plans;
 mod server;
 
 use server::Server;

@@ -3,6 +3,10 @@
 -- statement of a function sees what was committed before it began (VOLATILE, at READ COMMITTED), so what comes after a lock
 -- sees everything that whoever had the lock before has done. The tables are found where they were made, whatever the
 -- caller's search path is.
+--
+-- Rows are found by their keys, however large the tables are, and though the plans are made once, when they may be empty.
+-- `OFFSET 0` keeps the database from reading a whole table to answer many EXISTS at once, and no condition is written as that
+-- of a partial index is, which would be read from end to end because it ought to be small.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', TRUE);
 
 -- Waits for the locks, in the order in which they are named: one order for all.
@@ -64,8 +68,8 @@ BEGIN
     SELECT array_agg(done.nth) INTO taken FROM done;
     SELECT array_agg(CASE
             WHEN a.nth = ANY (taken) THEN 2
-            WHEN EXISTS (SELECT 1 FROM decisions WHERE decisions.key = a.decision) THEN 1
-            WHEN a.decision IS NULL AND EXISTS (SELECT 1 FROM consents WHERE consents.key = a.consent) THEN 2
+            WHEN EXISTS (SELECT 1 FROM decisions WHERE decisions.key = a.decision OFFSET 0) THEN 1
+            WHEN a.decision IS NULL AND EXISTS (SELECT 1 FROM consents WHERE consents.key = a.consent OFFSET 0) THEN 2
             ELSE 0 END ORDER BY a.nth)
         INTO outcomes FROM unnest(p_decision, p_consent) WITH ORDINALITY AS a(decision, consent, nth);
     INSERT INTO consents (key, subject, client_id, not_after, record)
@@ -115,8 +119,8 @@ BEGIN
             -- OAUTH21-4.1.3-1, I-C1
             WHEN codes.spent THEN 1
             -- Pending, and nothing revoked since.
-            WHEN NOT EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family)
-                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family)
+            WHEN NOT EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family OFFSET 0)
+                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family OFFSET 0)
                 AND u.client_epoch = COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = u.client), 0)
                 AND u.subject_epoch = COALESCE((SELECT e.epoch FROM epochs e
@@ -133,7 +137,7 @@ BEGIN
         RETURN outcomes;
     END IF;
     UPDATE codes SET spent = TRUE FROM unnest(outcomes, p_code) AS a(outcome, code)
-        WHERE a.outcome = 3 AND codes.digest = a.code AND NOT codes.spent;
+        WHERE a.outcome = 3 AND codes.digest = a.code AND codes.spent = (a.outcome <> 3);
     GET DIAGNOSTICS spent = ROW_COUNT;
     IF spent <> redeemed THEN
         RAISE EXCEPTION 'a code has gone meanwhile' USING ERRCODE = 'serialization_failure';
@@ -180,8 +184,8 @@ BEGIN
         INTO outcomes, rotated, repeated FROM (
         SELECT u.nth, CASE
             WHEN r.family IS DISTINCT FROM u.family OR r.generation IS DISTINCT FROM u.generation THEN 0
-            WHEN NOT (EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family)
-                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family)
+            WHEN NOT (EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family OFFSET 0)
+                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family OFFSET 0)
                 AND u.client_epoch = COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = u.client), 0)
                 AND u.subject_epoch = COALESCE((SELECT e.epoch FROM epochs e
@@ -208,7 +212,7 @@ BEGIN
     IF rotated > 0 THEN
         UPDATE refresh_tokens r SET retired = at, request = a.request
             FROM unnest(outcomes, p_presented, p_request) AS a(outcome, presented, request)
-            WHERE a.outcome = 3 AND r.digest = a.presented AND r.retired IS NULL;
+            WHERE a.outcome = 3 AND r.digest = a.presented AND COALESCE(r.retired, 0) = 0;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> rotated THEN
             RAISE EXCEPTION 'a refresh token has gone meanwhile' USING ERRCODE = 'serialization_failure';

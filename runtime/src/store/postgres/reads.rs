@@ -199,7 +199,7 @@ impl Work for ReadRefresh {
                  refresh_tokens.repeats, (SELECT leaf.generation FROM refresh_tokens leaf \
                  WHERE leaf.family = refresh_tokens.family AND leaf.retired IS NULL) AS leaf, \
                  grants.family IS NOT NULL AS active, \
-                 EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = grants.family) AS ended, ",
+                 EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = grants.family OFFSET 0) AS ended, ",
                 epochs!("grants.client_id", "grants.subject")
             ),
             "refresh_tokens ON refresh_tokens.digest = asked.key LEFT JOIN grants ON grants.family = refresh_tokens.family"
