@@ -277,7 +277,8 @@ async fn whoever_reads_or_begins_does_not_notice_that_a_connection_died() {
         let sql = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'mcp-authz'";
         assert!(number(&mut admin, sql).await >= 1);
         assert!(matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_)));
-        assert!(number(&mut admin, sql).await >= 1);
+        assert_eq!(store.incarnation().await.unwrap(), incarnation);
+        assert!(number(&mut admin, sql).await >= 2);
         assert_eq!(store.advance_incarnation().await.unwrap(), incarnation + 1);
     }
 }

@@ -82,6 +82,7 @@ async fn no_statement_reads_a_whole_table() {
             "{function}: {what} was not explained"
         );
     };
+    within("read_rows", "LEFT JOIN refresh_tokens t ON");
     within("take_decisions", "DELETE FROM decisions USING");
     within("insert_decisions", "INSERT INTO decisions (key");
     within("redeem_codes", "UPDATE codes SET spent = TRUE FROM unnest");

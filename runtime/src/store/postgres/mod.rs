@@ -2,8 +2,8 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. What flows do is done for all callers at once who ask for the same: reads by one
-//! statement, writes by one function of the database, which is one transaction. Nobody is answered before a commit that
+//! barrier; reads see one moment each. What flows do is done for many callers at once: reads by one call of a
+//! function of the database, writes by one for all who ask for the same, which is one transaction. Nobody is answered before a commit that
 //! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
 //! digests, never a code or token.
 //!
@@ -12,10 +12,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::store::{
-    ClientFound, CodeFound, ConsentFound, DecideOnce, DecisionFound, DecisionTaken, FindClient, ReadCode,
-    ReadConsent, ReadDecision, ReadRefresh, RefreshFound,
-};
+use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
@@ -64,6 +61,7 @@ mod transactions;
 
 use batch::Queue;
 use locks::{Locks, take_turns};
+use reads::Read;
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
@@ -82,7 +80,7 @@ const MIGRATION_LOCK: i64 = 0x6d63_7061;
 const CONNECTIONS: u16 = 16;
 
 /// Those that serve many callers at once: one for each field of [`Queues`].
-const BATCH_CONNECTIONS: u16 = 9;
+const BATCH_CONNECTIONS: u16 = 5;
 
 /// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
 /// Every statement finds its rows by their keys. None waits long for a lock, because all would.
@@ -99,11 +97,7 @@ const BATCHES: [(&str, &str); 7] = [
 /// Those who wait to be served together, by what they ask for.
 #[derive(Debug, Default)]
 struct Queues {
-    clients: Queue<FindClient>,
-    read_decisions: Queue<ReadDecision>,
-    consents: Queue<ReadConsent>,
-    codes: Queue<ReadCode>,
-    refresh_tokens: Queue<ReadRefresh>,
+    reads: Queue<Read>,
     insertions: Insertions,
     decisions: Queue<DecideOnce>,
     redemptions: Queue<Redemption>,
@@ -317,26 +311,6 @@ impl PostgresStore {
         let rows = held.connection.fetch_all((sql, arguments)).await?;
         Ok((held, rows))
     }
-}
-
-/// Declares the methods of what is asked for together with others.
-macro_rules! together {
-    ($($method:ident($action:ty) -> $receipt:ty;)*) => {
-        impl PostgresStore {
-            $(async fn $method(self, action: $action) -> Result<$receipt, StoreError> {
-                self.together(action).await
-            })*
-        }
-    };
-}
-
-together! {
-    find_client_row(FindClient) -> ClientFound;
-    read_decision_row(ReadDecision) -> DecisionFound;
-    read_consent_row(ReadConsent) -> ConsentFound;
-    read_code_row(ReadCode) -> CodeFound;
-    read_refresh_row(ReadRefresh) -> RefreshFound;
-    decide_once_rows(DecideOnce) -> DecisionTaken;
 }
 
 /// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.

@@ -359,6 +359,10 @@ impl Work for Rotation {
 }
 
 impl PostgresStore {
+    pub(super) async fn decide_once_rows(self, action: DecideOnce) -> Result<DecisionTaken, StoreError> {
+        self.together(action).await
+    }
+
     pub(super) async fn redeem_code_rows(self, action: RedeemCode) -> Result<CodeRedemption, StoreError> {
         let epochs = epochs_of(action.grant())?;
         let generation = action.refresh().map(|(_, record)| signed(record.generation)).transpose()?;
