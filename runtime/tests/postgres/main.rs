@@ -12,6 +12,7 @@ use mcp_authz_tokio::store::{AdministeredStore as _, Bounds, Store as _, StoreEr
 use sqlx::{Executor as _, PgConnection};
 
 mod batches;
+mod plans;
 mod server;
 
 use server::Server;
@@ -238,12 +239,11 @@ async fn a_connection_that_is_cut_off_redeems_wholly_or_not_at_all() {
         }
         done.store(true, Ordering::Relaxed);
         killer.await.unwrap();
-        // The store may still hold connections that were cut off.
-        let mut goes_on = false;
-        for _ in 0..40 {
-            goes_on = goes_on || store.advance_incarnation().await.is_ok();
-        }
-        assert!(goes_on);
+        // The store may still hold connections that were cut off: whoever reads, or begins a transaction, does not notice, and
+        // after that they are known to be dead.
+        let last = &paths.last().unwrap();
+        kit::refresh(&store, last.refresh).await.unwrap();
+        store.advance_incarnation().await.unwrap();
         if cut.load(Ordering::Relaxed) > 10 {
             break;
         }
@@ -256,6 +256,30 @@ async fn a_connection_that_is_cut_off_redeems_wholly_or_not_at_all() {
         second.refresh = SecretDigest::of(path.code.as_bytes());
         let again = second.redeem(&store, second.refresh).await.unwrap();
         assert_eq!(again, if live { Seen::Used(()) } else { Seen::Live(()) });
+    }
+}
+
+/// The server restarts, or a firewall forgets: the connections that wait for their next use are dead, all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_reads_or_begins_does_not_notice_that_a_connection_died() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = store(&server, &database).await;
+    let mut admin = server.connect(&database).await.unwrap();
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    path.redeem(&store, path.refresh).await.unwrap();
+    store.advance_incarnation().await.unwrap();
+    for incarnation in 1..5 {
+        assert_eq!(store.incarnation().await.unwrap(), incarnation);
+        // While they have waited for less than after which they are asked first.
+        let sql = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'mcp-authz'";
+        assert!(number(&mut admin, sql).await >= 1);
+        assert!(matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Live(_)));
+        assert_eq!(store.incarnation().await.unwrap(), incarnation);
+        assert!(number(&mut admin, sql).await >= 2);
+        assert_eq!(store.advance_incarnation().await.unwrap(), incarnation + 1);
     }
 }
 

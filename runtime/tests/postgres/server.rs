@@ -84,7 +84,7 @@ impl Server {
             self.port,
             self.folder.path().display()
         );
-        let log = self.folder.path().join("log");
+        let log = self.log_file();
         self.run("pg_ctl", &["start", "-w", "-t", "60", "-l", &log.display().to_string(), "-o", &options]);
         for _ in 0..200 {
             if self.connect("postgres").await.is_ok() {
@@ -93,6 +93,15 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("the server does not answer: {}", fs::read_to_string(log).unwrap_or_default());
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_file()).unwrap()
     }
 
     /// Stops every process of the server at once, as a crash would: nothing is flushed.

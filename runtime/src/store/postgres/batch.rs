@@ -32,6 +32,9 @@ pub(super) trait Work: Send + Sync + Sized + 'static {
     /// What the caller makes of it.
     type Answer;
 
+    /// Whether it changes nothing, so that it may be done again where nobody knows whether it was.
+    const READS: bool;
+
     /// Where those wait that ask for the same.
     fn queue(store: &PostgresStore) -> &Queue<Self>;
 
@@ -174,6 +177,16 @@ fn refused(error: &StoreError) -> Option<&PgDatabaseError> {
     (refusal.severity() == PgSeverity::Error).then_some(refusal)
 }
 
+/// Whether the way to the database was lost. What had been sent may have been done, or not.
+pub(super) fn is_lost(error: &StoreError) -> bool {
+    let StoreError::Failed(source) = error else { return false };
+    source.downcast_ref::<sqlx::Error>().is_some_and(|failure| match failure {
+        sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(_) => refused(error).is_none(),
+        _ => false,
+    })
+}
+
 /// `lock_not_available`: what a batch waited for in vain.
 const LOCKED: &str = "55P03";
 
@@ -190,8 +203,16 @@ impl PostgresStore {
         work.answer(outcome)
     }
 
-    /// Serves a batch over a connection that does not wait long for a lock, because all of the batch would.
+    /// Serves a batch, and where the connection was dead, tries another: only if nothing can be done twice by that.
     async fn batch<W: Work>(&self, batch: &[W]) -> Result<Vec<W::Outcome>, StoreError> {
+        match self.batch_once(batch).await {
+            Err(error) if W::READS && is_lost(&error) => self.batch_once(batch).await,
+            served => served,
+        }
+    }
+
+    /// Over a connection that does not wait long for a lock, because all of the batch would.
+    async fn batch_once<W: Work>(&self, batch: &[W]) -> Result<Vec<W::Outcome>, StoreError> {
         let mut held = self.batches.take().await?;
         let outcomes = W::carry_out(self, &mut held.connection, batch).await?;
         held.give_back();

@@ -1,8 +1,12 @@
--- What flows write, each function for many callers at once: one call is one transaction, and the n-th element of each array
+-- What flows read and write, each function for many callers at once: one call is one transaction, and the n-th element of each array
 -- belongs to the n-th caller. No two callers of one call name the same code, family, decision or written consent. Each
 -- statement of a function sees what was committed before it began (VOLATILE, at READ COMMITTED), so what comes after a lock
 -- sees everything that whoever had the lock before has done. The tables are found where they were made, whatever the
 -- caller's search path is.
+--
+-- Rows are found by their keys, however large the tables are, and though the plans are made once, when they may be empty.
+-- `OFFSET 0` keeps the database from reading a whole table to answer many EXISTS at once, and no condition is written as that
+-- of a partial index is, which would be read from end to end because it ought to be small.
 SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', TRUE);
 
 -- Waits for the locks, in the order in which they are named: one order for all.
@@ -11,6 +15,85 @@ LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 BEGIN
     PERFORM CASE WHEN l.exclusive THEN pg_advisory_xact_lock(l.name) ELSE pg_advisory_xact_lock_shared(l.name) END
         FROM unnest(p_locks, p_exclusive) AS l(name, exclusive);
+END $$;
+
+-- Reads what flows read, each kind by its keys. Gives a row for each key, with its kind, its place in the array of that kind,
+-- and the clock; `record` is NULL where there is none. Of the other columns each kind has those that its loop sets. All of it
+-- is one moment (STABLE).
+CREATE FUNCTION read_rows(
+    p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
+    OUT kind BIGINT, OUT nth BIGINT, OUT now BIGINT, OUT record BYTEA, OUT spent BOOLEAN, OUT until BIGINT,
+    OUT client_epoch BIGINT, OUT subject_epoch BIGINT, OUT consent_epoch BIGINT, OUT active BOOLEAN, OUT ended BOOLEAN,
+    OUT generation BIGINT, OUT retired BIGINT, OUT request BYTEA, OUT repeats BIGINT, OUT leaf BIGINT
+) RETURNS SETOF RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+    now := (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT;
+    IF cardinality(p_client) > 0 THEN
+        kind := 0;
+        FOR nth, record IN
+            SELECT u.nth, t.record FROM unnest(p_client) WITH ORDINALITY AS u(key, nth)
+            LEFT JOIN clients t ON t.client_id = u.key
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
+    IF cardinality(p_decision) > 0 THEN
+        kind := 1;
+        FOR nth, record, client_epoch, subject_epoch, consent_epoch IN
+            SELECT u.nth, t.record,
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0)
+            FROM unnest(p_decision) WITH ORDINALITY AS u(key, nth) LEFT JOIN decisions t ON t.key = u.key
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
+    IF cardinality(p_consent) > 0 THEN
+        kind := 2;
+        FOR nth, record, client_epoch, subject_epoch, consent_epoch IN
+            SELECT u.nth, t.record,
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0)
+            FROM unnest(p_consent) WITH ORDINALITY AS u(key, nth) LEFT JOIN consents t ON t.key = u.key
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
+    IF cardinality(p_code) > 0 THEN
+        kind := 3;
+        FOR nth, record, spent IN
+            SELECT u.nth, t.record, t.spent FROM unnest(p_code) WITH ORDINALITY AS u(key, nth)
+            LEFT JOIN codes t ON t.digest = u.key
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
+    IF cardinality(p_refresh) > 0 THEN
+        kind := 4;
+        FOR nth, record, generation, retired, request, repeats, leaf, active, ended,
+                client_epoch, subject_epoch, consent_epoch IN
+            SELECT u.nth, t.record, t.generation, t.retired, t.request, t.repeats,
+                (SELECT l.generation FROM refresh_tokens l WHERE l.family = t.family AND l.retired IS NULL),
+                g.family IS NOT NULL,
+                EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = g.family OFFSET 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = g.client_id), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 2 AND e.subject = g.subject AND e.client_id = ''), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 3 AND e.subject = g.subject AND e.client_id = g.client_id), 0)
+            FROM unnest(p_refresh) WITH ORDINALITY AS u(key, nth) LEFT JOIN refresh_tokens t ON t.digest = u.key
+            LEFT JOIN grants g ON g.family = t.family
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
+    IF cardinality(p_reservation) > 0 THEN
+        kind := 5;
+        record := NULL;
+        FOR nth, until IN
+            SELECT u.nth, t.until FROM unnest(p_reservation) WITH ORDINALITY AS u(key, nth)
+            LEFT JOIN reservations t ON t.key = u.key
+        LOOP RETURN NEXT; END LOOP;
+    END IF;
 END $$;
 
 -- Inserts pending decisions where nothing has to give way. Gives the keys of those inserted.
@@ -64,8 +147,8 @@ BEGIN
     SELECT array_agg(done.nth) INTO taken FROM done;
     SELECT array_agg(CASE
             WHEN a.nth = ANY (taken) THEN 2
-            WHEN EXISTS (SELECT 1 FROM decisions WHERE decisions.key = a.decision) THEN 1
-            WHEN a.decision IS NULL AND EXISTS (SELECT 1 FROM consents WHERE consents.key = a.consent) THEN 2
+            WHEN EXISTS (SELECT 1 FROM decisions WHERE decisions.key = a.decision OFFSET 0) THEN 1
+            WHEN a.decision IS NULL AND EXISTS (SELECT 1 FROM consents WHERE consents.key = a.consent OFFSET 0) THEN 2
             ELSE 0 END ORDER BY a.nth)
         INTO outcomes FROM unnest(p_decision, p_consent) WITH ORDINALITY AS a(decision, consent, nth);
     INSERT INTO consents (key, subject, client_id, not_after, record)
@@ -115,8 +198,8 @@ BEGIN
             -- OAUTH21-4.1.3-1, I-C1
             WHEN codes.spent THEN 1
             -- Pending, and nothing revoked since.
-            WHEN NOT EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family)
-                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family)
+            WHEN NOT EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family OFFSET 0)
+                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family OFFSET 0)
                 AND u.client_epoch = COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = u.client), 0)
                 AND u.subject_epoch = COALESCE((SELECT e.epoch FROM epochs e
@@ -133,7 +216,7 @@ BEGIN
         RETURN outcomes;
     END IF;
     UPDATE codes SET spent = TRUE FROM unnest(outcomes, p_code) AS a(outcome, code)
-        WHERE a.outcome = 3 AND codes.digest = a.code AND NOT codes.spent;
+        WHERE a.outcome = 3 AND codes.digest = a.code AND codes.spent = (a.outcome <> 3);
     GET DIAGNOSTICS spent = ROW_COUNT;
     IF spent <> redeemed THEN
         RAISE EXCEPTION 'a code has gone meanwhile' USING ERRCODE = 'serialization_failure';
@@ -180,8 +263,8 @@ BEGIN
         INTO outcomes, rotated, repeated FROM (
         SELECT u.nth, CASE
             WHEN r.family IS DISTINCT FROM u.family OR r.generation IS DISTINCT FROM u.generation THEN 0
-            WHEN NOT (EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family)
-                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family)
+            WHEN NOT (EXISTS (SELECT 1 FROM grants WHERE grants.family = u.family OFFSET 0)
+                AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = u.family OFFSET 0)
                 AND u.client_epoch = COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = u.client), 0)
                 AND u.subject_epoch = COALESCE((SELECT e.epoch FROM epochs e
@@ -208,7 +291,7 @@ BEGIN
     IF rotated > 0 THEN
         UPDATE refresh_tokens r SET retired = at, request = a.request
             FROM unnest(outcomes, p_presented, p_request) AS a(outcome, presented, request)
-            WHERE a.outcome = 3 AND r.digest = a.presented AND r.retired IS NULL;
+            WHERE a.outcome = 3 AND r.digest = a.presented AND COALESCE(r.retired, 0) = 0;
         GET DIAGNOSTICS changed = ROW_COUNT;
         IF changed <> rotated THEN
             RAISE EXCEPTION 'a refresh token has gone meanwhile' USING ERRCODE = 'serialization_failure';

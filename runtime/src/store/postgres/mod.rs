@@ -2,8 +2,8 @@
 //!
 //! The tables are made on first use, in the first schema of the connection's search path. Writes are transactions at `READ
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
-//! barrier; reads see one moment each. What flows do is done for all callers at once who ask for the same: reads by one
-//! statement, writes by one function of the database, which is one transaction. Nobody is answered before a commit that
+//! barrier; reads see one moment each. What flows do is done for many callers at once: reads by one call of a
+//! function of the database, writes by one for all who ask for the same, which is one transaction. Nobody is answered before a commit that
 //! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
 //! digests, never a code or token.
 //!
@@ -12,14 +12,13 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::store::{
-    ClientFound, CodeFound, ConsentFound, DecideOnce, DecisionFound, DecisionTaken, FindClient, ReadCode,
-    ReadConsent, ReadDecision, ReadRefresh, RefreshFound,
-};
+use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Postgres, Row as _};
+use sqlx::{
+    ConnectOptions as _, Connection as _, Execute as _, Executor as _, PgConnection, Postgres, Row as _,
+};
 
 use super::connections::{Connections, Held};
 use super::schema::{self, Mismatch};
@@ -62,6 +61,7 @@ mod transactions;
 
 use batch::Queue;
 use locks::{Locks, take_turns};
+use reads::Read;
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
@@ -80,7 +80,7 @@ const MIGRATION_LOCK: i64 = 0x6d63_7061;
 const CONNECTIONS: u16 = 16;
 
 /// Those that serve many callers at once: one for each field of [`Queues`].
-const BATCH_CONNECTIONS: u16 = 9;
+const BATCH_CONNECTIONS: u16 = 5;
 
 /// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
 /// Every statement finds its rows by their keys. None waits long for a lock, because all would.
@@ -97,11 +97,7 @@ const BATCHES: [(&str, &str); 7] = [
 /// Those who wait to be served together, by what they ask for.
 #[derive(Debug, Default)]
 struct Queues {
-    clients: Queue<FindClient>,
-    read_decisions: Queue<ReadDecision>,
-    consents: Queue<ReadConsent>,
-    codes: Queue<ReadCode>,
-    refresh_tokens: Queue<ReadRefresh>,
+    reads: Queue<Read>,
     insertions: Insertions,
     decisions: Queue<DecideOnce>,
     redemptions: Queue<Redemption>,
@@ -253,12 +249,12 @@ impl PostgresStore {
 
     /// A transaction that writes, with its locks, and the clock.
     async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
-        let mut held = self.connections.take().await?;
         // One round trip. The time is read after the locks: what was waited for has happened before it.
         let begin =
             format!(concat!("BEGIN ISOLATION LEVEL READ COMMITTED; {}SELECT ", clock!()), locks.statement());
+        let (held, rows) = self.first(&begin, None).await?;
         let mut now = None;
-        for row in held.connection.fetch_all(begin.as_str()).await? {
+        for row in rows {
             now = row.try_get("now").ok().or(now);
         }
         let now = self.clock.as_ref().map_or_else(
@@ -270,18 +266,18 @@ impl PostgresStore {
 
     /// A transaction that reads one moment of the database over several statements.
     async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut held = self.connections.take().await?;
-        held.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let (held, _) = self.first("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", None).await?;
         Ok(held)
     }
 
     /// One row of one statement, and the clock: where there is a row, it has the clock in its column `now`.
     async fn one(
         &self,
-        query: Query<'_, Postgres, PgArguments>,
+        mut query: Query<'_, Postgres, PgArguments>,
     ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
-        let mut held = self.connections.take().await?;
-        let row = query.fetch_optional(&mut held.connection).await?;
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let (mut held, rows) = self.first(query.sql(), arguments).await?;
+        let row = rows.into_iter().next();
         let now = match (&self.clock, &row) {
             (Some(clock), _) => clock.now(),
             (None, Some(row)) => rows::instant(row.try_get("now")?)?,
@@ -293,26 +289,28 @@ impl PostgresStore {
         held.give_back();
         Ok((row, now))
     }
-}
 
-/// Declares the methods of what is asked for together with others.
-macro_rules! together {
-    ($($method:ident($action:ty) -> $receipt:ty;)*) => {
-        impl PostgresStore {
-            $(async fn $method(self, action: $action) -> Result<$receipt, StoreError> {
-                self.together(action).await
-            })*
+    /// What is sent first over a connection, and changes nothing: where the connection was dead, it is sent over another.
+    async fn first(
+        &self,
+        sql: &str,
+        arguments: Option<PgArguments>,
+    ) -> Result<(Held<PgConnection>, Vec<Row>), StoreError> {
+        match self.first_once(sql, arguments.clone()).await {
+            Err(error) if batch::is_lost(&error) => self.first_once(sql, arguments).await,
+            begun => begun,
         }
-    };
-}
+    }
 
-together! {
-    find_client_row(FindClient) -> ClientFound;
-    read_decision_row(ReadDecision) -> DecisionFound;
-    read_consent_row(ReadConsent) -> ConsentFound;
-    read_code_row(ReadCode) -> CodeFound;
-    read_refresh_row(ReadRefresh) -> RefreshFound;
-    decide_once_rows(DecideOnce) -> DecisionTaken;
+    async fn first_once(
+        &self,
+        sql: &str,
+        arguments: Option<PgArguments>,
+    ) -> Result<(Held<PgConnection>, Vec<Row>), StoreError> {
+        let mut held = self.connections.take().await?;
+        let rows = held.connection.fetch_all((sql, arguments)).await?;
+        Ok((held, rows))
+    }
 }
 
 /// One transaction. Dropped before it has ended, it takes its connection with it, and has changed nothing.

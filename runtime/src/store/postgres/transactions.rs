@@ -50,6 +50,7 @@ struct Insertion {
 impl Work for Insertion {
     type Outcome = bool;
     type Answer = bool;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.insertions.0
@@ -145,6 +146,7 @@ fn remembered(action: &DecideOnce) -> Option<[u8; 32]> {
 impl Work for DecideOnce {
     type Outcome = i64;
     type Answer = DecisionTaken;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.decisions
@@ -243,6 +245,7 @@ fn access_record(access: Option<(SecretDigest, &Arc<AccessRecord>)>) -> Option<V
 impl Work for Redemption {
     type Outcome = i64;
     type Answer = CodeRedemption;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.redemptions
@@ -298,6 +301,7 @@ impl Work for Redemption {
 impl Work for Rotation {
     type Outcome = i64;
     type Answer = RefreshRotation;
+    const READS: bool = false;
 
     fn queue(store: &PostgresStore) -> &Queue<Self> {
         &store.queues.rotations
@@ -355,6 +359,10 @@ impl Work for Rotation {
 }
 
 impl PostgresStore {
+    pub(super) async fn decide_once_rows(self, action: DecideOnce) -> Result<DecisionTaken, StoreError> {
+        self.together(action).await
+    }
+
     pub(super) async fn redeem_code_rows(self, action: RedeemCode) -> Result<CodeRedemption, StoreError> {
         let epochs = epochs_of(action.grant())?;
         let generation = action.refresh().map(|(_, record)| signed(record.generation)).transpose()?;

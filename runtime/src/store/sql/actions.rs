@@ -12,7 +12,7 @@ use mcp_authz::authorization_server::store::{
     UpdateClient,
 };
 
-use super::driver::{Get as _, query};
+use super::driver::query;
 use super::epochs::move_epoch;
 use super::room::{DECISIONS, PUSHED, make_room_for_client};
 use super::rows::{
@@ -222,12 +222,5 @@ impl Turn {
         .await?;
         transaction.commit().await?;
         Ok(if changed.rows_affected() == 1 { action.reserved() } else { action.already_seen() })
-    }
-
-    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
-        let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
-        let (row, now) = self.one(query(sql).bind(reservation_key(&action)?)).await?;
-        let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
-        Ok(until.is_some_and(|until| now.unix_timestamp() < until))
     }
 }

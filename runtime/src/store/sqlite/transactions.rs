@@ -9,7 +9,7 @@ use mcp_authz::authorization_server::record::{
 use mcp_authz::authorization_server::store::{
     Basis, ClientFound, CodeFound, CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionTaken,
     FindClient, InsertDecision, ReadCode, ReadConsent, ReadDecision, ReadRefresh, RedeemCode, RefreshFound,
-    RefreshRotation, Retirement, RotateRefresh,
+    RefreshRotation, ReserveOnce, Retirement, RotateRefresh,
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
@@ -18,7 +18,8 @@ use mcp_authz::time::OffsetDateTime;
 use super::driver::{Connection, Get as _, Row, query};
 use super::room::limit;
 use super::rows::{
-    blob, bytes, digest, epochs, family_bytes, instant, micros, signed, standing, stands, today,
+    blob, bytes, digest, epochs, family_bytes, instant, micros, reservation_key, signed, standing, stands,
+    today,
 };
 use super::{Locks, Turn};
 use crate::store::{CLIENT_USE_NOTED, StoreError};
@@ -277,6 +278,13 @@ impl Turn {
         client_used(&mut transaction, &row, &grant.client_id, now).await?;
         transaction.commit().await?;
         Ok(action.rotated())
+    }
+
+    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
+        let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
+        let (row, now) = self.one(query(sql).bind(reservation_key(&action)?)).await?;
+        let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
+        Ok(until.is_some_and(|until| now.unix_timestamp() < until))
     }
 }
 
