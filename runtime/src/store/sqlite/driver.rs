@@ -50,11 +50,18 @@ impl<'c> Executor<'c> for &'c mut Connection {
     }
 }
 
+/// A transaction of `store/sql` waits for something that this module did not give it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a transaction waits for something else than its statements, which is a bug of this program; it has changed nothing"
+)]
+struct Waits;
+
 /// The end of a transaction of `store/sql` on such a connection.
 pub(super) fn now<R>(transaction: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
     match pin!(transaction).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(answer) => answer,
-        Poll::Pending => Err(StoreError::Inconsistent),
+        Poll::Pending => Err(StoreError::Failed(Box::new(Waits))),
     }
 }
 

@@ -1,29 +1,31 @@
 //! The one connection that writes, on a thread of its own, and transactions that are committed together.
 //!
-//! A commit waits for the disk, which takes longer than everything else a transaction does. So those that wait for their turn do
-//! not each commit: one after the other runs in a savepoint, and when nothing waits any more, or enough has run, one commit
-//! stands for all.
+//! A commit takes longer than a transaction, and the disk longer than both. So those that wait for their turn do not each commit: one
+//! after the other runs in a savepoint, as long as the disk is waited for and they are not too many, and one commit stands for all.
+//! Then another thread waits for the disk and answers them (`disk.rs`), while the next ones run.
 //!
 //! ```text
-//! one    ├ BEGIN, savepoint, statements ┤ .................................... ├ COMMIT ┤ answered
-//! two    ............................... ├ savepoint, statements ┤ ...................... answered
-//! three  .......................................................... ├ a statement fails: back to the savepoint, alone
+//! one    ├ BEGIN, savepoint, statements ┤ .................................. ├ COMMIT ┤ ├ sync ┤ answered
+//! two    ............................... ├ savepoint, statements ┤ ............................... answered
+//! three  ........................................................ ├ a statement fails: undone, alone ┤
+//! four   .................................................................... ├ BEGIN, savepoint, statements ┤ ...
 //! ```
 //!
-//! Nobody is answered before the `COMMIT` of their group has returned, whether they changed something or only saw what another of
-//! the group did; if it fails, it fails for all of them. A transaction that waits for its turn is carried out to its end, whether
-//! or not its caller still waits. Not more than [`WAITING`] wait; a caller that comes then waits before.
+//! Nobody is answered before their group is on the disk, whether they changed something or only saw what another of the group did; if
+//! that fails, it fails for all of them. A transaction that waits for its turn is carried out to its end, whether or not its caller
+//! still waits. Not more than [`WAITING`] wait; a caller that comes then waits before.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use rusqlite::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use super::Ended;
+use super::disk::{Disk, Failure, Health, Log, OpenLog};
 use super::driver::Connection;
-use super::{Access, Ended, connect};
+use super::opening::{Access, OpenError, PATIENCE, connect};
 use crate::store::StoreError;
 
 /// How many transactions wait for their turn at most.
@@ -38,15 +40,17 @@ pub(super) struct Writer(mpsc::Sender<Message>);
 
 enum Message {
     Run(Box<dyn Job>),
+    /// The disk is waited for no more.
+    Freed,
     Close(oneshot::Sender<()>),
 }
 
 /// One transaction, for the thread that writes.
-trait Job: Send {
+pub(super) trait Job: Send {
     /// Runs it; says whether what it did is to be kept.
     fn run(&mut self, connection: &Connection) -> bool;
-    /// Tells its caller, after the commit of its group or the failure of it.
-    fn answer(self: Box<Self>, committed: Result<(), Arc<Error>>);
+    /// Tells its caller, once the disk has what its group did, or after the failure of that.
+    fn answer(self: Box<Self>, stored: Result<(), Failure>);
 }
 
 /// A transaction, then what it gave, and who waits for that.
@@ -76,11 +80,11 @@ where
         outcome.kept
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), Arc<Error>>) {
-        let answer = match (self.answer, committed) {
+    fn answer(self: Box<Self>, stored: Result<(), Failure>) {
+        let answer = match (self.answer, stored) {
             (Some(answer), Ok(())) => answer,
             (Some(Err(own)), Err(_)) => Err(own),
-            (_, Err(error)) => Err(StoreError::Failed(Box::new(error))),
+            (_, Err(failure)) => Err(failure.into()),
             (None, Ok(())) => Err(Ended::error()),
         };
         // Whoever waits no more needs no answer.
@@ -89,11 +93,25 @@ where
 }
 
 impl Writer {
-    /// Starts the thread.
-    pub(super) fn start(path: Arc<Path>, connection: rusqlite::Connection) -> std::io::Result<Self> {
+    /// Starts the threads, on a connection with its log, and whatever opens another one.
+    pub(super) fn start(
+        path: Arc<Path>,
+        connection: rusqlite::Connection,
+        open_log: OpenLog,
+        health: Health,
+    ) -> std::io::Result<Self> {
         let (sender, messages) = mpsc::channel(WAITING);
+        let log = Arc::from(open_log(&path)?);
+        let freed = sender.downgrade();
+        let disk = Disk::start(health.clone(), move || {
+            // Where the queue is full, whoever takes from it looks by itself.
+            if let Some(sender) = freed.upgrade() {
+                let _ = sender.try_send(Message::Freed);
+            }
+        })?;
         thread::Builder::new().name("mcp-authz-sqlite".to_owned()).spawn(move || {
-            Lane { path, connection: Some(Connection::new(connection)) }.serve(messages);
+            let open = Some(Open { log, connection: Connection::new(connection) });
+            Lane { disk, open, path, open_log, health }.serve(messages);
         })?;
         Ok(Self(sender))
     }
@@ -118,31 +136,47 @@ impl Writer {
     }
 }
 
-/// The connection, and where there is another if that one fails.
+/// A connection and the log that it writes.
+struct Open {
+    // Closed first.
+    log: Arc<dyn Log>,
+    connection: Connection,
+}
+
+/// What the thread has: a connection, and where there is another if that one fails.
 struct Lane {
+    // Everybody is answered before the connection is closed.
+    disk: Disk,
+    open: Option<Open>,
     path: Arc<Path>,
-    connection: Option<Connection>,
+    open_log: OpenLog,
+    health: Health,
 }
 
 impl Lane {
     /// Carries out what comes, until the store is closed or nobody has it any more.
     fn serve(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut next = messages.blocking_recv();
-        while let Some(Message::Run(first)) = next {
-            next = self.serve_group(first, &mut messages);
+        let closing = loop {
+            next = match next {
+                Some(Message::Run(first)) => self.serve_group(first, &mut messages),
+                Some(Message::Freed) => None,
+                Some(Message::Close(caller)) => break Some(caller),
+                None => break None,
+            };
             if next.is_none() {
                 next = messages.blocking_recv();
             }
-        }
+        };
         messages.close();
         // What still waits is dropped, which tells whoever waits for it.
         drop((self, messages));
-        if let Some(Message::Close(caller)) = next {
+        if let Some(caller) = closing {
             let _ = caller.send(());
         }
     }
 
-    /// Carries out one group and answers it; gives what else has come from the queue.
+    /// Carries out one group and has it answered; gives what else has come from the queue.
     fn serve_group(
         &mut self,
         first: Box<dyn Job>,
@@ -150,70 +184,91 @@ impl Lane {
     ) -> Option<Message> {
         let mut group = Vec::new();
         let (committed, next) = match self.begin() {
-            Ok(connection) => together(connection, first, messages, &mut group),
-            Err(error) => {
+            Ok((connection, log)) => {
+                let (ended, next) = together(&connection, &self.disk, first, messages, &mut group);
+                (ended.map(|()| log), next)
+            }
+            Err(failure) => {
                 // Those that came meanwhile have waited as well.
                 group.push(first);
-                (Err(error), drain(messages, &mut group))
+                (Err(failure), drain(messages, &mut group))
             }
         };
-        if committed.is_err() {
-            self.give_up();
-        }
-        let committed = committed.map_err(Arc::new);
-        for job in group {
-            job.answer(committed.clone());
+        match committed {
+            Ok(log) => self.disk.answer(log, group),
+            Err(failure) => {
+                self.give_up();
+                for job in group {
+                    job.answer(Err(failure.clone()));
+                }
+            }
         }
         next
     }
 
-    /// Begins a transaction, on a new connection where the last one failed.
-    fn begin(&mut self) -> Result<&Connection, Error> {
-        let connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => Connection::new(connect(&self.path, Access::Writes)?),
-        };
-        let connection = self.connection.insert(connection);
+    /// Begins a transaction, on a new connection where the last one failed; gives the log that it will be written to.
+    fn begin(&mut self) -> Result<(Connection, Arc<dyn Log>), Failure> {
+        self.health.check()?;
+        if let Some(open) = &self.open {
+            open.connection.run("BEGIN IMMEDIATE")?;
+            return Ok((open.connection.clone(), Arc::clone(&open.log)));
+        }
+        let connection = Connection::new(connect(&self.path, Access::Writes, PATIENCE)?);
+        // The log is there from then on.
         connection.run("BEGIN IMMEDIATE")?;
-        Ok(connection)
+        let log: Arc<dyn Log> = Arc::from((self.open_log)(&self.path).map_err(OpenError::from)?);
+        self.open = Some(Open { log: Arc::clone(&log), connection: connection.clone() });
+        Ok((connection, log))
     }
 
     /// Goes back to before a group that failed; where that fails too, the connection goes.
     fn give_up(&mut self) {
-        if let Some(connection) = &self.connection
+        if let Some(Open { connection, .. }) = &self.open
             && connection.is_open()
             && (connection.run("ROLLBACK").is_err() || connection.is_open())
         {
-            self.connection = None;
+            self.open = None;
         }
     }
 }
 
-/// Runs what waits in one transaction and commits it; gives what else has come from the queue.
+/// Runs what waits, and what comes while the disk is waited for, in one transaction and commits it; gives what else has come from
+/// the queue.
 fn together(
     connection: &Connection,
+    disk: &Disk,
     first: Box<dyn Job>,
     messages: &mut mpsc::Receiver<Message>,
     group: &mut Vec<Box<dyn Job>>,
-) -> (Result<(), Error>, Option<Message>) {
+) -> (Result<(), Failure>, Option<Message>) {
     let mut next = Some(Message::Run(first));
-    loop {
+    let end = loop {
         match next {
-            Some(Message::Run(mut job)) if group.len() < TOGETHER => {
+            Some(Message::Run(mut job)) => {
                 let ran = one(connection, job.as_mut());
                 group.push(job);
-                if ran.is_err() {
-                    return (ran, None);
+                if let Err(error) = ran {
+                    return (Err(error.into()), None);
                 }
             }
-            other => return (connection.run("COMMIT"), other),
+            Some(Message::Freed) => {}
+            Some(Message::Close(_)) | None => break next,
         }
-        next = messages.try_recv().ok();
-    }
+        if group.len() >= TOGETHER {
+            break None;
+        }
+        next = match messages.try_recv() {
+            Ok(message) => Some(message),
+            Err(_) if disk.is_free() => break None,
+            Err(_) => messages.blocking_recv(),
+        };
+    };
+    let committed = disk.wait().and_then(|()| Ok(connection.run("COMMIT")?));
+    (committed, end)
 }
 
 /// Runs one transaction of a group, and undoes it where it is not to be kept. An error is one of the whole group.
-fn one(connection: &Connection, job: &mut dyn Job) -> Result<(), Error> {
+fn one(connection: &Connection, job: &mut dyn Job) -> Result<(), rusqlite::Error> {
     connection.run("SAVEPOINT one")?;
     // A panic is told to the caller by its answer, and to nobody else.
     let kept = catch_unwind(AssertUnwindSafe(|| job.run(connection))).unwrap_or(false);
@@ -224,13 +279,15 @@ fn one(connection: &Connection, job: &mut dyn Job) -> Result<(), Error> {
     connection.run("RELEASE one")
 }
 
-/// Takes what waits, up to a message of another kind.
+/// Takes what waits, as many as would be committed together and up to a message of another kind.
 fn drain(messages: &mut mpsc::Receiver<Message>, group: &mut Vec<Box<dyn Job>>) -> Option<Message> {
-    loop {
+    while group.len() < TOGETHER {
         match messages.try_recv() {
             Ok(Message::Run(job)) => group.push(job),
+            Ok(Message::Freed) => {}
             Ok(other) => return Some(other),
             Err(_) => return None,
         }
     }
+    None
 }

@@ -1,0 +1,249 @@
+//! The thread that waits for the disk, with a disk that is slow, fails, or remembers what it had.
+
+use std::io;
+use std::path::Path as File;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::super::disk::{Log, OpenLog, WalFile, log_of};
+use super::super::driver::{Get as _, query};
+use super::super::{Locks, SqliteStore, Turn};
+use super::{NOTED, beside, note, noted, numbers, run};
+use crate::clock::SystemClock;
+use crate::store::{AdministeredStore as _, StoreError};
+
+/// A log whose syncs wait while the disk is held, and fail when it is broken.
+#[derive(Clone, Default)]
+struct Slow {
+    held: Arc<(Mutex<bool>, Condvar)>,
+    broken: Arc<AtomicBool>,
+    began: Arc<AtomicUsize>,
+}
+
+impl Slow {
+    fn hold(&self, held: bool) {
+        *self.held.0.lock().unwrap() = held;
+        self.held.1.notify_all();
+    }
+
+    /// Waits until so many syncs have begun.
+    async fn began(&self, syncs: usize) {
+        while self.began.load(Ordering::SeqCst) < syncs {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn open(&self, folder: &File) -> SqliteStore {
+        let slow = self.clone();
+        let open: OpenLog = Arc::new(move |path| {
+            WalFile::open(path)?;
+            Ok(Box::new(slow.clone()))
+        });
+        let store = SqliteStore::open_file(&folder.join("store.db"), Arc::new(SystemClock), open).unwrap();
+        run(&store, NOTED);
+        store
+    }
+}
+
+impl Log for Slow {
+    fn sync(&self) -> io::Result<()> {
+        self.began.fetch_add(1, Ordering::SeqCst);
+        drop(self.held.1.wait_while(self.held.0.lock().unwrap(), |held| *held).unwrap());
+        if self.broken.load(Ordering::SeqCst) { Err(io::Error::other("unplugged")) } else { Ok(()) }
+    }
+}
+
+fn noting(store: &SqliteStore, number: i64) -> tokio::task::JoinHandle<Result<(), StoreError>> {
+    let store = store.clone();
+    tokio::spawn(async move { note(&store, number).await })
+}
+
+/// Long enough for an answer that should not come.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(60)).await;
+}
+
+/// The property itself: the power may fail at any moment, and whoever was answered before is in the log that the disk had by
+/// then, as it was when the last sync that has ended began.
+// I-G4
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whatever_was_answered_is_in_what_the_disk_had_by_then() {
+    struct Remembered {
+        log: Box<dyn Log>,
+        database: std::path::PathBuf,
+        had: Arc<Mutex<Vec<Vec<u8>>>>,
+    }
+    impl Log for Remembered {
+        fn sync(&self) -> io::Result<()> {
+            let has = std::fs::read(log_of(&self.database))?;
+            self.log.sync()?;
+            std::thread::sleep(Duration::from_millis(2));
+            self.had.lock().unwrap().push(has);
+            Ok(())
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let (file, copy) = (folder.path().join("store.db"), folder.path().join("copy.db"));
+    let store = SqliteStore::open(&file).await.unwrap();
+    run(&store, NOTED);
+    store.close().await;
+    // Nobody has it open, and it stays as it is: little is written, and nothing copied into it before the end.
+    std::fs::copy(&file, &copy).unwrap();
+    let had = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+    let remembered = Arc::clone(&had);
+    let open: OpenLog = Arc::new(move |database| {
+        let (log, had) = (WalFile::open(database)?, Arc::clone(&remembered));
+        Ok(Box::new(Remembered { log, database: database.to_owned(), had }))
+    });
+    let store = SqliteStore::open_file(&file, Arc::new(SystemClock), open).unwrap();
+    let writers: Vec<_> = (0..8_i64)
+        .map(|writer| {
+            let (store, had) = (store.clone(), Arc::clone(&had));
+            tokio::spawn(async move {
+                let mut answered = Vec::new();
+                for number in writer * 100..writer * 100 + 20 {
+                    note(&store, number).await.unwrap();
+                    answered.push((number, had.lock().unwrap().len()));
+                }
+                answered
+            })
+        })
+        .collect();
+    let mut answered = Vec::new();
+    for writer in writers {
+        answered.extend(writer.await.unwrap());
+    }
+    assert_eq!(answered.len(), 160);
+    let had = had.lock().unwrap().clone();
+    for (syncs, log) in had.iter().enumerate().map(|(before, log)| (before + 1, log)) {
+        let left = folder.path().join(format!("{syncs}.db"));
+        std::fs::copy(&copy, &left).unwrap();
+        std::fs::write(log_of(&left), log).unwrap();
+        let left = numbers(&rusqlite::Connection::open(left).unwrap());
+        for (number, _) in answered.iter().filter(|(_, by)| *by == syncs) {
+            assert!(
+                left.contains(number),
+                "{number}, answered after {syncs} syncs, is gone after a power cut"
+            );
+        }
+    }
+    assert!(answered.iter().all(|(_, syncs)| (1..=had.len()).contains(syncs)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_answered_while_the_disk_is_waited_for_not_even_who_only_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    slow.hold(true);
+    let looking = tokio::spawn({
+        let store = store.clone();
+        let look = async |turn: Turn, ()| {
+            let (mut writing, _) = turn.write(Locks::NONE).await?;
+            let seen =
+                query("SELECT count(*) FROM noted").fetch_one(&mut *writing).await?.try_get::<i64, _>(0)?;
+            writing.unchanged(seen).await
+        };
+        async move { store.carry_out((), look).await }
+    });
+    slow.began(1).await;
+    let writing = noting(&store, 1);
+    a_while().await;
+    assert!(!looking.is_finished() && !writing.is_finished());
+    slow.hold(false);
+    assert_eq!(looking.await.unwrap().unwrap(), 0);
+    writing.await.unwrap().unwrap();
+    assert_eq!(slow.began.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_comes_while_the_disk_is_waited_for_is_one_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    slow.hold(true);
+    let mut writing = vec![noting(&store, 0)];
+    slow.began(1).await;
+    writing.extend((1..20).map(|number| noting(&store, number)));
+    a_while().await;
+    // Committed, and not yet.
+    assert_eq!(noted(&store), [0]);
+    slow.hold(false);
+    for answer in writing {
+        answer.await.unwrap().unwrap();
+    }
+    assert_eq!(slow.began.load(Ordering::SeqCst), 2);
+    assert_eq!(noted(&store).len(), 20);
+}
+
+/// The sync after a failed one may succeed, and say nothing about what the failed one should have brought to the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_sync_that_failed_nobody_is_told_that_anything_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    note(&store, 1).await.unwrap();
+    slow.hold(true);
+    let waiting = noting(&store, 2);
+    slow.began(2).await;
+    let next = noting(&store, 3);
+    a_while().await;
+    slow.broken.store(true, Ordering::SeqCst);
+    slow.hold(false);
+    let error = waiting.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("may not be on the disk: unplugged") && error.contains("start again"), "{error}");
+    next.await.unwrap().unwrap_err();
+    slow.broken.store(false, Ordering::SeqCst);
+    assert_eq!(note(&store, 4).await.unwrap_err().to_string(), error);
+    // What is read might be what the disk does not have.
+    assert!(store.incarnation().await.is_err() && store.list_clients(None).await.is_err());
+    assert_eq!(noted(&store), [1, 2]);
+    store.close().await;
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    note(&store, 5).await.unwrap();
+    assert_eq!(noted(&store), [1, 2, 5]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_closes_the_store_waits_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    slow.hold(true);
+    let first = noting(&store, 1);
+    slow.began(1).await;
+    let second = noting(&store, 2);
+    a_while().await;
+    let closing = tokio::spawn({
+        let store = store.clone();
+        async move { store.close().await }
+    });
+    a_while().await;
+    assert!(!closing.is_finished() && !first.is_finished());
+    slow.hold(false);
+    closing.await.unwrap();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    assert_eq!(noted(&store), [1, 2]);
+}
+
+/// The log stands beside the file itself.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_name_that_is_a_symbolic_link_leads_to_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteStore::open(&file).await.unwrap();
+    run(&store, NOTED);
+    store.close().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link.db");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let store = SqliteStore::open(&link).await.unwrap();
+    note(&store, 1).await.unwrap();
+    assert_eq!(noted(&store), [1]);
+    assert_eq!(beside(&store).path().unwrap(), store.path().to_str().unwrap());
+    assert!(log_of(&file).exists() && !log_of(&link).exists());
+}
