@@ -84,15 +84,15 @@ impl Server {
             self.port,
             self.folder.path().display()
         );
-        let log = self.log_file();
-        self.run("pg_ctl", &["start", "-w", "-t", "60", "-l", &log.display().to_string(), "-o", &options]);
+        let log = self.log_file().display().to_string();
+        self.run("pg_ctl", &["start", "-w", "-t", "60", "-l", &log, "-o", &options]);
         for _ in 0..200 {
             if self.connect("postgres").await.is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the server does not answer: {}", fs::read_to_string(log).unwrap_or_default());
+        panic!("the server does not answer: {}", self.log());
     }
 
     fn log_file(&self) -> PathBuf {
@@ -101,7 +101,7 @@ impl Server {
 
     /// What the server has logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.log_file()).unwrap()
+        fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// Stops every process of the server at once, as a crash would: nothing is flushed.
