@@ -198,6 +198,27 @@ async fn without_a_terminal_an_authorization_server_elsewhere_is_named_and_not_u
     refused().await;
 }
 
+// A client registered by hand is an option of each command, and whoever forgets it is told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_a_registered_client_needs_its_options_again() {
+    let (store, (url, issuer)) = (tempfile::tempdir().unwrap(), mcp_server(false).await);
+    let store = store.path().join("credentials");
+    let metadata = json!({ "redirect_uris": ["http://127.0.0.1/registered"], "token_endpoint_auth_method": "none",
+        "grant_types": ["authorization_code", "refresh_token"] });
+    let answer =
+        reqwest::Client::new().post(format!("{issuer}/register")).json(&metadata).send().await.unwrap();
+    let registered: Value = answer.json().await.unwrap();
+    let own = ["--issuer", &issuer, "--client-id", registered["client_id"].as_str().unwrap()];
+    let mut child = command(&store, &[&["login", &url][..], &own].concat()).spawn().unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    support::Allowing::new().visit(address(&mut errors).await).await;
+    drain(errors);
+    assert!(child.wait_with_output().await.unwrap().status.success());
+    let (code, out, err) = run(&store, &["token", &url]).await;
+    assert!(code == Some(3) && out.is_empty() && err.contains("--client-id"), "{err}");
+    assert_eq!(run(&store, &[&["token", &url][..], &own].concat()).await.0, Some(0));
+}
+
 fn session_file(store: &Path) -> std::path::PathBuf {
     let files = std::fs::read_dir(store).unwrap().map(|file| file.unwrap().path());
     let is_session = |path: &std::path::PathBuf| {

@@ -297,6 +297,11 @@ fn a_guard_that_is_told_nonsense_does_not_start() {
         let (code, told) = run(&arguments);
         assert!(code == Some(2) && told.contains(says), "{extra:?}: {told}");
     }
+    // Nobody answers there: which server that is, is said.
+    let mut arguments = base;
+    arguments[5] = "http://127.0.0.1:1";
+    let (code, told) = run(&arguments);
+    assert!(code == Some(2) && told.contains("http://127.0.0.1:1") && told.contains("--jwks"), "{told}");
     for option in ["--upstream", "--resource", "--issuer"] {
         let mut arguments = base;
         let at = arguments.iter().position(|argument| *argument == option).unwrap() + 1;

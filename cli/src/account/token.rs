@@ -37,7 +37,14 @@ async fn token(options: &Options) -> Result<ExitCode, Failure> {
     let session = match resumed {
         Ok(Some(session)) => session,
         Ok(None) => return not_logged_in("nobody has logged in at this server"),
-        Err(LoginError::Core(error)) if matches!(error.remedy(), Remedy::Vouch | Remedy::Reauthorize) => {
+        Err(LoginError::Core(error)) if matches!(error.remedy(), Remedy::Vouch) => {
+            eprintln!(
+                "mcp-authz token: the session that is kept was begun with other options: give those of the login, \
+                 --issuer and --client-id among them, or log in again with these"
+            );
+            return Ok(NOT_LOGGED_IN.into());
+        }
+        Err(LoginError::Core(error)) if matches!(error.remedy(), Remedy::Reauthorize) => {
             return not_logged_in(&format!("the session that is kept cannot be used ({error})"));
         }
         Err(error) => return Err(error.into()),

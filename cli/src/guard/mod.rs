@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use mcp_authz::identifier::{Endpoint, InvalidIdentifier, Issuer, Network, Origin, ResourceId, ScopeSet};
-use mcp_authz::resource_server::{ResourceServer, TokenProfile, TrustedIssuer};
+use mcp_authz::resource_server::{KeyPlaceFailure, ResourceServer, TokenProfile, TrustedIssuer};
 use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::keys::AwsLcImporter;
 use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer};
@@ -192,13 +192,18 @@ async fn keys(options: &Options, fetcher: &Fetcher) -> Result<KeySource, Failure
     let (issuer, importer) =
         (Issuer::new(&*options.issuer).map_err(of("--issuer"))?, Arc::new(AwsLcImporter));
     let inside = !options.private_network.is_empty();
+    let unfound = |error: KeyPlaceFailure| {
+        format!("the keys of {} cannot be found: {error}; --jwks says where they are", options.issuer)
+    };
     Ok(match &options.jwks {
         Some(place) if inside => {
             KeySource::new(issuer, Endpoint::new(&**place).map_err(of("--jwks"))?, importer)
                 .on_private_networks()
         }
         Some(place) => KeySource::new(issuer, Endpoint::new(&**place).map_err(of("--jwks"))?, importer),
-        None if inside => KeySource::discover_on_private_networks(issuer, fetcher, importer).await?,
-        None => KeySource::discover(issuer, fetcher, importer).await?,
+        None if inside => {
+            KeySource::discover_on_private_networks(issuer, fetcher, importer).await.map_err(unfound)?
+        }
+        None => KeySource::discover(issuer, fetcher, importer).await.map_err(unfound)?,
     })
 }

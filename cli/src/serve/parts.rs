@@ -91,7 +91,7 @@ pub(super) fn warn_of_one_place(settings: &Settings) {
         tracing::warn!(
             state_directory = ?settings.state_directory,
             "the state directory is the database's own: whoever restores a copy of it restores both, and an old store is not \
-             noticed; name another one, which no backup brings back"
+             noticed; name another one in the configuration (state_directory), which no backup brings back"
         );
     }
 }
