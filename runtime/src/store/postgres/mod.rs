@@ -247,6 +247,9 @@ impl PostgresStore {
         self.read(action, statements)
     }
 
+    /// Something has ended: on the disk, where anybody can read it.
+    fn has_ended(&self) {}
+
     /// A transaction that writes, with its locks, and the clock.
     async fn write(&self, locks: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {
         // One round trip. The time is read after the locks: what was waited for has happened before it.

@@ -157,8 +157,11 @@ impl Turn {
         let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = AccessRecord::from_bytes(&blob(&row)?)?;
-        let active = stands(&row, &record.grant)?;
-        Ok(if active { action.found(record, now) } else { action.absent(now) })
+        if !stands(&row, &record.grant)? {
+            self.has_ended();
+            return Ok(action.absent(now));
+        }
+        Ok(action.found(record, now))
     }
 
     pub(super) async fn read_grant_row(self, action: ReadGrant) -> Result<GrantFound, StoreError> {
@@ -166,8 +169,11 @@ impl Turn {
         let (row, now) = self.one(query(sql).bind(family_bytes(action.family()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = GrantRecord::from_bytes(&blob(&row)?)?;
-        let active = stands(&row, &record)?;
-        Ok(if active { action.found(record, now) } else { action.absent(now) })
+        if !stands(&row, &record)? {
+            self.has_ended();
+            return Ok(action.absent(now));
+        }
+        Ok(action.found(record, now))
     }
 
     pub(super) async fn revoke_family_row(

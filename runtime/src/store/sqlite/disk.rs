@@ -23,10 +23,13 @@
 //! has failed then, for good: whoever waits, and whoever comes, reader or writer, gets an error. The next process copies all of the log
 //! into the database before it serves anybody (`opening.rs`), which writes it again.
 //!
-//! What only reads a row (`readers.rs`) does not wait, and may see what is not on the disk yet. Nothing is issued by reading alone: who
-//! reads a code, a decision or a refresh token and acts on it writes, and that sync covers what was read. What may go out is a refusal:
-//! an access token is reported inactive because of a revocation that the disk does not have. If the power fails at that moment, it is
-//! active again; whoever revoked it got no answer and has to repeat that.
+//! The same holds for a checkpoint that failed: a later one may take what it has copied for stored. So the thread that writes makes them
+//! itself (`writer.rs`), because SQLite would not tell that its own have failed.
+//!
+//! What only reads (`readers.rs`) may see what is not on the disk yet. Nothing is issued by reading alone: who reads a code, a decision or a
+//! refresh token and acts on it writes, and that sync covers what was read. But "it has ended" is an answer that somebody may rely on who
+//! asked to end it, so whoever reads that a grant has ended, and whoever reads a list, waits for a sync as well before that is said
+//! (`SqliteStore::read`).
 
 use std::fs::File;
 use std::io;
@@ -66,7 +69,13 @@ impl WalFile {
 
 impl Log for WalFile {
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.0.sync_data()?;
+        // What is written to a file without a name is found by nobody after the power has failed.
+        #[cfg(unix)]
+        if std::os::unix::fs::MetadataExt::nlink(&self.0.metadata()?) == 0 {
+            return Err(io::Error::other("the store's log was deleted or replaced while it was open"));
+        }
+        Ok(())
     }
 }
 
@@ -88,7 +97,7 @@ pub(super) enum Failure {
         "what was written may not be on the disk: {0}; the store answers nothing any more: check the disk, then end every process \
          that has this file open, and start again"
     )]
-    Disk(#[source] Arc<io::Error>),
+    Disk(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -128,7 +137,7 @@ impl Health {
         self.0.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    fn fail(&self, failure: Failure) {
+    pub(super) fn fail(&self, failure: Failure) {
         // The first cause counts.
         let _ = self.0.set(failure);
     }

@@ -33,6 +33,11 @@ impl Connection {
         Ok(())
     }
 
+    /// A number in the only row of a statement without arguments.
+    pub(super) fn number(&self, sql: &'static str, column: usize) -> Result<i64, Error> {
+        self.0.prepare_cached(sql)?.query_row((), |row| row.get(column))
+    }
+
     /// The connection itself, unless a transaction still has it.
     pub(super) fn into_inner(self) -> Option<rusqlite::Connection> {
         Rc::into_inner(self.0)

@@ -23,7 +23,7 @@ macro_rules! clock {
     };
 }
 
-/// Two statements with one list of arguments; the second is an `INSERT` of a `SELECT` without a source.
+/// Two statements with one list of arguments.
 macro_rules! together {
     ($first:literal, $second:literal) => {
         [$first, $second]
@@ -147,14 +147,25 @@ impl SqliteStore {
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F + Send + 'static) -> Stored<'_, R>
     where
         A: Send + 'static,
-        R: 'static,
+        R: Send + 'static,
         F: Future<Output = Result<R, StoreError>>,
     {
         let turns = self.turns();
-        Stored::later(self.readers.read(|connection| now(statement(turns(connection), action))))
+        Stored::later(async move {
+            let read = self.readers.read(|connection| {
+                let turn = turns(connection);
+                let ended = Rc::clone(&turn.ended);
+                now(statement(turn, action)).map(|answer| (answer, ended.get()))
+            });
+            let (answer, ended) = read.await?;
+            if ended {
+                self.disk_has_it().await?;
+            }
+            Ok(answer)
+        })
     }
 
-    /// Carries out what reads many.
+    /// Carries out what reads many. What a list leaves out may just have ended.
     fn list<A, R, F>(
         &self,
         action: A,
@@ -166,13 +177,25 @@ impl SqliteStore {
         F: Future<Output = Result<R, StoreError>>,
     {
         let turns = self.turns();
-        Stored::later(self.readers.list(move |connection| now(statements(turns(connection), action))))
+        Stored::later(async move {
+            let list = self.readers.list(move |connection| now(statements(turns(connection), action)));
+            let (answer, place) = list.await?;
+            let stored = self.disk_has_it().await;
+            drop(place);
+            stored.map(|()| answer)
+        })
+    }
+
+    /// Waits until the disk has all that anybody can have read by now, whichever process wrote it.
+    async fn disk_has_it(&self) -> Result<(), StoreError> {
+        // I-G4: a group that changes nothing waits for the disk as well.
+        self.writer.run(|_| Outcome { answer: Ok(()), kept: false }).await
     }
 
     /// What makes a turn of a connection.
     fn turns(&self) -> impl FnOnce(Connection) -> Turn + Send + 'static {
         let (clock, bounds) = (Arc::clone(&self.clock), self.bounds);
-        move |connection| Turn { connection, clock, bounds, kept: Rc::default() }
+        move |connection| Turn { connection, clock, bounds, kept: Rc::default(), ended: Rc::default() }
     }
 }
 
@@ -183,9 +206,16 @@ struct Turn {
     bounds: Bounds,
     /// Whether what it did is to be committed.
     kept: Rc<Cell<bool>>,
+    /// Whether it read that something has ended.
+    ended: Rc<Cell<bool>>,
 }
 
 impl Turn {
+    /// Something has ended, maybe so lately that the disk does not have it: nobody is told before it has.
+    fn has_ended(&self) {
+        self.ended.set(true);
+    }
+
     /// A transaction that writes, and the clock: it has the file's one write lock since its group began, which
     /// holds more than any [`Locks`] name.
     async fn write(&self, _: Locks) -> Result<(Writing, OffsetDateTime), StoreError> {

@@ -197,11 +197,11 @@ fn set(path: &Path, connection: &Connection, access: Access) -> Result<(), OpenE
         Access::Reads => connection.execute_batch("PRAGMA cache_size = -16384; PRAGMA query_only = ON")?,
         Access::Writes => {
             keep_log(path, connection)?;
-            // The log is copied into the file at every 32 MiB: it waits for the disk twice, and a page that was written often in
-            // between is copied once. Readers that stay on it let it grow; what is above twice that is given back.
+            // The thread that writes copies the log into the file (`writer.rs`). Readers that stay on the log let it grow; what is
+            // above twice the length at which it is copied is given back. What a savepoint goes back to stays in memory.
             connection.execute_batch(
-                "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192; \
-                 PRAGMA journal_size_limit = 67108864",
+                "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 0; \
+                 PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY",
             )?;
         }
     }

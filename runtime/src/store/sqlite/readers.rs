@@ -70,11 +70,11 @@ impl Readers {
         answer
     }
 
-    /// Reads on a thread that may wait.
+    /// Reads on a thread that may wait. The store stays open as long as the place is kept.
     pub(super) async fn list<R: Send + 'static>(
         &self,
         read: impl FnOnce(Connection) -> Result<R, StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
+    ) -> Result<(R, OwnedSemaphorePermit), StoreError> {
         self.apart(&self.0.listing, move |readers| {
             let connection = match readers.idle_one()? {
                 Some(connection) => connection,
@@ -90,15 +90,15 @@ impl Readers {
 
     /// A connection to a file that is locked, as soon as it is not.
     async fn wait(&self) -> Result<rusqlite::Connection, StoreError> {
-        self.apart(&self.0.locked_out, |readers| {
+        let waited = self.apart(&self.0.locked_out, |readers| {
             let connection = match readers.idle_one()? {
                 Some(connection) => connection,
                 None => readers.another(PATIENCE)?,
             };
             connection.busy_timeout(Duration::ZERO)?;
             Ok(connection)
-        })
-        .await
+        });
+        Ok(waited.await?.0)
     }
 
     /// Does something on a thread that may wait, as many at one time as there are places.
@@ -106,17 +106,12 @@ impl Readers {
         &self,
         places: &Arc<Semaphore>,
         work: impl FnOnce(&Self) -> Result<R, StoreError> + Send + 'static,
-    ) -> Result<R, StoreError> {
+    ) -> Result<(R, OwnedSemaphorePermit), StoreError> {
         self.check()?;
-        let place: OwnedSemaphorePermit =
-            Arc::clone(places).acquire_owned().await.map_err(|_| Ended::error())?;
+        let place = Arc::clone(places).acquire_owned().await.map_err(|_| Ended::error())?;
         let readers = self.clone();
-        let working = tokio::task::spawn_blocking(move || {
-            let answer = work(&readers);
-            // Not before, even if nobody waits any more.
-            drop(place);
-            answer
-        });
+        // The place is given up by whoever waits for this, and not before it has ended if nobody does any more.
+        let working = tokio::task::spawn_blocking(move || work(&readers).map(|answer| (answer, place)));
         working.await.map_err(|error| StoreError::Failed(Box::new(error)))?
     }
 

@@ -15,7 +15,7 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
-use super::driver::{Connection, Get as _, Row, query};
+use super::driver::{Connection, Get as _, Query, Row, query};
 use super::room::limit;
 use super::rows::{
     blob, bytes, digest, epochs, family_bytes, instant, micros, reservation_key, signed, standing, stands,
@@ -34,23 +34,22 @@ impl Turn {
         })
     }
 
-    /// One statement where nothing has to give way; says whether nothing had.
+    /// Inserts where nothing has to give way; says whether nothing had.
     pub(super) async fn insert_decision_at_once(&self, action: &InsertDecision) -> Result<bool, StoreError> {
         let bounds = (self.bounds.decisions, self.bounds.decisions_of_a_person);
-        let record = action.record();
-        let query = query(
-            "INSERT INTO decisions (key, subject, client_id, not_after, record) SELECT $1, $2, $3, $4, $5 \
-             WHERE (SELECT count(*) FROM (SELECT 1 FROM decisions LIMIT $6) AS few) < $6 \
-             AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $2 LIMIT $7) AS few) < $7",
+        // With `LIMIT $1` alone the statement would be planned anew each time that a number is bound. An `INSERT` with these
+        // conditions would copy its row through a table of its own.
+        let room = query(
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM decisions LIMIT $1 + 0) AS few) < $1 \
+             AND (SELECT count(*) FROM (SELECT 1 FROM decisions WHERE subject = $3 LIMIT $2 + 0) AS few) < $2",
         )
-        .bind(bytes(action.key()))
-        .bind(&*record.subject)
-        .bind(record.client_id.as_str())
-        .bind(record.not_after.unix_timestamp())
-        .bind(record.to_bytes())
         .bind(limit(bounds.0))
-        .bind(limit(bounds.1));
-        Ok(self.alone(query).await? == 1)
+        .bind(limit(bounds.1))
+        .bind(&*action.record().subject);
+        // Nobody else writes between the two.
+        let (row, _) = self.one(room).await?;
+        let Some(row) = row else { return Ok(false) };
+        Ok(row.try_get(0)? && self.alone(decision(action)).await? == 1)
     }
 
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
@@ -85,16 +84,20 @@ impl Turn {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         match action.basis() {
             Basis::Answer { decision, agent, subject } => {
-                let row = query("DELETE FROM decisions WHERE key = $1 RETURNING record")
+                let row = query("SELECT record FROM decisions WHERE key = $1")
                     .bind(bytes(*decision))
                     .fetch_optional(&mut *transaction)
                     .await?;
                 let Some(row) = row else { return transaction.unchanged(action.absent()).await };
                 let record = DecisionRecord::from_bytes(&blob(&row)?)?;
-                // I-P9: browser and person of the page. The deletion is rolled back.
+                // I-P9: browser and person of the page.
                 if record.agent != *agent || record.subject != *subject {
                     return transaction.unchanged(action.not_yours()).await;
                 }
+                query("DELETE FROM decisions WHERE key = $1")
+                    .bind(bytes(*decision))
+                    .execute(&mut *transaction)
+                    .await?;
             }
             Basis::Remembered(key) => {
                 let row = query("SELECT 1 FROM consents WHERE key = $1")
@@ -164,7 +167,7 @@ impl Turn {
         }
         query(together!(
             "UPDATE codes SET spent = TRUE WHERE digest = $6",
-            "INSERT INTO grants (family, client_id, subject, not_after, record) SELECT $1, $2, $3, $4, $5"
+            "INSERT INTO grants (family, client_id, subject, not_after, record) VALUES ($1, $2, $3, $4, $5)"
         ))
         .bind(family_bytes(grant.family))
         .bind(grant.client_id.as_str())
@@ -197,6 +200,7 @@ impl Turn {
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = RefreshRecord::from_bytes(&blob(&row)?)?;
         if !stands(&row, &record.grant)? {
+            self.has_ended();
             return Ok(action.absent(now));
         }
         let Some(retired) = row.try_get::<Option<i64>, _>("retired")? else {
@@ -248,7 +252,7 @@ impl Turn {
                 query(together!(
                     "UPDATE refresh_tokens SET retired = $6, request = $7 WHERE digest = $8 AND retired IS NULL",
                     "INSERT INTO refresh_tokens (digest, family, generation, repeats, not_after, record) \
-                     SELECT $1, $2, $3, 0, $4, $5"
+                     VALUES ($1, $2, $3, 0, $4, $5)"
                 ))
                 .bind(bytes(action.successor_digest()))
                 .bind(family_bytes(successor.grant.family))
@@ -292,6 +296,11 @@ pub(super) async fn insert_decision(
     connection: &mut Connection,
     action: &InsertDecision,
 ) -> Result<(), StoreError> {
+    decision(action).execute(connection).await?;
+    Ok(())
+}
+
+fn decision(action: &InsertDecision) -> Query<'_, &'static str> {
     let record = action.record();
     query("INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)")
         .bind(bytes(action.key()))
@@ -299,9 +308,6 @@ pub(super) async fn insert_decision(
         .bind(record.client_id.as_str())
         .bind(record.not_after.unix_timestamp())
         .bind(record.to_bytes())
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 /// Notes that a client was used, unless the row read in this transaction, in its column `used`, says that this was noted

@@ -25,11 +25,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::Ended;
 use super::disk::{Disk, Failure, Health, Log, OpenLog};
 use super::driver::Connection;
-use super::opening::{Access, OpenError, PATIENCE, connect};
+use super::opening::{Access, OpenError, PATIENCE, connect, is_busy};
 use crate::store::StoreError;
 
 /// How many transactions wait for their turn at most.
 const WAITING: usize = 1024;
+
+/// At so many pages, 32 MiB, the log is copied into the file: that waits for the disk twice, and a page that was written often in
+/// between is copied once.
+const PAGES: i64 = 8192;
 
 /// How many are committed together at most, so that the first need not wait for ever.
 const TOGETHER: usize = 256;
@@ -195,7 +199,10 @@ impl Lane {
             }
         };
         match committed {
-            Ok(log) => self.disk.answer(log, group),
+            Ok(log) => {
+                self.disk.answer(log, group);
+                self.shorten_log();
+            }
             Err(failure) => {
                 self.give_up();
                 for job in group {
@@ -219,6 +226,22 @@ impl Lane {
         let log: Arc<dyn Log> = Arc::from((self.open_log)(&self.path).map_err(OpenError::from)?);
         self.open = Some(Open { log: Arc::clone(&log), connection: connection.clone() });
         Ok((connection, log))
+    }
+
+    /// Copies the log into the file once it is long.
+    fn shorten_log(&self) {
+        let Some(Open { connection, .. }) = &self.open else { return };
+        // This one does nothing but tell how long the log is.
+        let long = connection.number("PRAGMA wal_checkpoint(NOOP)", 1).map(|pages| pages >= PAGES);
+        let copied = match long {
+            Ok(true) => connection.number("PRAGMA wal_checkpoint(PASSIVE)", 0).map(drop),
+            other => other.map(drop),
+        };
+        match copied {
+            Err(error) if !is_busy(&error) => self.health.fail(Failure::Disk(Arc::new(error))),
+            // Another process does it, or the next group.
+            _ => {}
+        }
     }
 
     /// Goes back to before a group that failed; where that fails too, the connection goes.

@@ -11,7 +11,9 @@ use super::super::driver::{Get as _, query};
 use super::super::{Locks, SqliteStore, Turn};
 use super::{NOTED, beside, note, noted, numbers, run};
 use crate::clock::SystemClock;
-use crate::store::{AdministeredStore as _, StoreError};
+use crate::store::kit::{self, Path};
+use crate::store::{AdministeredStore as _, GrantsOf, Store as _, StoreError};
+use mcp_authz::authorization_server::test_kit::{self, Seen};
 
 /// A log whose syncs wait while the disk is held, and fail when it is broken.
 #[derive(Clone, Default)]
@@ -156,6 +158,84 @@ async fn nobody_is_answered_while_the_disk_is_waited_for_not_even_who_only_looke
     assert_eq!(looking.await.unwrap().unwrap(), 0);
     writing.await.unwrap().unwrap();
     assert_eq!(slow.began.load(Ordering::SeqCst), 2);
+}
+
+// I-G4, RFC7009-2.2-1: whoever asks once more to end what is just ending must not be told that it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_is_told_that_a_grant_has_ended_before_the_disk_has_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, &path.grant.subject).await.unwrap();
+    path.redeem(&store, path.refresh).await.unwrap();
+    let (access, _) = path.access();
+    slow.hold(true);
+    let syncs = slow.began.load(Ordering::SeqCst);
+    let revoking = tokio::spawn({
+        let (store, path) = (store.clone(), path.clone());
+        async move { path.revoke(&store).await.is_ok() }
+    });
+    slow.began(syncs + 1).await;
+    let asking = [0, 1, 2, 3].map(|what| {
+        let (store, path) = (store.clone(), path.clone());
+        tokio::spawn(async move {
+            match what {
+                0 => matches!(kit::refresh(&store, path.refresh).await.unwrap(), Seen::Absent),
+                1 => test_kit::access_found(store.read_access(test_kit::read_access(access)).await.unwrap())
+                    .is_none(),
+                2 => test_kit::grant_found(
+                    store.read_grant(test_kit::read_grant(path.grant.family)).await.unwrap(),
+                )
+                .is_none(),
+                _ => store.list_grants(GrantsOf::All, None).await.unwrap().is_empty(),
+            }
+        })
+    });
+    a_while().await;
+    assert!(!revoking.is_finished() && asking.iter().all(|asked| !asked.is_finished()));
+    slow.hold(false);
+    assert!(revoking.await.unwrap());
+    for asked in asking {
+        assert!(asked.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_deleted_stores_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteStore::open(&file).await.unwrap();
+    run(&store, NOTED);
+    note(&store, 1).await.unwrap();
+    std::fs::remove_file(log_of(&file)).unwrap();
+    let error = note(&store, 2).await.unwrap_err().to_string();
+    assert!(error.contains("deleted or replaced"), "{error}");
+    note(&store, 3).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_long_log_is_copied_into_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    run(&store, NOTED);
+    run(&store, "CREATE TABLE filled (bytes BLOB) STRICT");
+    let pages = |column: usize| {
+        beside(&store).query_row("PRAGMA wal_checkpoint(NOOP)", (), |row| row.get::<_, i64>(column)).unwrap()
+    };
+    let fill = async |turn: Turn, ()| {
+        let (mut writing, _) = turn.write(Locks::NONE).await?;
+        query("INSERT INTO filled VALUES (zeroblob(33554432))").execute(&mut *writing).await?;
+        writing.commit().await
+    };
+    note(&store, 1).await.unwrap();
+    assert_eq!(pages(2), 0, "a short log is left alone");
+    store.carry_out((), fill).await.unwrap();
+    // The answer does not wait for that, whoever writes next does.
+    note(&store, 2).await.unwrap();
+    assert!(pages(1) < 100, "the log begins anew");
+    assert_eq!(noted(&store), [1, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
