@@ -60,10 +60,12 @@ async fn few_list_at_one_time_whoever_waits_for_them_and_keys_are_read_beside_th
     }
     let fifth = tokio::spawn(listing(&store, &under_way, &may_end));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(under_way.load(Ordering::SeqCst), 4);
+    let listing = under_way.load(Ordering::SeqCst);
     let keys = tokio::time::timeout(Duration::from_secs(5), store.keys()).await;
-    assert!(keys.expect("keys wait for no listing").unwrap().0.is_empty());
+    // Before anything can fail: their threads are waited for.
     may_end.store(true, Ordering::SeqCst);
+    assert_eq!(listing, 4);
+    assert!(keys.expect("keys wait for no listing").unwrap().0.is_empty());
     fifth.await.unwrap().unwrap();
 }
 
@@ -81,9 +83,10 @@ async fn whoever_closes_the_store_waits_for_a_listing() {
         async move { store.close().await }
     });
     tokio::time::sleep(Duration::from_millis(60)).await;
-    assert!(!closing.is_finished());
-    assert!(store.list_clients(None).await.is_err() && store.incarnation().await.is_err());
+    let waits = !closing.is_finished();
+    let closed = store.list_clients(None).await.is_err() && store.incarnation().await.is_err();
     may_end.store(true, Ordering::SeqCst);
+    assert!(waits && closed);
     list.await.unwrap().unwrap();
     closing.await.unwrap();
     // The last connection has taken the log with it.
