@@ -10,6 +10,7 @@ use mcp_authz_tokio::store::kit::{self, Path};
 use mcp_authz_tokio::store::postgres::{OpenError, PostgresStore};
 use mcp_authz_tokio::store::{AdministeredStore as _, Bounds, Store as _, StoreError};
 use sqlx::{Executor as _, PgConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 mod batches;
 mod plans;
@@ -281,6 +282,73 @@ async fn whoever_reads_or_begins_does_not_notice_that_a_connection_died() {
         assert!(number(&mut admin, sql).await >= 2);
         assert_eq!(store.advance_incarnation().await.unwrap(), incarnation + 1);
     }
+}
+
+/// A way to the server that may fall silent, as where a firewall has forgotten it: nothing is refused and nothing arrives.
+async fn way_to(url: &str, silent: &Arc<AtomicBool>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_, rest) = url.split_once("@").unwrap();
+    let (server, database) = rest.split_once("/").unwrap();
+    let way = format!("postgres://mcp@{}/{database}", listener.local_addr().unwrap());
+    let (server, silent) = (server.to_owned(), Arc::clone(silent));
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(&server).await.unwrap();
+            let (client, server) = (client.into_split(), server.into_split());
+            for (mut from, mut to) in [(client.0, server.1), (server.0, client.1)] {
+                let silent = Arc::clone(&silent);
+                tokio::spawn(async move {
+                    let mut bytes = [0; 4096];
+                    while let Ok(length @ 1..) = from.read(&mut bytes).await {
+                        if !silent.load(Ordering::SeqCst) && to.write_all(&bytes[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    way
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_falls_silent_holds_nobody_for_long() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(PostgresStore::open(&way_to(&server.url(&database), &silent).await).await.unwrap());
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    silent.store(true, Ordering::SeqCst);
+    let reading: Vec<_> = (0..3)
+        .map(|_| {
+            let (store, path) = (Arc::clone(&store), path.clone());
+            tokio::spawn(async move { kit::refresh(&store, path.refresh).await.is_err() })
+        })
+        .collect();
+    let redeeming = {
+        let (store, path) = (Arc::clone(&store), path.clone());
+        tokio::spawn(async move { path.redeem(&store, path.refresh).await.is_err() })
+    };
+    // Longer than its patience, for a read with both of its connections, and for a reader who came meanwhile.
+    let all = async {
+        for reader in reading {
+            assert!(reader.await.unwrap());
+        }
+        assert!(redeeming.await.unwrap());
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), all).await.expect("somebody waits for ever");
+    silent.store(false, Ordering::SeqCst);
+    // It may say nothing over a connection of before, but not for ever.
+    let mut read = kit::refresh(&store, path.refresh).await;
+    for _ in 0..3 {
+        if read.is_err() {
+            read = kit::refresh(&store, path.refresh).await;
+        }
+    }
+    assert!(matches!(read.unwrap(), Seen::Absent));
+    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
 }
 
 /// The machine loses power: what had been answered is there, and nothing half.
