@@ -27,6 +27,11 @@ mod serve;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
+
+/// A flow asks for memory some hundreds of times, on whichever thread serves it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Exit code: it was done, and the answer is no. A check failed, or a server, a person or a rule refused.
 pub(crate) const REFUSED: u8 = 1;

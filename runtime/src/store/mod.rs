@@ -38,6 +38,8 @@ mod connections;
 #[cfg(any(test, feature = "test-kit"))]
 pub mod kit;
 pub mod memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod parsed;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -21,6 +21,7 @@ use sqlx::{
 };
 
 use super::connections::{Connections, Held};
+use super::parsed::ParsedClients;
 use super::schema::{self, Mismatch};
 use super::{Bounds, StoreError, Stored};
 use crate::clock::Clock;
@@ -156,6 +157,7 @@ pub struct PostgresStore {
     /// In place of the database's clock, for tests.
     clock: Option<Arc<dyn Clock>>,
     bounds: Bounds,
+    clients: ParsedClients,
 }
 
 impl PostgresStore {
@@ -197,7 +199,14 @@ impl PostgresStore {
         let _ = connection.close().await;
         let connections = Connections::new(options.clone(), CONNECTIONS);
         let batches = connections.others(options.options(BATCHES), BATCH_CONNECTIONS);
-        Ok(Self { connections, batches, queues: Arc::default(), clock, bounds: Bounds::default() })
+        Ok(Self {
+            connections,
+            batches,
+            queues: Arc::default(),
+            clock,
+            bounds: Bounds::default(),
+            clients: ParsedClients::default(),
+        })
     }
 
     /// Sets how much may wait at one time.

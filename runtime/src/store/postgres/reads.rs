@@ -1,8 +1,6 @@
 //! What flows read: one call of a function of the database for all who ask, whatever they ask for (`functions.sql`).
 
-use mcp_authz::authorization_server::record::{
-    ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord,
-};
+use mcp_authz::authorization_server::record::{CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord};
 use mcp_authz::authorization_server::store::{
     ClientFound, CodeFound, ConsentFound, DecisionFound, FindClient, ReadCode, ReadConsent, ReadDecision,
     ReadRefresh, RefreshFound, ReserveOnce, Retirement,
@@ -121,7 +119,7 @@ impl PostgresStore {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
         let found = self.together(Read::Client(action.client_id().as_str().to_owned())).await?;
         Ok(match found.record()? {
-            Some(record) => action.found(ClientRecord::from_bytes(&record)?, found.now),
+            Some(record) => action.found(self.clients.read(record)?, found.now),
             None => action.absent(found.now),
         })
     }

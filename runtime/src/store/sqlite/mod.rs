@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use mcp_authz::time::OffsetDateTime;
 
+use super::parsed::ParsedClients;
 use super::{Bounds, StoreError, Stored};
 use crate::clock::{Clock, SystemClock};
 
@@ -74,6 +75,7 @@ pub struct SqliteStore {
     bounds: Bounds,
     writer: Writer,
     readers: Readers,
+    clients: ParsedClients,
 }
 
 impl SqliteStore {
@@ -102,7 +104,8 @@ impl SqliteStore {
         let health = Health::default();
         let writer = Writer::start(Arc::clone(&path), connection, open_log, health.clone())?;
         let readers = Readers::new(Arc::clone(&path), health);
-        Ok(Self { path, clock, bounds: Bounds::default(), writer, readers })
+        let (bounds, clients) = (Bounds::default(), ParsedClients::default());
+        Ok(Self { path, clock, bounds, writer, readers, clients })
     }
 
     /// Sets how much may wait at one time.
@@ -194,8 +197,15 @@ impl SqliteStore {
 
     /// What makes a turn of a connection.
     fn turns(&self) -> impl FnOnce(Connection) -> Turn + Send + 'static {
-        let (clock, bounds) = (Arc::clone(&self.clock), self.bounds);
-        move |connection| Turn { connection, clock, bounds, kept: Rc::default(), ended: Rc::default() }
+        let (clock, bounds, clients) = (Arc::clone(&self.clock), self.bounds, self.clients.clone());
+        move |connection| Turn {
+            connection,
+            clock,
+            bounds,
+            clients,
+            kept: Rc::default(),
+            ended: Rc::default(),
+        }
     }
 }
 
@@ -204,6 +214,7 @@ struct Turn {
     connection: Connection,
     clock: Arc<dyn Clock>,
     bounds: Bounds,
+    clients: ParsedClients,
     /// Whether what it did is to be committed.
     kept: Rc<Cell<bool>>,
     /// Whether it read that something has ended.

@@ -19,6 +19,7 @@ CREATE TABLE decisions (
     key       BLOB PRIMARY KEY NOT NULL,
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
+    agent     BLOB NOT NULL,                -- the browser, in its stored form
     not_after INTEGER NOT NULL,
     record    BLOB NOT NULL
 ) STRICT;

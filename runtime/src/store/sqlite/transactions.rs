@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
-    AccessRecord, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord,
+    AccessRecord, CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord,
 };
 use mcp_authz::authorization_server::store::{
     Basis, ClientFound, CodeFound, CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionTaken,
@@ -29,7 +29,7 @@ impl Turn {
         let sql = concat!("SELECT record, ", clock!(), " FROM clients WHERE client_id = $1");
         let (row, now) = self.one(query(sql).bind(action.client_id().as_str())).await?;
         Ok(match row {
-            Some(row) => action.found(ClientRecord::from_bytes(&blob(&row)?)?, now),
+            Some(row) => action.found(self.clients.read(blob(&row)?)?, now),
             None => action.absent(now),
         })
     }
@@ -84,20 +84,21 @@ impl Turn {
         let (mut transaction, _) = self.write(Locks::NONE).await?;
         match action.basis() {
             Basis::Answer { decision, agent, subject } => {
-                let row = query("SELECT record FROM decisions WHERE key = $1")
+                // I-P9: by the browser and the person of the page.
+                let taken = query("DELETE FROM decisions WHERE key = $1 AND agent = $2 AND subject = $3")
                     .bind(bytes(*decision))
-                    .fetch_optional(&mut *transaction)
-                    .await?;
-                let Some(row) = row else { return transaction.unchanged(action.absent()).await };
-                let record = DecisionRecord::from_bytes(&blob(&row)?)?;
-                // I-P9: browser and person of the page.
-                if record.agent != *agent || record.subject != *subject {
-                    return transaction.unchanged(action.not_yours()).await;
-                }
-                query("DELETE FROM decisions WHERE key = $1")
-                    .bind(bytes(*decision))
+                    .bind(agent.to_bytes().to_vec())
+                    .bind(&**subject)
                     .execute(&mut *transaction)
                     .await?;
+                if taken.rows_affected() == 0 {
+                    let row = query("SELECT 1 FROM decisions WHERE key = $1")
+                        .bind(bytes(*decision))
+                        .fetch_optional(&mut *transaction)
+                        .await?;
+                    let receipt = if row.is_some() { action.not_yours() } else { action.absent() };
+                    return transaction.unchanged(receipt).await;
+                }
             }
             Basis::Remembered(key) => {
                 let row = query("SELECT 1 FROM consents WHERE key = $1")
@@ -302,10 +303,13 @@ pub(super) async fn insert_decision(
 
 fn decision(action: &InsertDecision) -> Query<'_, &'static str> {
     let record = action.record();
-    query("INSERT INTO decisions (key, subject, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)")
+    query(
+        "INSERT INTO decisions (key, subject, client_id, agent, not_after, record) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
         .bind(bytes(action.key()))
         .bind(&*record.subject)
         .bind(record.client_id.as_str())
+        .bind(record.agent.to_bytes().to_vec())
         .bind(record.not_after.unix_timestamp())
         .bind(record.to_bytes())
 }

@@ -263,7 +263,7 @@ async fn a_sweep_goes_on_after_its_first_batch() {
     let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 700) ";
     let full = [
         numbers,
-        "INSERT INTO decisions SELECT CAST('k' || i AS BLOB), 'ada', 'c', i, x'' FROM n;",
+        "INSERT INTO decisions SELECT CAST('k' || i AS BLOB), 'ada', 'c', x'', i, x'' FROM n;",
         numbers,
         "INSERT INTO clients SELECT 'u' || i, 1, i, NULL, x'', x'' FROM n;",
         "INSERT INTO clients VALUES ('operator', 0, 0, NULL, x'', x''), ('used', 1, 0, 1, x'', x'')",
