@@ -240,6 +240,14 @@ impl PostgresStore {
         })
     }
 
+    /// Carries out what is done together with what others ask for: whoever serves them carries on though nobody waits any more.
+    fn step<A, R, F>(&self, action: A, together: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
+    where
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        self.read(action, together)
+    }
+
     /// Carries out what only reads: nothing has to be ended if nobody waits any more.
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where

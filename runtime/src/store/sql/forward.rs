@@ -35,6 +35,15 @@ macro_rules! carry_out {
     };
 }
 
+/// Declares one method per action of a flow.
+macro_rules! step {
+    ($($method:ident($action:ty) -> $receipt:ty = $transaction:ident;)*) => {
+        $(fn $method(&self, action: $action) -> Stored<'_, $receipt> {
+            self.step(action, Turn::$transaction)
+        })*
+    };
+}
+
 impl Store for This {
     read! {
         find_client(FindClient) -> ClientFound = find_client_row;
@@ -55,12 +64,15 @@ impl Store for This {
         delete_client(DeleteClient) -> ClientDeletion = delete_client_row;
         insert_pushed(InsertPushed) -> PushedInsertion = insert_pushed_row;
         insert_decision(InsertDecision) -> DecisionInsertion = insert_decision_row;
-        decide_once(DecideOnce) -> DecisionTaken = decide_once_rows;
-        redeem_code(RedeemCode) -> CodeRedemption = redeem_code_rows;
-        rotate_refresh(RotateRefresh) -> RefreshRotation = rotate_refresh_rows;
         revoke_family(RevokeFamily) -> FamilyRevocation = revoke_family_row;
         revoke_all(RevokeAll) -> AllRevoked = revoke_all_row;
         reserve_once(ReserveOnce) -> Reservation = reserve_once_row;
+    }
+
+    step! {
+        decide_once(DecideOnce) -> DecisionTaken = decide_once_rows;
+        redeem_code(RedeemCode) -> CodeRedemption = redeem_code_rows;
+        rotate_refresh(RotateRefresh) -> RefreshRotation = rotate_refresh_rows;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {

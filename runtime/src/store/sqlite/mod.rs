@@ -146,6 +146,20 @@ impl SqliteStore {
         }))
     }
 
+    /// As [`Self::carry_out`]: here a step of a flow waits for its turn like everything else.
+    fn step<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        self.carry_out(action, transaction)
+    }
+
     /// Carries out what reads a row, or a handful.
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F + Send + 'static) -> Stored<'_, R>
     where
