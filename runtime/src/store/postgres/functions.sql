@@ -17,82 +17,88 @@ BEGIN
         FROM unnest(p_locks, p_exclusive) AS l(name, exclusive);
 END $$;
 
--- Reads what flows read, each kind by its keys. Gives a row for each key, with its kind, its place in the array of that kind,
--- and the clock; `record` is NULL where there is none. Of the other columns each kind has those that its loop sets. All of it
--- is one moment (STABLE).
+-- Reads what flows read, each kind by its keys, and the clock. The arrays have an element for each key, kind after kind in the order
+-- of the parameters, each array for those kinds that have such a thing: `records` for all but reservations, NULL where there is
+-- none; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` for reservations; what else there is for
+-- refresh tokens. All of it is one moment (STABLE).
 CREATE FUNCTION read_rows(
     p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
-    OUT kind BIGINT, OUT nth BIGINT, OUT now BIGINT, OUT record BYTEA, OUT spent BOOLEAN, OUT until BIGINT,
-    OUT client_epoch BIGINT, OUT subject_epoch BIGINT, OUT consent_epoch BIGINT, OUT active BOOLEAN, OUT ended BOOLEAN,
-    OUT generation BIGINT, OUT retired BIGINT, OUT request BYTEA, OUT repeats BIGINT, OUT leaf BIGINT
-) RETURNS SETOF RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+    OUT now BIGINT, OUT records BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
+    OUT consent_epochs BIGINT[], OUT spent BOOLEAN[], OUT standing BOOLEAN[], OUT generation BIGINT[], OUT retired BIGINT[],
+    OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[]
+) RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+DECLARE
+    found BYTEA[];
+    clients_epochs BIGINT[];
+    subjects_epochs BIGINT[];
+    consents_epochs BIGINT[];
 BEGIN
     now := (extract(epoch FROM clock_timestamp()) * 1000000)::BIGINT;
     IF cardinality(p_client) > 0 THEN
-        kind := 0;
-        FOR nth, record IN
-            SELECT u.nth, t.record FROM unnest(p_client) WITH ORDINALITY AS u(key, nth)
-            LEFT JOIN clients t ON t.client_id = u.key
-        LOOP RETURN NEXT; END LOOP;
+        SELECT array_agg(r.record) INTO records FROM (SELECT t.record
+            FROM unnest(p_client) WITH ORDINALITY AS u(key, nth) LEFT JOIN clients t ON t.client_id = u.key ORDER BY u.nth) AS r;
     END IF;
     IF cardinality(p_decision) > 0 THEN
-        kind := 1;
-        FOR nth, record, client_epoch, subject_epoch, consent_epoch IN
-            SELECT u.nth, t.record,
+        SELECT array_agg(r.record), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch)
+            INTO found, clients_epochs, subjects_epochs, consents_epochs
+            FROM (SELECT t.record, COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0) AS client_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0),
+                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0) AS subject_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0),
-                COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0)
-            FROM unnest(p_decision) WITH ORDINALITY AS u(key, nth) LEFT JOIN decisions t ON t.key = u.key
-        LOOP RETURN NEXT; END LOOP;
+                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0) AS consent_epoch
+                FROM unnest(p_decision) WITH ORDINALITY AS u(key, nth) LEFT JOIN decisions t ON t.key = u.key ORDER BY u.nth) AS r;
+        records := records || found;
+        client_epochs := client_epochs || clients_epochs;
+        subject_epochs := subject_epochs || subjects_epochs;
+        consent_epochs := consent_epochs || consents_epochs;
     END IF;
     IF cardinality(p_consent) > 0 THEN
-        kind := 2;
-        FOR nth, record, client_epoch, subject_epoch, consent_epoch IN
-            SELECT u.nth, t.record,
+        SELECT array_agg(r.record), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch)
+            INTO found, clients_epochs, subjects_epochs, consents_epochs
+            FROM (SELECT t.record, COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0) AS client_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0),
+                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0) AS subject_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0),
-                COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0)
-            FROM unnest(p_consent) WITH ORDINALITY AS u(key, nth) LEFT JOIN consents t ON t.key = u.key
-        LOOP RETURN NEXT; END LOOP;
+                    WHERE e.kind = 3 AND e.subject = t.subject AND e.client_id = t.client_id), 0) AS consent_epoch
+                FROM unnest(p_consent) WITH ORDINALITY AS u(key, nth) LEFT JOIN consents t ON t.key = u.key ORDER BY u.nth) AS r;
+        records := records || found;
+        client_epochs := client_epochs || clients_epochs;
+        subject_epochs := subject_epochs || subjects_epochs;
+        consent_epochs := consent_epochs || consents_epochs;
     END IF;
     IF cardinality(p_code) > 0 THEN
-        kind := 3;
-        FOR nth, record, spent IN
-            SELECT u.nth, t.record, t.spent FROM unnest(p_code) WITH ORDINALITY AS u(key, nth)
-            LEFT JOIN codes t ON t.digest = u.key
-        LOOP RETURN NEXT; END LOOP;
+        SELECT array_agg(r.record), array_agg(r.spent) INTO found, spent FROM (SELECT t.record, t.spent
+            FROM unnest(p_code) WITH ORDINALITY AS u(key, nth) LEFT JOIN codes t ON t.digest = u.key ORDER BY u.nth) AS r;
+        records := records || found;
     END IF;
     IF cardinality(p_refresh) > 0 THEN
-        kind := 4;
-        FOR nth, record, generation, retired, request, repeats, leaf, active, ended,
-                client_epoch, subject_epoch, consent_epoch IN
-            SELECT u.nth, t.record, t.generation, t.retired, t.request, t.repeats,
-                (SELECT l.generation FROM refresh_tokens l WHERE l.family = t.family AND l.retired IS NULL),
-                g.family IS NOT NULL,
-                EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = g.family OFFSET 0),
+        SELECT array_agg(r.record), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch),
+                array_agg(r.standing), array_agg(r.generation), array_agg(r.retired), array_agg(r.request),
+                array_agg(r.repeats), array_agg(r.leaf)
+            INTO found, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request, repeats, leaf
+            FROM (SELECT t.record, t.generation, t.retired, t.request, t.repeats,
+                (SELECT l.generation FROM refresh_tokens l WHERE l.family = t.family AND l.retired IS NULL) AS leaf,
+                g.family IS NOT NULL
+                    AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = g.family OFFSET 0) AS standing,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = g.client_id), 0),
+                    WHERE e.kind = 1 AND e.subject = '' AND e.client_id = g.client_id), 0) AS client_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 2 AND e.subject = g.subject AND e.client_id = ''), 0),
+                    WHERE e.kind = 2 AND e.subject = g.subject AND e.client_id = ''), 0) AS subject_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 3 AND e.subject = g.subject AND e.client_id = g.client_id), 0)
-            FROM unnest(p_refresh) WITH ORDINALITY AS u(key, nth) LEFT JOIN refresh_tokens t ON t.digest = u.key
-            LEFT JOIN grants g ON g.family = t.family
-        LOOP RETURN NEXT; END LOOP;
+                    WHERE e.kind = 3 AND e.subject = g.subject AND e.client_id = g.client_id), 0) AS consent_epoch
+                FROM unnest(p_refresh) WITH ORDINALITY AS u(key, nth) LEFT JOIN refresh_tokens t ON t.digest = u.key
+                LEFT JOIN grants g ON g.family = t.family ORDER BY u.nth) AS r;
+        records := records || found;
+        client_epochs := client_epochs || clients_epochs;
+        subject_epochs := subject_epochs || subjects_epochs;
+        consent_epochs := consent_epochs || consents_epochs;
     END IF;
     IF cardinality(p_reservation) > 0 THEN
-        kind := 5;
-        record := NULL;
-        FOR nth, until IN
-            SELECT u.nth, t.until FROM unnest(p_reservation) WITH ORDINALITY AS u(key, nth)
-            LEFT JOIN reservations t ON t.key = u.key
-        LOOP RETURN NEXT; END LOOP;
+        SELECT array_agg(r.until) INTO until FROM (SELECT t.until
+            FROM unnest(p_reservation) WITH ORDINALITY AS u(key, nth) LEFT JOIN reservations t ON t.key = u.key
+            ORDER BY u.nth) AS r;
     END IF;
 END $$;
 

@@ -1,6 +1,8 @@
 //! What flows read: one call of a function of the database for all who ask, whatever they ask for (`functions.sql`).
 
-use mcp_authz::authorization_server::record::{CodeRecord, ConsentRecord, DecisionRecord, RefreshRecord};
+use mcp_authz::authorization_server::record::{
+    CodeRecord, ConsentRecord, DecisionRecord, Epochs, RefreshRecord,
+};
 use mcp_authz::authorization_server::store::{
     ClientFound, CodeFound, ConsentFound, DecisionFound, FindClient, ReadCode, ReadConsent, ReadDecision,
     ReadRefresh, RefreshFound, ReserveOnce, Retirement,
@@ -8,10 +10,10 @@ use mcp_authz::authorization_server::store::{
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Decode, PgConnection, Postgres, Row as _, Type};
 
 use super::batch::{Queue, Work};
-use super::rows::{bytes, digest, instant, reservation_key, stands, today};
+use super::rows::{bytes, digest, instant, reservation_key, unsigned};
 use super::{PostgresStore, StoreError};
 
 /// One row, by its key.
@@ -26,14 +28,29 @@ pub(super) enum Read {
 
 /// What was found of one key, and when.
 pub(super) struct Found {
-    row: PgRow,
     now: OffsetDateTime,
+    /// None where there is none, and of a reservation.
+    record: Option<Vec<u8>>,
+    /// Today's, of a decision, a consent or a refresh token.
+    epochs: Epochs,
+    /// Of a code.
+    spent: bool,
+    /// Of a refresh token.
+    token: Token,
+    /// Of a reservation.
+    until: Option<i64>,
 }
 
-impl Found {
-    fn record(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.row.try_get("record")?)
-    }
+/// What is known of a refresh token and its family beside its record.
+#[derive(Default)]
+struct Token {
+    /// Its family has begun, and nothing ended it but maybe an epoch.
+    standing: bool,
+    generation: i64,
+    retired: Option<i64>,
+    request: Option<Vec<u8>>,
+    repeats: i64,
+    leaf: Option<i64>,
 }
 
 /// The keys of all who ask, by their kinds, and whose they are.
@@ -68,13 +85,113 @@ impl Keys {
         }
         keys
     }
+}
 
-    /// Who asked for a row.
-    fn asker(&self, row: &PgRow) -> Result<usize, StoreError> {
-        let (kind, nth): (i64, i64) = (row.try_get("kind")?, row.try_get("nth")?);
-        let of_kind = usize::try_from(kind).ok().and_then(|kind| self.askers.get(kind));
-        let asker = usize::try_from(nth).ok().and_then(|nth| of_kind?.get(nth.checked_sub(1)?));
-        asker.copied().ok_or(StoreError::Inconsistent)
+/// One array of the database's answer, from its beginning.
+struct Array<T>(std::vec::IntoIter<Option<T>>);
+
+impl<T> Array<T>
+where
+    Option<Vec<Option<T>>>: for<'r> Decode<'r, Postgres> + Type<Postgres>,
+{
+    /// Empty where the database had nothing to put into it.
+    fn of(row: &PgRow, column: &str) -> Result<Self, StoreError> {
+        let array: Option<Vec<Option<T>>> = row.try_get(column)?;
+        Ok(Self(array.unwrap_or_default().into_iter()))
+    }
+}
+
+impl<T> Array<T> {
+    fn next(&mut self) -> Result<Option<T>, StoreError> {
+        self.0.next().ok_or(StoreError::Inconsistent)
+    }
+
+    /// The next one, of what every row has that was found.
+    fn of_row(&mut self, found: bool) -> Result<T, StoreError>
+    where
+        T: Default,
+    {
+        match self.next()? {
+            Some(value) => Ok(value),
+            None if found => Err(StoreError::Inconsistent),
+            None => Ok(T::default()),
+        }
+    }
+}
+
+/// The database's answer to all who ask.
+struct Answers {
+    now: OffsetDateTime,
+    records: Array<Vec<u8>>,
+    epochs: [Array<i64>; 3],
+    spent: Array<bool>,
+    standing: Array<bool>,
+    generation: Array<i64>,
+    retired: Array<i64>,
+    request: Array<Vec<u8>>,
+    repeats: Array<i64>,
+    leaf: Array<i64>,
+    until: Array<i64>,
+}
+
+impl Answers {
+    fn of(row: &PgRow, now: OffsetDateTime) -> Result<Self, StoreError> {
+        Ok(Self {
+            now,
+            records: Array::of(row, "records")?,
+            epochs: [
+                Array::of(row, "client_epochs")?,
+                Array::of(row, "subject_epochs")?,
+                Array::of(row, "consent_epochs")?,
+            ],
+            spent: Array::of(row, "spent")?,
+            standing: Array::of(row, "standing")?,
+            generation: Array::of(row, "generation")?,
+            retired: Array::of(row, "retired")?,
+            request: Array::of(row, "request")?,
+            repeats: Array::of(row, "repeats")?,
+            leaf: Array::of(row, "leaf")?,
+            until: Array::of(row, "until")?,
+        })
+    }
+
+    fn epochs(&mut self) -> Result<Epochs, StoreError> {
+        let [client, subject, consent] = &mut self.epochs;
+        Ok(Epochs::new(
+            unsigned(client.of_row(true)?)?,
+            unsigned(subject.of_row(true)?)?,
+            unsigned(consent.of_row(true)?)?,
+        ))
+    }
+
+    /// The next answer, to somebody who asked for this. They come kind after kind.
+    fn next(&mut self, read: &Read) -> Result<Found, StoreError> {
+        let record = match read {
+            Read::Reservation(_) => None,
+            _ => self.records.next()?,
+        };
+        let exists = record.is_some();
+        let epochs = match read {
+            Read::Decision(_) | Read::Consent(_) | Read::Refresh(_) => self.epochs()?,
+            Read::Client(_) | Read::Code(_) | Read::Reservation(_) => Epochs::default(),
+        };
+        let spent = matches!(read, Read::Code(_)) && self.spent.of_row(exists)?;
+        let token = match read {
+            Read::Refresh(_) => Token {
+                standing: self.standing.of_row(exists)?,
+                generation: self.generation.of_row(exists)?,
+                retired: self.retired.next()?,
+                request: self.request.next()?,
+                repeats: self.repeats.of_row(exists)?,
+                leaf: self.leaf.next()?,
+            },
+            _ => Token::default(),
+        };
+        let until = match read {
+            Read::Reservation(_) => self.until.next()?,
+            _ => None,
+        };
+        Ok(Found { now: self.now, record, epochs, spent, token, until })
     }
 }
 
@@ -92,20 +209,23 @@ impl Work for Read {
         connection: &mut PgConnection,
         batch: &[Self],
     ) -> Result<Vec<Found>, StoreError> {
-        let mut keys = Keys::of(batch);
-        let mut query = sqlx::query("SELECT * FROM read_rows($1, $2, $3, $4, $5, $6)")
-            .bind(std::mem::take(&mut keys.clients));
-        for others in &mut keys.others {
-            query = query.bind(std::mem::take(others));
+        let Keys { clients, others, askers } = Keys::of(batch);
+        let mut query = sqlx::query("SELECT * FROM read_rows($1, $2, $3, $4, $5, $6)").bind(clients);
+        for others in others {
+            query = query.bind(others);
         }
+        let row = query.fetch_one(connection).await?;
+        let now = match &store.clock {
+            Some(clock) => clock.now(),
+            None => instant(row.try_get("now")?)?,
+        };
+        let mut answers = Answers::of(&row, now)?;
         let mut found: Vec<Option<Found>> = std::iter::repeat_with(|| None).take(batch.len()).collect();
-        for row in query.fetch_all(connection).await? {
-            let now = match &store.clock {
-                Some(clock) => clock.now(),
-                None => instant(row.try_get("now")?)?,
+        for asker in askers.into_iter().flatten() {
+            let (Some(read), Some(place)) = (batch.get(asker), found.get_mut(asker)) else {
+                return Err(StoreError::Inconsistent);
             };
-            let place = found.get_mut(keys.asker(&row)?).ok_or(StoreError::Inconsistent)?;
-            *place = Some(Found { row, now });
+            *place = Some(answers.next(read)?);
         }
         found.into_iter().collect::<Option<Vec<_>>>().ok_or(StoreError::Inconsistent)
     }
@@ -118,7 +238,7 @@ impl Work for Read {
 impl PostgresStore {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
         let found = self.together(Read::Client(action.client_id().as_str().to_owned())).await?;
-        Ok(match found.record()? {
+        Ok(match found.record {
             Some(record) => action.found(self.clients.read(record)?, found.now),
             None => action.absent(found.now),
         })
@@ -126,44 +246,40 @@ impl PostgresStore {
 
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let found = self.together(Read::Decision(action.key())).await?;
-        let Some(record) = found.record()? else { return Ok(action.absent(found.now)) };
-        Ok(action.found(DecisionRecord::from_bytes(&record)?, today(&found.row)?, found.now))
+        let Some(record) = found.record else { return Ok(action.absent(found.now)) };
+        Ok(action.found(DecisionRecord::from_bytes(&record)?, found.epochs, found.now))
     }
 
     pub(super) async fn read_consent_row(self, action: ReadConsent) -> Result<ConsentFound, StoreError> {
         let found = self.together(Read::Consent(action.key())).await?;
-        let Some(record) = found.record()? else { return Ok(action.absent(found.now)) };
-        Ok(action.found(ConsentRecord::from_bytes(&record)?, today(&found.row)?, found.now))
+        let Some(record) = found.record else { return Ok(action.absent(found.now)) };
+        Ok(action.found(ConsentRecord::from_bytes(&record)?, found.epochs, found.now))
     }
 
     pub(super) async fn read_code_row(self, action: ReadCode) -> Result<CodeFound, StoreError> {
         let found = self.together(Read::Code(action.digest())).await?;
-        let Some(record) = found.record()? else { return Ok(action.absent(found.now)) };
+        let Some(record) = found.record else { return Ok(action.absent(found.now)) };
         let record = CodeRecord::from_bytes(&record)?;
-        let spent: bool = found.row.try_get("spent")?;
-        Ok(if spent { action.spent(record, found.now) } else { action.live(record, found.now) })
+        Ok(if found.spent { action.spent(record, found.now) } else { action.live(record, found.now) })
     }
 
     pub(super) async fn read_refresh_row(self, action: ReadRefresh) -> Result<RefreshFound, StoreError> {
         let found = self.together(Read::Refresh(action.digest())).await?;
-        let (row, now) = (&found.row, found.now);
-        let Some(record) = found.record()? else { return Ok(action.absent(now)) };
+        let Found { now, token, .. } = found;
+        let Some(record) = found.record else { return Ok(action.absent(now)) };
         let record = RefreshRecord::from_bytes(&record)?;
-        if !stands(row, &record.grant)? {
+        if !token.standing || found.epochs != record.grant.epochs {
             return Ok(action.absent(now));
         }
-        let Some(retired) = row.try_get::<Option<i64>, _>("retired")? else {
-            return Ok(action.live(record, now));
-        };
-        let request = digest(row.try_get("request")?)?;
-        let repeats = u32::try_from(row.try_get::<i64, _>("repeats")?).unwrap_or(u32::MAX);
-        let unused = row.try_get::<i64, _>("generation")?.checked_add(1) == row.try_get("leaf")?;
+        let Some(retired) = token.retired else { return Ok(action.live(record, now)) };
+        let request = digest(token.request.ok_or(StoreError::Inconsistent)?)?;
+        let repeats = u32::try_from(token.repeats).unwrap_or(u32::MAX);
+        let unused = token.leaf.is_some() && token.generation.checked_add(1) == token.leaf;
         Ok(action.retired(record, Retirement::new(instant(retired)?, request, repeats, unused), now))
     }
 
     pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
         let found = self.together(Read::Reservation(reservation_key(&action)?)).await?;
-        let until: Option<i64> = found.row.try_get("until")?;
-        Ok(until.is_some_and(|until| found.now.unix_timestamp() < until))
+        Ok(found.until.is_some_and(|until| found.now.unix_timestamp() < until))
     }
 }
