@@ -31,8 +31,8 @@ pub(super) struct Found {
     now: OffsetDateTime,
     /// None where there is none, and of a reservation.
     record: Option<Vec<u8>>,
-    /// Today's, of a decision, a consent or a refresh token.
-    epochs: Epochs,
+    /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token.
+    epochs: [i64; 3],
     /// Of a code.
     spent: bool,
     /// Of a refresh token.
@@ -106,6 +106,10 @@ impl<T> Array<T> {
         self.0.next().ok_or(StoreError::Inconsistent)
     }
 
+    fn is_over(&self) -> bool {
+        self.0.len() == 0
+    }
+
     /// The next one, of what every row has that was found.
     fn of_row(&mut self, found: bool) -> Result<T, StoreError>
     where
@@ -155,13 +159,29 @@ impl Answers {
         })
     }
 
-    fn epochs(&mut self) -> Result<Epochs, StoreError> {
+    fn epochs(&mut self) -> Result<[i64; 3], StoreError> {
         let [client, subject, consent] = &mut self.epochs;
-        Ok(Epochs::new(
-            unsigned(client.of_row(true)?)?,
-            unsigned(subject.of_row(true)?)?,
-            unsigned(consent.of_row(true)?)?,
-        ))
+        Ok([client.of_row(true)?, subject.of_row(true)?, consent.of_row(true)?])
+    }
+
+    /// Whether nobody is left without an answer, and no answer without somebody who asked.
+    fn are_over(&self) -> bool {
+        let [client, subject, consent] = &self.epochs;
+        let numbers = [
+            client,
+            subject,
+            consent,
+            &self.generation,
+            &self.retired,
+            &self.repeats,
+            &self.leaf,
+            &self.until,
+        ];
+        self.records.is_over()
+            && self.request.is_over()
+            && self.spent.is_over()
+            && self.standing.is_over()
+            && numbers.into_iter().all(Array::is_over)
     }
 
     /// The next answer, to somebody who asked for this. They come kind after kind.
@@ -173,7 +193,7 @@ impl Answers {
         let exists = record.is_some();
         let epochs = match read {
             Read::Decision(_) | Read::Consent(_) | Read::Refresh(_) => self.epochs()?,
-            Read::Client(_) | Read::Code(_) | Read::Reservation(_) => Epochs::default(),
+            Read::Client(_) | Read::Code(_) | Read::Reservation(_) => [0; 3],
         };
         let spent = matches!(read, Read::Code(_)) && self.spent.of_row(exists)?;
         let token = match read {
@@ -227,12 +247,21 @@ impl Work for Read {
             };
             *place = Some(answers.next(read)?);
         }
+        // One element too many would be somebody else's.
+        if !answers.are_over() {
+            return Err(StoreError::Inconsistent);
+        }
         found.into_iter().collect::<Option<Vec<_>>>().ok_or(StoreError::Inconsistent)
     }
 
     fn answer(self, found: Found) -> Result<Found, StoreError> {
         Ok(found)
     }
+}
+
+/// Today's epochs. What is none fails its own caller, and nobody who was served with them.
+fn epochs([client, subject, consent]: [i64; 3]) -> Result<Epochs, StoreError> {
+    Ok(Epochs::new(unsigned(client)?, unsigned(subject)?, unsigned(consent)?))
 }
 
 impl PostgresStore {
@@ -247,13 +276,13 @@ impl PostgresStore {
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let found = self.together(Read::Decision(action.key())).await?;
         let Some(record) = found.record else { return Ok(action.absent(found.now)) };
-        Ok(action.found(DecisionRecord::from_bytes(&record)?, found.epochs, found.now))
+        Ok(action.found(DecisionRecord::from_bytes(&record)?, epochs(found.epochs)?, found.now))
     }
 
     pub(super) async fn read_consent_row(self, action: ReadConsent) -> Result<ConsentFound, StoreError> {
         let found = self.together(Read::Consent(action.key())).await?;
         let Some(record) = found.record else { return Ok(action.absent(found.now)) };
-        Ok(action.found(ConsentRecord::from_bytes(&record)?, found.epochs, found.now))
+        Ok(action.found(ConsentRecord::from_bytes(&record)?, epochs(found.epochs)?, found.now))
     }
 
     pub(super) async fn read_code_row(self, action: ReadCode) -> Result<CodeFound, StoreError> {
@@ -268,7 +297,7 @@ impl PostgresStore {
         let Found { now, token, .. } = found;
         let Some(record) = found.record else { return Ok(action.absent(now)) };
         let record = RefreshRecord::from_bytes(&record)?;
-        if !token.standing || found.epochs != record.grant.epochs {
+        if !token.standing || epochs(found.epochs)? != record.grant.epochs {
             return Ok(action.absent(now));
         }
         let Some(retired) = token.retired else { return Ok(action.live(record, now)) };
