@@ -14,8 +14,8 @@ use mcp_authz::authorization_server::record::{ClientRecord, InvalidRecord};
 /// How many records are kept: each has one place, which it shares with whichever other comes to it by its hash.
 const KEPT: usize = 256;
 
-/// Bytes above which a record is not kept.
-const LARGEST: usize = 16 * 1024;
+/// Bytes above which a record is not kept: keys that a client registers parse to many times their text.
+const LARGEST: usize = 4 * 1024;
 
 /// A record with the bytes that it was parsed from.
 struct Place {
