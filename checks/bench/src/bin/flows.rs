@@ -207,6 +207,11 @@ fn main() {
         None | Some([]) => vec![64, 256],
         Some(given) => given.iter().map(|text| text.parse().unwrap()).collect(),
     };
+    assert!(rounds % 2 == 1, "an odd number of rounds has a median");
+    assert!(
+        connections.iter().any(|&connections| connections <= REMEMBERED),
+        "oidc-provider in memory takes part with at most {REMEMBERED} connections"
+    );
     let rival = Rival { node, modules, script };
     let folder = tempfile::tempdir().unwrap();
     let postgres = Postgres::start();
