@@ -180,3 +180,35 @@ async fn the_functions_look_nowhere_else() {
     assert_eq!(number(&mut admin, loose).await, 0);
     assert!(number(&mut admin, "SELECT count(*) FROM pg_proc WHERE proname = 'redeem_codes'").await == 1);
 }
+
+// What one of them asks for makes no sense: the others have their answers, in the same call.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_row_that_makes_no_sense_fails_its_own_reader_only() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let paths = approved(&store, 20).await;
+    for path in &paths {
+        assert_eq!(path.redeem(&*store, path.refresh).await.unwrap(), Seen::Live(()));
+    }
+    let mut admin = server.connect(&database).await.unwrap();
+    sqlx::raw_sql(
+        "INSERT INTO epochs (kind, subject, client_id, epoch, looked_at) VALUES (2, 'nobody', '', -1, 0)",
+    )
+    .execute(&mut admin)
+    .await
+    .unwrap();
+    sqlx::query("UPDATE grants SET subject = 'nobody' WHERE family = $1")
+        .bind(paths[0].grant.family.as_bytes().as_slice())
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let reading = |path: &Path| {
+        let (store, refresh) = (Arc::clone(&store), path.refresh);
+        tokio::spawn(async move { kit::refresh(&*store, refresh).await.is_ok() })
+    };
+    let all: Vec<_> = paths.iter().map(reading).collect();
+    for (path, read) in paths.iter().zip(all) {
+        assert_eq!(read.await.unwrap(), path.refresh != paths[0].refresh);
+    }
+}
