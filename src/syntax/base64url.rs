@@ -1,13 +1,11 @@
 //! base64url without padding, in canonical form only (RFC 4648 section 5, RFC 7515 appendix C).
 //!
-//! Decoding is our own: it is an eighth of what checking an access token costs outside the signature, and takes half the
-//! time of the general decoder. That both accept the same texts is a property below.
+//! Both ways are our own: decoding is an eighth of what checking an access token costs outside the signature, and takes half the
+//! time of the general decoder; encoding makes seven texts of each authorization, in a quarter of the general encoder's time.
+//! That both agree with that one is a property below.
 
 use alloc::string::String;
 use alloc::vec::Vec;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// Not canonical unpadded base64url.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +14,28 @@ pub struct Base64Error;
 
 /// Encodes without padding.
 pub fn encode(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+    let mut text = Vec::with_capacity(bytes.len().saturating_mul(4).div_ceil(3));
+    let (groups, rest) = bytes.as_chunks::<3>();
+    for group in groups {
+        text.extend_from_slice(&characters(*group));
+    }
+    match rest {
+        [a, b] => text.extend(characters([*a, *b, 0]).into_iter().take(3)),
+        [a] => text.extend(characters([*a, 0, 0]).into_iter().take(2)),
+        _ => {}
+    }
+    // The alphabet is ASCII.
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// What three bytes are in the alphabet.
+fn characters([a, b, c]: [u8; 3]) -> [u8; 4] {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let group = u32::from_be_bytes([0, a, b, c]);
+    [18, 12, 6, 0].map(|shift| {
+        let index = usize::try_from((group >> shift) & 0x3f).unwrap_or_default();
+        ALPHABET.get(index).copied().unwrap_or_default()
+    })
 }
 
 /// Decodes; padding, other alphabets, white space and non-zero trailing bits are refused, so that no two texts
@@ -205,7 +224,7 @@ mod tests {
             }
         }
 
-        // I-A6, I-T11: the same texts, and the same bytes, as by the library that encodes.
+        // I-A6, I-T11: the same texts, and the same bytes, as by the general library.
         #[test]
         fn another_decoder_agrees(text in prop_oneof!["[A-Za-z0-9_-]{0,40}", "[A-Za-z0-9_=+/\\-]{0,12}", ".{0,9}"]) {
             prop_assert_eq!(decode(&text), URL_SAFE_NO_PAD.decode(&text).map_err(|_| Base64Error));
@@ -235,6 +254,7 @@ mod tests {
 
         #[test]
         fn what_is_encoded_decodes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes));
             prop_assert_eq!(decode(&encode(&bytes)), Ok(bytes));
         }
     }
