@@ -1,9 +1,9 @@
 //! Randomness as an argument: the core never asks the operating system for it.
 
 use alloc::string::String;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use zeroize::Zeroizing;
+
+use crate::erased::Erased;
+use crate::syntax::base64url;
 
 /// A source of unpredictable bytes, given by the host.
 ///
@@ -28,14 +28,14 @@ pub struct EntropyUnavailable;
 pub(crate) struct Ahead<'e, const N: usize> {
     source: &'e mut dyn Entropy,
     /// The first of them are given away.
-    bytes: Zeroizing<[u8; N]>,
+    bytes: Erased<[u8; N]>,
     /// How many are; none before the source was asked.
     given: Option<usize>,
 }
 
 impl<'e, const N: usize> Ahead<'e, N> {
     pub(crate) fn of(source: &'e mut dyn Entropy) -> Self {
-        Self { source, bytes: Zeroizing::new([0; N]), given: None }
+        Self { source, bytes: Erased::new([0; N]), given: None }
     }
 }
 
@@ -62,23 +62,21 @@ impl<const N: usize> Entropy for Ahead<'_, N> {
 }
 
 /// Draws `N` bytes; the copy is erased when dropped.
-pub(crate) fn draw<const N: usize>(
-    entropy: &mut dyn Entropy,
-) -> Result<Zeroizing<[u8; N]>, EntropyUnavailable> {
-    let mut bytes = Zeroizing::new([0_u8; N]);
+pub(crate) fn draw<const N: usize>(entropy: &mut dyn Entropy) -> Result<Erased<[u8; N]>, EntropyUnavailable> {
+    let mut bytes = Erased::new([0_u8; N]);
     entropy.fill(bytes.as_mut_slice())?;
     Ok(bytes)
 }
 
 /// 256 random bits as 43 characters of base64url: the form of every handle, code and token the core makes.
-pub(crate) fn draw_text(entropy: &mut dyn Entropy) -> Result<Zeroizing<String>, EntropyUnavailable> {
+pub(crate) fn draw_text(entropy: &mut dyn Entropy) -> Result<Erased<String>, EntropyUnavailable> {
     // OAUTH21-7.7-1: 256 bits, above the recommended 160, without bias.
-    Ok(Zeroizing::new(text_of(&*draw::<32>(entropy)?)))
+    Ok(Erased::new(text_of(&*draw::<32>(entropy)?)))
 }
 
 /// 32 drawn bytes as [`draw_text`] gives them, for whoever erases them.
 pub(crate) fn text_of(bytes: &[u8; 32]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+    base64url::encode(bytes)
 }
 
 #[cfg(test)]

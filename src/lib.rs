@@ -43,6 +43,7 @@ extern crate std;
 pub mod authorization_server;
 pub mod client;
 pub mod entropy;
+mod erased;
 pub mod error;
 pub mod evidence;
 pub mod flow;

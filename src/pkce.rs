@@ -33,9 +33,12 @@ impl CodeChallenge {
     /// # Errors
     /// [`InvalidCodeChallenge`] for anything but 43 characters of canonical base64url (I-C5).
     pub fn parse(text: &str) -> Result<Self, InvalidCodeChallenge> {
-        let bytes = base64url::decode(text).map_err(|_| InvalidCodeChallenge)?;
+        let mut bytes = [0; 32];
         // RFC7636-4.1-1: 32 bytes have one canonical text, of 43 characters.
-        bytes.try_into().map(Self).map_err(|_| InvalidCodeChallenge)
+        match base64url::decode_into(text, &mut bytes) {
+            Ok(32) => Ok(Self(bytes)),
+            _ => Err(InvalidCodeChallenge),
+        }
     }
 
     /// A challenge read back from a store.

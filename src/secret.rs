@@ -10,8 +10,8 @@ use core::fmt;
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
 
+use crate::erased::Erased;
 use crate::limits;
 
 /// The SHA-256 of a secret: what server stores hold instead of it.
@@ -91,7 +91,7 @@ macro_rules! secret {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $limit:expr, $valid:expr) => {
         $(#[$doc])*
         #[derive(Clone)]
-        pub struct $name(Zeroizing<String>);
+        pub struct $name(Erased<String>);
 
         impl $name {
             /// Takes text of the kind's grammar and length.
@@ -99,7 +99,7 @@ macro_rules! secret {
             /// # Errors
             /// [`InvalidSecret`] when it is empty, too long or has other characters; the text is not repeated.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidSecret> {
-                let text = Zeroizing::new(text.into());
+                let text = Erased::new(text.into());
                 let valid: fn(&[u8]) -> bool = $valid;
                 if text.is_empty() || text.len() > $limit || !valid(text.as_bytes()) {
                     return Err(InvalidSecret { kind: $kind, limit: $limit });
@@ -174,7 +174,7 @@ secret!(
 /// It shares the bytes of the field it came in: of an inbound token there is one copy.
 #[derive(Clone)]
 pub struct BearerToken {
-    field: Arc<Zeroizing<Vec<u8>>>,
+    field: Arc<Erased<Vec<u8>>>,
     start: usize,
 }
 
@@ -183,7 +183,7 @@ impl BearerToken {
     ///
     /// # Errors
     /// [`InvalidSecret`] when that is empty, too long or no token68.
-    pub(crate) fn in_field(field: &Arc<Zeroizing<Vec<u8>>>, start: usize) -> Result<Self, InvalidSecret> {
+    pub(crate) fn in_field(field: &Arc<Erased<Vec<u8>>>, start: usize) -> Result<Self, InvalidSecret> {
         let token = Self { field: Arc::clone(field), start };
         let bytes = token.bytes();
         if bytes.len() > limits::TOKEN_BYTES || !is_token68(bytes) {
@@ -222,12 +222,12 @@ secret!(
 
 /// Bytes of an outgoing message that hold a secret: erased on drop, redacted in `Debug`.
 #[derive(Clone)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Erased<Vec<u8>>);
 
 impl SecretBytes {
     /// Takes the bytes over.
     pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Erased::new(bytes))
     }
 
     /// The bytes, for the one request they are the body of.
@@ -315,11 +315,10 @@ mod tests {
     use std::string::String;
 
     use proptest::prelude::*;
-    use zeroize::Zeroizing;
 
     use super::{
-        AccessToken, AgentBinding, AuthorizationCode, BearerToken, ClientSecret, CodeVerifier, InvalidSecret,
-        RefreshToken, RegistrationToken, State, SubmittedToken,
+        AccessToken, AgentBinding, AuthorizationCode, BearerToken, ClientSecret, CodeVerifier, Erased,
+        InvalidSecret, RefreshToken, RegistrationToken, State, SubmittedToken,
     };
     use crate::limits;
 
@@ -339,7 +338,7 @@ mod tests {
 
     fn bearer(text: &str) -> Result<BearerToken, InvalidSecret> {
         let field = format!("Bearer {text}").into_bytes();
-        BearerToken::in_field(&Arc::new(Zeroizing::new(field)), "Bearer ".len())
+        BearerToken::in_field(&Arc::new(Erased::new(field)), "Bearer ".len())
     }
 
     // I-G8, I-G1, I-L9

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::record::FamilyId;
+use crate::erased::Erased;
 use crate::secret::RefreshToken;
 use crate::syntax::base64url;
 use crate::time::Duration;
@@ -38,12 +38,12 @@ pub struct InvalidGrace;
 
 /// The key under which successors are computed: 32 random bytes, kept like a signing key and outside the store.
 #[derive(Clone)]
-pub struct GraceKey(Zeroizing<[u8; 32]>);
+pub struct GraceKey(Erased<[u8; 32]>);
 
 impl GraceKey {
     /// Takes the bytes over. Every process over one store has the same.
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Erased::new(bytes))
     }
 }
 
@@ -103,9 +103,9 @@ impl fmt::Debug for RefreshGrace {
 }
 
 /// HMAC-SHA-256 (RFC 2104) under a key of 32 bytes.
-fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Erased<[u8; 32]> {
     let block = |mask: u8| {
-        let mut block: Zeroizing<Vec<u8>> = Zeroizing::new(key.iter().map(|byte| byte ^ mask).collect());
+        let mut block: Erased<Vec<u8>> = Erased::new(key.iter().map(|byte| byte ^ mask).collect());
         block.resize(64, mask);
         block
     };
@@ -117,7 +117,7 @@ fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut outer = Sha256::new();
     outer.update(block(0x5c).as_slice());
     outer.update(inner.finalize());
-    Zeroizing::new(outer.finalize().into())
+    Erased::new(outer.finalize().into())
 }
 
 /// What a request at the token endpoint asks for, as one text: a repetition has to ask for the same.

@@ -220,7 +220,12 @@ impl CodeInner {
         } else {
             None
         };
-        let (token, row) = refresh.map(|(token, record)| (token.clone(), (token.digest(), record))).unzip();
+        let (token, row) = refresh
+            .map(|(token, record)| {
+                let digest = token.digest();
+                (token, (digest, record))
+            })
+            .unzip();
         let no_entropy = |_| TokenReason::NoEntropy;
         match Issuance::plan(&self.server, &grant, scope, token, found.now, entropy)? {
             Planned::Sign(sign, issuance) => {

@@ -17,6 +17,7 @@ use super::recorded::{
 use super::registration::{Identity, IdentityKind};
 use super::session::{Held, Session, Tokens};
 use super::sign_in::{AwaitingSignIn, Provider, SigningIn};
+use crate::erased::Erased;
 use crate::error::{Error, HostMisuse};
 use crate::evidence::IssuerForResource;
 use crate::identifier::{Issuer, RedirectUri, ResourceId, ScopeSet};
@@ -114,7 +115,7 @@ impl Envelope {
         };
         // MCP-SEC-001: what is secret leaves sealed.
         named(client, sealer)?;
-        let plaintext = zeroize::Zeroizing::new(content.finish());
+        let plaintext = Erased::new(content.finish());
         envelope.sealed = sealer.seal(&envelope.associated(client), &plaintext)?;
         Ok(envelope)
     }
@@ -389,7 +390,7 @@ pub(crate) struct SessionInputs {
     resource: ResourceId,
     /// The issuer as the resource lists it, where the host gave its word for the pair.
     asserted: Option<Issuer>,
-    content: zeroize::Zeroizing<Vec<u8>>,
+    content: Erased<Vec<u8>>,
 }
 
 impl fmt::Debug for SessionInputs {
@@ -414,7 +415,7 @@ impl SessionInputs {
             issuer: prepared.server.issuer.issuer().clone(),
             resource: prepared.server.target.resource.resource().clone(),
             asserted: prepared.server.target.asserted.then(|| prepared.server.target.listed_issuer.clone()),
-            content: zeroize::Zeroizing::new(content.finish()),
+            content: Erased::new(content.finish()),
         }
     }
 

@@ -7,11 +7,10 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
-use zeroize::Zeroizing;
-
 use super::authorization::{Prepared, Ready};
 use super::record::{PairingRecord, RecordVersion, SessionInputs, SessionRecord};
 use super::step_up::{AwaitingStepUp, CountStepUp, StepUpLedger};
+use crate::erased::Erased;
 use crate::error::{Error, HostMisuse, PeerIncompatible, PeerMisbehaved, malformed};
 use crate::identifier::{Issuer, ResourceId, ScopeSet};
 use crate::message::Malformed;
@@ -174,7 +173,7 @@ pub(crate) struct Held {
 pub struct Session(pub(crate) Box<Held>);
 
 /// The value of an `Authorization` field, for one request to the token's own resource. Secret.
-pub struct AuthorizationHeader(Zeroizing<String>);
+pub struct AuthorizationHeader(Erased<String>);
 
 impl AuthorizationHeader {
     /// The value.
@@ -231,7 +230,7 @@ impl Session {
         if !self.resource().covers(request_url) {
             return Err(HostMisuse::OtherResource.into());
         }
-        Ok(AuthorizationHeader(Zeroizing::new(["Bearer ", self.0.tokens.access.expose()].concat())))
+        Ok(AuthorizationHeader(Erased::new(["Bearer ", self.0.tokens.access.expose()].concat())))
     }
 
     /// A request was answered with this 401 or 403; `operation` names what was tried, for counting attempts.

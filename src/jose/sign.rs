@@ -4,9 +4,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use zeroize::Zeroizing;
-
 use super::algorithm::Algorithm;
+use crate::erased::Erased;
 use crate::secret::SecretDigest;
 use crate::syntax::base64url;
 use crate::syntax::json::ObjectWriter;
@@ -57,13 +56,13 @@ pub fn signing_input(key: &SigningKeyId, token_type: &str, claims: &[u8]) -> Vec
 #[must_use = "the state waits for the signature"]
 pub struct Sign {
     key: SigningKeyId,
-    input: Zeroizing<Vec<u8>>,
+    input: Erased<Vec<u8>>,
 }
 
 impl Sign {
     /// The action, and what its [`Signed`] has to answer to.
     pub(crate) fn new(key: SigningKeyId, token_type: &str, claims: &[u8]) -> (Self, AwaitedSignature) {
-        let input = Zeroizing::new(signing_input(&key, token_type, claims));
+        let input = Erased::new(signing_input(&key, token_type, claims));
         let awaited = AwaitedSignature(SecretDigest::of(&input));
         (Self { key, input }, awaited)
     }
@@ -83,7 +82,7 @@ impl Sign {
     /// # Errors
     /// [`InvalidSignature`] with the action when no signature of the key's algorithm has this length.
     pub fn signed(self, signature: impl Into<Vec<u8>>) -> Result<Signed, InvalidSignature> {
-        let signature = Zeroizing::new(signature.into());
+        let signature = Erased::new(signature.into());
         if !self.key.algorithm.allows_signature_length(signature.len()) {
             return Err(InvalidSignature { action: self });
         }
@@ -113,19 +112,19 @@ pub struct InvalidSignature {
 #[must_use = "the state that asked for the signature waits for it"]
 pub struct Signed {
     answers: SecretDigest,
-    token: Zeroizing<Vec<u8>>,
+    token: Erased<Vec<u8>>,
 }
 
 impl Signed {
     /// The compact JWS, if this is the signature that was awaited.
     ///
     /// Gives the receipt back when it belongs to another action.
-    pub(crate) fn into_token(self, awaited: &AwaitedSignature) -> Result<Zeroizing<String>, Self> {
+    pub(crate) fn into_token(self, awaited: &AwaitedSignature) -> Result<Erased<String>, Self> {
         if self.answers != awaited.0 {
             return Err(self);
         }
         match core::str::from_utf8(&self.token) {
-            Ok(token) => Ok(Zeroizing::new(String::from(token))),
+            Ok(token) => Ok(Erased::new(String::from(token))),
             Err(_) => Err(self),
         }
     }
@@ -155,7 +154,7 @@ mod tests {
         let signature = key.sign(sign.input());
         let token = sign.signed(signature).unwrap().into_token(&awaited).unwrap();
         let mut buffer = JwtBuffer::new();
-        let jwt = UnverifiedJwt::parse(&token, &mut buffer).unwrap();
+        let jwt = UnverifiedJwt::parse(token.as_str(), &mut buffer).unwrap();
         assert_eq!(jwt.kid(), Some("k1"));
         assert_eq!(jwt.token_type(), Some("at+jwt"));
         let keys = KeySet::new([(Some("k1".into()), Box::new(key) as Box<_>)]).unwrap();

@@ -11,6 +11,7 @@ use core::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::erased::Erased;
 use crate::identifier::Network;
 use crate::limits;
 use crate::revision::Revision;
@@ -250,7 +251,7 @@ pub struct Reply {
     content_type: Option<String>,
     www_authenticate: Vec<Vec<u8>>,
     retry_after: Option<String>,
-    body: Zeroizing<Vec<u8>>,
+    body: Erased<Vec<u8>>,
 }
 
 impl Reply {
@@ -261,7 +262,7 @@ impl Reply {
             content_type: None,
             www_authenticate: Vec::new(),
             retry_after: None,
-            body: Zeroizing::new(body.into()),
+            body: Erased::new(body.into()),
         }
     }
 
@@ -336,7 +337,7 @@ pub struct RequestHead {
     origin: Vec<Vec<u8>>,
     content_type: Vec<Vec<u8>>,
     /// Shared with the token that is read from one.
-    authorization: Vec<Arc<Zeroizing<Vec<u8>>>>,
+    authorization: Vec<Arc<Erased<Vec<u8>>>>,
 }
 
 impl RequestHead {
@@ -371,7 +372,7 @@ impl RequestHead {
             }
         }
         if name.eq_ignore_ascii_case("authorization") {
-            self.authorization.push(Arc::new(Zeroizing::new(value.to_vec())));
+            self.authorization.push(Arc::new(Erased::new(value.to_vec())));
         }
         self
     }
@@ -412,7 +413,7 @@ impl RequestHead {
     }
 
     /// The same, to be kept.
-    pub(crate) fn shared_authorization(&self) -> impl ExactSizeIterator<Item = &Arc<Zeroizing<Vec<u8>>>> {
+    pub(crate) fn shared_authorization(&self) -> impl ExactSizeIterator<Item = &Arc<Erased<Vec<u8>>>> {
         self.authorization.iter()
     }
 }
@@ -442,8 +443,9 @@ impl Respond {
     }
 
     pub(crate) fn json(status: u16, body: Vec<u8>) -> Self {
-        let headers = [("content-type", Cow::Borrowed("application/json"))];
-        Self { status, headers: headers.into(), body: SecretBytes::new(body) }
+        let mut headers = Vec::with_capacity(4);
+        headers.push(("content-type", Cow::Borrowed("application/json")));
+        Self { status, headers, body: SecretBytes::new(body) }
     }
 
     pub(crate) fn with_header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {

@@ -6,9 +6,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use zeroize::Zeroizing;
-
 use super::words::{below, beyond_print, equal, length_unmarked};
+use crate::erased::Erased;
 use crate::limits;
 
 /// Why bytes are not an acceptable form.
@@ -33,7 +32,7 @@ pub enum FormError {
 #[derive(Clone, Default)]
 pub struct Form {
     /// Names and values, decoded, one behind the other.
-    text: Zeroizing<String>,
+    text: Erased<String>,
     /// Of each parameter: where its name begins, where it ends and the value begins, and where that ends.
     bounds: Vec<[usize; 3]>,
 }
@@ -48,7 +47,7 @@ impl Form {
         if bytes.len() > limits::FORM_BYTES {
             return Err(FormError::TooLarge);
         }
-        let mut text = Zeroizing::new(Vec::with_capacity(bytes.len()));
+        let mut text = Erased::new(Vec::with_capacity(bytes.len()));
         let bounds = decode_pairs(&mut text, bytes)?;
         // OAUTH21-3.1-7, OAUTH21-3.2-4, OAUTH21-4.1.2-6: a parameter stands once.
         let name = |[begin, middle, _]: &[usize; 3]| text.get(*begin..*middle);
@@ -140,7 +139,7 @@ pub fn encode_component(text: &str) -> String {
 /// # Errors
 /// [`FormError`] for a broken escape, a byte that must be escaped, or text that is not UTF-8.
 pub fn decode_component(text: &str) -> Result<String, FormError> {
-    let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut decoded = Erased::new(Vec::with_capacity(text.len()));
     decode_onto(&mut decoded, text.as_bytes(), &[])?;
     read_utf8(core::mem::take(&mut *decoded)).map(|mut text| core::mem::take(&mut *text))
 }
@@ -265,11 +264,11 @@ fn decode_onto<'a>(
 }
 
 /// The bytes as text, in the place where they are; erased where they are none.
-fn read_utf8(bytes: Vec<u8>) -> Result<Zeroizing<String>, FormError> {
+fn read_utf8(bytes: Vec<u8>) -> Result<Erased<String>, FormError> {
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Zeroizing::new(text)),
+        Ok(text) => Ok(Erased::new(text)),
         Err(error) => {
-            drop(Zeroizing::new(error.into_bytes()));
+            drop(Erased::new(error.into_bytes()));
             Err(FormError::Utf8)
         }
     }

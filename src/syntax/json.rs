@@ -345,7 +345,16 @@ impl ObjectText {
 
     /// A whole number.
     pub(crate) fn integer(&mut self, number: u64) {
-        self.0.extend_from_slice(number.to_string().as_bytes());
+        let mut digits = [b'0'; 20];
+        let (mut rest, mut first) = (number, digits.len());
+        for digit in digits.iter_mut().rev() {
+            *digit = u8::try_from(rest % 10).map_or(b'0', |value| value.saturating_add(b'0'));
+            (rest, first) = (rest / 10, first.saturating_sub(1));
+            if rest == 0 {
+                break;
+            }
+        }
+        self.0.extend_from_slice(digits.get(first..).unwrap_or_default());
     }
 
     /// The object's text.
@@ -461,7 +470,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{JsonError, JsonObject, JsonValue, ObjectWriter};
+    use super::{JsonError, JsonObject, JsonValue, ObjectText, ObjectWriter};
     use crate::limits;
 
     fn parse(text: &str) -> Result<JsonObject, JsonError> {
@@ -575,6 +584,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_whole_number_is_written_in_decimal(number in prop_oneof![0..200_u64, any::<u64>(), Just(u64::MAX)]) {
+            let mut text = ObjectText::with_room_for(0);
+            text.member("n").integer(number);
+            prop_assert_eq!(text.finish(), format!("{{\"n\":{number}}}").into_bytes());
+        }
+
         // I-G1
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -55,8 +55,15 @@ impl MemoryStore {
         &self,
         action: impl FnOnce(&mut Tables, OffsetDateTime) -> Result<R, StoreError>,
     ) -> Stored<'_, R> {
-        let result = self.lock().and_then(|mut tables| action(&mut tables, self.clock.now()));
-        Stored::at_once(result)
+        self.act_at_any_time(|tables| action(tables, self.clock.now()))
+    }
+
+    /// Runs one action in which nothing ends by itself.
+    fn act_at_any_time<R: Send + 'static>(
+        &self,
+        action: impl FnOnce(&mut Tables) -> Result<R, StoreError>,
+    ) -> Stored<'_, R> {
+        Stored::at_once(self.lock().and_then(|mut tables| action(&mut tables)))
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Tables>, StoreError> {
@@ -105,7 +112,7 @@ impl Store for MemoryStore {
     }
 
     fn put_client(&self, record: ClientRecord) -> Stored<'_, ()> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let used = tables.clients.get(&record.client_id).and_then(|client| client.used);
             tables.clients.insert(record.client_id.clone(), Client { record: Arc::new(record), used });
             Ok(())
@@ -113,7 +120,7 @@ impl Store for MemoryStore {
     }
 
     fn update_client(&self, action: UpdateClient) -> Stored<'_, ClientUpdate> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let record = action.record().clone();
             if tables.digest_of(&record.client_id) != Some(action.expected()) {
                 return Ok(action.changed());
@@ -244,7 +251,7 @@ impl Store for MemoryStore {
     }
 
     fn decide_once(&self, action: DecideOnce) -> Stored<'_, DecisionTaken> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             match action.basis() {
                 Basis::Answer { decision, agent, subject } => {
                     let Some(record) = tables.decisions.get((*decision).into()) else {
@@ -406,7 +413,7 @@ impl Store for MemoryStore {
     }
 
     fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             tables.tombstones.insert(action.family(), action.not_after());
             Ok(action.revoked())
         })

@@ -16,7 +16,7 @@ use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreE
 
 impl AdministeredStore for MemoryStore {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let wanted = |grant: &&Arc<GrantRecord>| match of {
                 GrantsOf::Subject(subject) => *grant.subject == *subject,
                 GrantsOf::Client(client) => grant.client_id == *client,
@@ -49,7 +49,7 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let later = tables.clients.values().map(|client| &*client.record);
             let later = later.filter(|record| after.is_none_or(|after| record.client_id > *after));
             Ok(later.take(LISTED).cloned().collect())
@@ -110,25 +110,25 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn forget_key<'a>(&'a self, kid: &'a str) -> Stored<'a, bool> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let retired = tables.keys.get(kid).is_some_and(|key| key.state == KeyState::Retired);
             Ok(retired && tables.keys.remove(kid).is_some())
         })
     }
 
     fn incarnation(&self) -> Stored<'_, u64> {
-        self.act(|tables, _| Ok(tables.incarnation))
+        self.act_at_any_time(|tables| Ok(tables.incarnation))
     }
 
     fn advance_incarnation(&self) -> Stored<'_, u64> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             tables.incarnation = tables.incarnation.checked_add(1).ok_or(StoreError::Inconsistent)?;
             Ok(tables.incarnation)
         })
     }
 
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        self.act(|tables, _| {
+        self.act_at_any_time(|tables| {
             let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
             let old = std::mem::take(tables);
             // What only ever refuses stays, and the operator's own clients.
