@@ -30,14 +30,17 @@ impl AuthorizationServer {
     /// A form of the consent page came back; `handle` is its hidden field.
     pub fn decide(&self, handle: &str) -> Step<ReadDecision, AwaitingDecision> {
         let key = SecretDigest::of(handle.as_bytes());
-        Step::new(ReadDecision::new(key), AwaitingDecision(Box::new((self.clone(), key))))
+        Step::new(ReadDecision::new(key), AwaitingDecision { server: self.clone(), key })
     }
 }
 
 /// Waits for the record of what was shown.
 #[must_use = "the person waits for an answer"]
 #[derive(Debug)]
-pub struct AwaitingDecision(Box<(AuthorizationServer, SecretDigest)>);
+pub struct AwaitingDecision {
+    server: AuthorizationServer,
+    key: SecretDigest,
+}
 
 impl AwaitingDecision {
     /// The store has read it.
@@ -45,7 +48,7 @@ impl AwaitingDecision {
     /// # Errors
     /// A [`Refusal`] to show when nothing is pending under that handle.
     pub fn found(self, found: DecisionFound) -> Result<Deciding, Refusal> {
-        let (server, key) = *self.0;
+        let Self { server, key } = self;
         let refused = || Refusal::new(RefusalReason::Decision);
         if found.key != key {
             return Err(refused());
@@ -57,7 +60,7 @@ impl AwaitingDecision {
             &record.redirect_uri,
         )
         .ok_or_else(refused)?;
-        Ok(Deciding(Box::new(Inner { server, key, record, epochs, redirect, now: found.now })))
+        Ok(Deciding(Inner { server, key, record, epochs, redirect, now: found.now }))
     }
 
     /// The store could not be read; the page can be sent again.
@@ -69,7 +72,7 @@ impl AwaitingDecision {
 /// Holds what was shown, and waits for what the person said.
 #[must_use = "the person waits for an answer"]
 #[derive(Debug)]
-pub struct Deciding(Box<Inner>);
+pub struct Deciding(Inner);
 
 #[derive(Debug)]
 struct Inner {
@@ -103,8 +106,7 @@ impl Deciding {
         let consent = self.0.consent(&approval, csrf)?;
         // OAUTH21-3.1-1, I-C9: a code comes of consent and of nothing else.
         let remembered = approval.is_remembered();
-        let inner = *self.0;
-        inner.take(Some(consent), remembered, entropy)
+        self.0.take(Some(consent), remembered, entropy)
     }
 
     /// The person pressed deny, or approved nothing.
@@ -120,8 +122,7 @@ impl Deciding {
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let answer = Approval::assertion(subject, agent, crate::identifier::ScopeSet::new());
         let _same_person_and_browser: ConsentGiven = self.0.consent(&answer, csrf)?;
-        let inner = *self.0;
-        inner.take(None, false, entropy)
+        self.0.take(None, false, entropy)
     }
 }
 

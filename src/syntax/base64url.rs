@@ -15,9 +15,14 @@ pub struct Base64Error;
 /// Encodes without padding.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = Vec::with_capacity(bytes.len().saturating_mul(4).div_ceil(3));
-    let (groups, rest) = bytes.as_chunks::<3>();
-    for group in groups {
-        text.extend_from_slice(&characters(*group));
+    let (twelves, rest) = bytes.as_chunks::<12>();
+    for [a, b, c, d, e, f, g, h, i, j, k, l] in twelves.iter().copied() {
+        let groups = [[a, b, c], [d, e, f], [g, h, i], [j, k, l]].map(characters);
+        text.extend_from_slice(groups.as_flattened());
+    }
+    let (threes, rest) = rest.as_chunks::<3>();
+    for three in threes {
+        text.extend_from_slice(&characters(*three));
     }
     match rest {
         [a, b] => text.extend(characters([*a, *b, 0]).into_iter().take(3)),

@@ -145,18 +145,31 @@ pub fn decode_component(text: &str) -> Result<String, FormError> {
 }
 
 /// Whether a byte of a name or value is written as it is; a space is not.
-fn is_plain(byte: u8) -> bool {
+const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'-' | b'.' | b'_')
 }
 
+/// The same, for every byte.
+static PLAIN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut rest: &mut [bool] = &mut table;
+    let mut byte = 0_u8;
+    while let Some((entry, after)) = rest.split_first_mut() {
+        *entry = is_plain(byte);
+        rest = after;
+        byte = byte.wrapping_add(1);
+    }
+    table
+};
+
 fn push_encoded(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let plain = |byte: u8| PLAIN.get(usize::from(byte)).copied().unwrap_or_default();
     let digit = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or('0');
     let mut rest = text;
     loop {
-        let (plain, tail) = rest
-            .split_at_checked(rest.bytes().take_while(|byte| is_plain(*byte)).count())
-            .unwrap_or((rest, ""));
+        let (plain, tail) =
+            rest.split_at_checked(rest.bytes().take_while(|byte| plain(*byte)).count()).unwrap_or((rest, ""));
         out.push_str(plain);
         let mut others = tail.chars();
         let Some(other) = others.next() else { return };
