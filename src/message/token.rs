@@ -253,7 +253,10 @@ impl TokenResponse {
         let scopes = self.scope.iter().flatten().map(Scope::as_str);
         let length =
             scopes.clone().fold(0_usize, |sum, scope| sum.saturating_add(scope.len()).saturating_add(1));
-        let tokens = self.access_token.expose().len().saturating_add(refresh_token.map_or(0, str::len));
+        // Room for all of it, so that no token is left behind where the text was before it grew (I-G7): of these, a refresh
+        // token alone may have characters that JSON escapes, with one more each.
+        let refresh_room = refresh_token.map_or(0, |token| token.len().saturating_mul(2));
+        let tokens = self.access_token.expose().len().saturating_add(refresh_room);
         let mut text = ObjectText::with_room_for(length.saturating_add(tokens).saturating_add(160));
         text.member("access_token").string(self.access_token.expose());
         if let Some(seconds) = self.expires_in {
@@ -528,6 +531,21 @@ mod tests {
             let request = TokenRequest::parse(body.as_bytes()).unwrap();
             assert!(matches!(request.grant, Grant::Unsupported), "{grant_type}");
         }
+    }
+
+    // I-G7: where a text grows, it leaves a copy behind that nobody erases.
+    #[test]
+    fn tokens_are_written_where_they_stay() {
+        let response = TokenResponse {
+            access_token: AccessToken::new("a".repeat(900)).unwrap(),
+            token_type: TokenType::Bearer,
+            expires_in: Some(u64::MAX),
+            refresh_token: Some(RefreshToken::new("\"".repeat(4000)).unwrap()),
+            scope: Some(ScopeSet::parse("read write").unwrap()),
+        };
+        let body = response.render();
+        // A text that grew has twice the room that it had.
+        assert!(body.capacity() - body.len() < 160, "{} of {}", body.len(), body.capacity());
     }
 
     #[test]
