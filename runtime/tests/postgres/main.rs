@@ -331,8 +331,18 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
         let (store, path) = (Arc::clone(&store), path.clone());
         tokio::spawn(async move { path.redeem(&store, path.refresh).await.is_err() })
     };
+    let revoking = {
+        let (store, path) = (Arc::clone(&store), path.clone());
+        tokio::spawn(async move { path.revoke(&*store).await.is_err() })
+    };
+    let counting = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.incarnation().await.is_err() })
+    };
     // Longer than its patience, for a read with both of its connections, and for a reader who came meanwhile.
     let all = async {
+        assert!(revoking.await.unwrap());
+        assert!(counting.await.unwrap());
         for reader in reading {
             assert!(reader.await.unwrap());
         }
@@ -349,6 +359,66 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
     }
     assert!(matches!(read.unwrap(), Seen::Absent));
     assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
+}
+
+/// A way to the server that drops what a connection asks for, as a proxy may.
+async fn way_without_settings(url: &str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_, rest) = url.split_once("@").unwrap();
+    let (server, database) = rest.split_once("/").unwrap();
+    let way = format!("postgres://mcp@{}/{database}?sslmode=disable", listener.local_addr().unwrap());
+    let server = server.to_owned();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = tokio::net::TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(async move {
+                // The startup message: its length, the protocol's version, names and values.
+                let length = client.read_u32().await.unwrap();
+                let mut message = vec![0; usize::try_from(length).unwrap() - 4];
+                client.read_exact(&mut message).await.unwrap();
+                let (version, pairs) = message.split_at(4);
+                let texts: Vec<_> = pairs.split(|byte| *byte == 0).collect();
+                let kept = texts.chunks(2).filter(|pair| pair[0] != b"options");
+                let kept: Vec<u8> = kept
+                    .flat_map(|pair| pair.iter().filter(|text| !text.is_empty()))
+                    .fold(Vec::new(), |kept, text| [kept.as_slice(), text, &[0]].concat());
+                let message = [version, &kept, &[0]].concat();
+                server.write_u32(u32::try_from(message.len() + 4).unwrap()).await.unwrap();
+                server.write_all(&message).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    way
+}
+
+// What each answer rests on: a commit that waited for the disk, statements that see what the one before waited for, locks that
+// end with their process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_way_that_drops_what_is_asked_for_is_refused() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let way = way_without_settings(&server.url(&database)).await;
+    match PostgresStore::open(&way).await {
+        Err(OpenError::Setting { name, found, wanted }) => {
+            assert_eq!((name, &*found, wanted), ("idle_in_transaction_session_timeout", "0", "10s"));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Each of them counts: two of them are as asked for by the role now, and the third is not.
+    let mut admin = server.connect(&database).await.unwrap();
+    for (name, as_asked, other) in [
+        ("idle_in_transaction_session_timeout", "10s", "0"),
+        ("synchronous_commit", "on", "off"),
+        ("default_transaction_isolation", "read committed", "repeatable read"),
+    ] {
+        let set = |value: &str| format!("ALTER ROLE mcp SET {name} = '{value}'");
+        admin.execute(set(other).as_str()).await.unwrap();
+        let refused = PostgresStore::open(&way).await;
+        assert!(matches!(refused, Err(OpenError::Setting { .. })), "{name}");
+        admin.execute(set(as_asked).as_str()).await.unwrap();
+    }
+    PostgresStore::open(&way).await.unwrap();
 }
 
 /// The machine loses power: what had been answered is there, and nothing half.

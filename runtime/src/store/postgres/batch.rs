@@ -31,6 +31,9 @@ const UNDER_WAY: usize = 1;
 /// closed, because everybody who asks for the same waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it may take for a transaction of one caller: more than a process that died keeps its locks.
+pub(super) const PATIENCE_WITH_ONE: Duration = Duration::from_secs(15);
+
 /// Something that is done for many callers at once.
 pub(super) trait Work: Send + Sync + Sized + 'static {
     /// What the database says to each.
@@ -193,9 +196,12 @@ pub(super) fn is_lost(error: &StoreError) -> bool {
     })
 }
 
-/// What the database says, unless it says nothing: then the way to it is lost.
-async fn in_time<R>(said: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
-    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| {
+/// What the database says, unless it says nothing for so long: then the way to it is lost.
+pub(super) async fn in_time<R>(
+    patience: Duration,
+    said: impl Future<Output = Result<R, StoreError>>,
+) -> Result<R, StoreError> {
+    tokio::time::timeout(patience, said).await.unwrap_or_else(|_| {
         let silence = "the database says nothing any more; what it was asked for may have been done";
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)).into())
     })
@@ -228,7 +234,7 @@ impl PostgresStore {
     /// Over a connection that does not wait long for a lock, because all of the batch would.
     async fn batch_once<W: Work>(&self, batch: &[W]) -> Result<Vec<W::Outcome>, StoreError> {
         let mut held = self.batches.take().await?;
-        let outcomes = in_time(W::carry_out(self, &mut held.connection, batch)).await?;
+        let outcomes = in_time(PATIENCE, W::carry_out(self, &mut held.connection, batch)).await?;
         held.give_back();
         if outcomes.len() == batch.len() { Ok(outcomes) } else { Err(StoreError::Inconsistent) }
     }
@@ -237,7 +243,7 @@ impl PostgresStore {
         let served = async {
             let mut held = self.connections.take().await?;
             let one = std::slice::from_ref(&work);
-            let mut outcomes = in_time(W::carry_out(&self, &mut held.connection, one)).await?;
+            let mut outcomes = in_time(PATIENCE, W::carry_out(&self, &mut held.connection, one)).await?;
             held.give_back();
             outcomes.pop().ok_or(StoreError::Inconsistent)
         };

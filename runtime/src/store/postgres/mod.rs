@@ -60,7 +60,7 @@ mod rows {
 }
 mod transactions;
 
-use batch::Queue;
+use batch::{PATIENCE_WITH_ONE, Queue, in_time};
 use locks::{Locks, take_turns};
 use reads::Read;
 use transactions::{Insertions, Redemption, Rotation};
@@ -73,6 +73,15 @@ type Snapshot = Held<PgConnection>;
 
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("functions.sql"))];
+
+/// What every connection asks for, whatever the database's defaults are, and what `current_setting` says then: a transaction
+/// of a process that died keeps its locks no longer than that, nobody is answered before the disk has it, and one statement
+/// sees what the one before it waited for.
+const SETTINGS: [(&str, &str); 3] = [
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("synchronous_commit", "on"),
+    ("default_transaction_isolation", "read committed"),
+];
 
 /// Held while the schema is brought up to date.
 const MIGRATION_LOCK: i64 = 0x6d63_7061;
@@ -142,6 +151,19 @@ pub enum OpenError {
         /// The version it claims.
         found: i64,
     },
+    /// Something on the way to the database drops what a connection asks for.
+    #[error(
+        "the database has {name} = {found} on this connection, which asked for {wanted}: a proxy on the way dropped that \
+         (PgBouncer does, told to ignore the startup parameter `options`); connect to the database itself"
+    )]
+    Setting {
+        /// The setting's name.
+        name: &'static str,
+        /// What it is.
+        found: String,
+        /// What was asked for.
+        wanted: &'static str,
+    },
     /// The database is a read-only copy.
     #[error("the database is a replica: connect to the primary, because a revocation must be seen at once")]
     Replica,
@@ -164,7 +186,8 @@ impl PostgresStore {
     /// Connects, and makes or updates the tables.
     ///
     /// # Errors
-    /// [`OpenError`] for a database that cannot be reached, is newer than this program, or is a replica.
+    /// [`OpenError`] for a database that cannot be reached, is newer than this program, is a replica, or is behind a proxy that
+    /// drops what a connection asks for.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         Self::connect(url, None).await
     }
@@ -182,18 +205,23 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-        let options = options.application_name("mcp-authz").options([
-            ("idle_in_transaction_session_timeout", "30s"),
-            // Durable before the receipt, and one statement sees what the one before it waited for, whatever the
-            // database's defaults are.
-            ("synchronous_commit", "on"),
-            ("default_transaction_isolation", "read\\ committed"),
-        ]);
+        // A space would end a setting.
+        let settings = SETTINGS.map(|(name, value)| (name, value.replace(' ', "\\ ")));
+        let options = options.application_name("mcp-authz").options(settings);
         let mut connection = options.connect().await?;
         let replica: bool =
             sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
             return Err(OpenError::Replica);
+        }
+        for (name, wanted) in SETTINGS {
+            let found: String = sqlx::query_scalar("SELECT current_setting($1)")
+                .bind(name)
+                .fetch_one(&mut connection)
+                .await?;
+            if found != wanted {
+                return Err(OpenError::Setting { name, found, wanted });
+            }
         }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
@@ -222,8 +250,23 @@ impl PostgresStore {
     }
 
     /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
-    /// future is dropped between `BEGIN` and its answer would keep its locks.
+    /// future is dropped between `BEGIN` and its answer would keep its locks. Where the database says nothing any more, the
+    /// connection is closed, and the caller is told.
     fn carry_out<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
+        self.at_length(action, |store, action| in_time(PATIENCE_WITH_ONE, transaction(store, action)))
+    }
+
+    /// As [`Self::carry_out`], for what may take as long as it does: it is asked for once, by an operator.
+    fn at_length<A, R, F>(
         &self,
         action: A,
         transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
@@ -296,18 +339,21 @@ impl PostgresStore {
         mut query: Query<'_, Postgres, PgArguments>,
     ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        let (mut held, rows) = self.first(query.sql(), arguments).await?;
-        let row = rows.into_iter().next();
-        let now = match (&self.clock, &row) {
-            (Some(clock), _) => clock.now(),
-            (None, Some(row)) => rows::instant(row.try_get("now")?)?,
-            (None, None) => {
-                let row = sqlx::query(concat!("SELECT ", clock!())).fetch_one(&mut held.connection).await?;
-                rows::instant(row.try_get("now")?)?
-            }
+        let read = async {
+            let (mut held, rows) = self.first(query.sql(), arguments).await?;
+            let row = rows.into_iter().next();
+            let now = match (&self.clock, &row) {
+                (Some(clock), _) => clock.now(),
+                (None, Some(row)) => rows::instant(row.try_get("now")?)?,
+                (None, None) => {
+                    let clock = sqlx::query(concat!("SELECT ", clock!()));
+                    rows::instant(clock.fetch_one(&mut held.connection).await?.try_get("now")?)?
+                }
+            };
+            held.give_back();
+            Ok((row, now))
         };
-        held.give_back();
-        Ok((row, now))
+        in_time(PATIENCE_WITH_ONE, read).await
     }
 
     /// What is sent first over a connection, and changes nothing: where the connection was dead, it is sent over another.

@@ -160,6 +160,20 @@ impl SqliteStore {
         self.carry_out(action, transaction)
     }
 
+    /// As [`Self::carry_out`]: here everything takes as long as it does.
+    fn at_length<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        self.carry_out(action, transaction)
+    }
+
     /// Carries out what reads a row, or a handful.
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F + Send + 'static) -> Stored<'_, R>
     where
