@@ -320,6 +320,9 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
     let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
     path.ask(&store).await.unwrap();
     path.approve(&store, path.agent, "ada").await.unwrap();
+    // Two connections that were used just now: neither is asked first whether it still lives.
+    let (one, two) = tokio::join!(store.incarnation(), store.incarnation());
+    assert_eq!(one.unwrap(), two.unwrap());
     silent.store(true, Ordering::SeqCst);
     let reading: Vec<_> = (0..3)
         .map(|_| {

@@ -77,7 +77,7 @@ const SCHEMA: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("func
 /// What every connection asks for, whatever the database's defaults are, and what `current_setting` says then: a transaction
 /// of a process that died keeps its locks no longer than that, nobody is answered before the disk has it, and one statement
 /// sees what the one before it waited for.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "10s"),
     ("synchronous_commit", "on"),
     ("default_transaction_isolation", "read committed"),
@@ -206,7 +206,7 @@ impl PostgresStore {
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
         // A space would end a setting.
-        let settings = SETTINGS.map(|(name, value)| (name, value.replace(' ', "\\ ")));
+        let settings = SETTINGS.iter().map(|(name, value)| (name, value.replace(' ', "\\ ")));
         let options = options.application_name("mcp-authz").options(settings);
         let mut connection = options.connect().await?;
         let replica: bool =
@@ -214,7 +214,7 @@ impl PostgresStore {
         if replica {
             return Err(OpenError::Replica);
         }
-        for (name, wanted) in SETTINGS {
+        for (name, wanted) in SETTINGS.iter().copied() {
             let found: String = sqlx::query_scalar("SELECT current_setting($1)")
                 .bind(name)
                 .fetch_one(&mut connection)
