@@ -26,6 +26,7 @@ where
 // I-R1: what a client withdrew while a page was shown counts when the page is answered.
 async fn a_decision_is_found_with_its_client_of_today<S: Store>(store: S) -> Checked {
     let now = clock(&store).await?;
+    register(&store, "another", now).await?;
     let path = Path::fresh("c1", now)?;
     path.ask(&store).await?;
     let found = async || -> Result<Option<Vec<u8>>, KitError> {
