@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 
 use super::configuration::{Misconfigured, Settings};
 use super::health::Counters;
+use crate::network::{network, proxies};
 
 /// Addresses that one limiter tells apart; above that it counts their networks (I-P7).
 const ADDRESSES: usize = 100_000;
@@ -77,20 +78,6 @@ impl Addresses {
         for limiter in [&self.near, &self.far] {
             limiter.retain_recent();
             limiter.shrink_to_fit();
-        }
-    }
-}
-
-/// The network of that many leading bits.
-fn network(address: IpAddr, v4: u32, v6: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(v4)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(v6)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
         }
     }
 }
@@ -185,6 +172,11 @@ impl Guard {
         self.clients.tidy();
     }
 
+    /// Proxies whose word is believed.
+    pub(super) fn trusted(&self) -> &[IpNet] {
+        &self.trusted
+    }
+
     fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(&address))
     }
@@ -233,14 +225,7 @@ fn endpoint(path: &str) -> &str {
 
 /// A proxy's address, or the network of several.
 fn proxy(text: &str) -> Result<IpNet, Misconfigured> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    match network {
-        // Nobody's proxies are everybody (I-G8).
-        Ok(network) if network.prefix_len() > 0 => Ok(network.trunc()),
-        _ => Err(Misconfigured(format!(
-            "trusted_proxies: {text:?} is neither an address nor a network such as 10.0.0.0/8"
-        ))),
-    }
+    proxies(text).map_err(|why| Misconfigured(format!("trusted_proxies: {text:?}: {why}")))
 }
 
 /// The middleware.
