@@ -42,10 +42,6 @@ pub(super) struct Guard {
     counters: Arc<Counters>,
 }
 
-fn a_minute(requests: u32) -> Quota {
-    Quota::per_minute(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN))
-}
-
 /// How often each address comes.
 struct Addresses {
     near: DefaultKeyedRateLimiter<IpAddr>,
@@ -54,8 +50,8 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn new(requests: u32, most: usize) -> Self {
-        let limiter = || RateLimiter::keyed(a_minute(requests));
+    fn new(requests: NonZeroU32, most: usize) -> Self {
+        let limiter = || RateLimiter::keyed(Quota::per_minute(requests));
         Self { near: limiter(), far: limiter(), most }
     }
 
@@ -93,9 +89,9 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(tokens: u32) -> Self {
+    fn new(tokens: NonZeroU32) -> Self {
         Self {
-            answered: RateLimiter::keyed(a_minute(tokens)),
+            answered: RateLimiter::keyed(Quota::per_minute(tokens)),
             waiting: Mutex::default(),
             clock: DefaultClock::default(),
             names: RandomState::new(),
@@ -405,7 +401,7 @@ mod tests {
     // I-P7: an IPv6 network of one household is one, and an IPv4 address in IPv6 is itself.
     #[test]
     fn whoever_has_a_network_of_addresses_is_counted_once() {
-        let limiter = Addresses::new(2, 100);
+        let limiter = Addresses::new(2.try_into().unwrap(), 100);
         let allows = |text: &str| limiter.allows(text.parse().unwrap());
         assert!(allows("2001:db8::1") && allows("2001:db8::2") && !allows("2001:db8::3"));
         assert!(allows("2001:db8:0:1::1"));
@@ -415,7 +411,7 @@ mod tests {
     // I-P7: the limiter itself does not grow.
     #[test]
     fn a_stranger_with_many_addresses_does_not_fill_the_memory() {
-        let limiter = Addresses::new(2, 100);
+        let limiter = Addresses::new(2.try_into().unwrap(), 100);
         let mut allowed = 0;
         for high in 0..300_u16 {
             for low in 0..4_u16 {
@@ -435,7 +431,7 @@ mod tests {
     // I-P7
     #[test]
     fn a_client_that_had_its_share_of_tokens_waits_and_nobody_can_use_it_up() {
-        let clients = Clients::new(3);
+        let clients = Clients::new(3.try_into().unwrap());
         let (mut basic, none) = (HeaderMap::new(), HeaderMap::new());
         basic.insert("authorization", "Basic YTpzZWNyZXQ=".parse().unwrap());
         let a = clients.named(&none, b"client_id=a&code=x").unwrap();

@@ -28,6 +28,7 @@ use crate::listener::{self, Terms};
 
 mod administration;
 mod configuration;
+mod file;
 mod guard;
 mod health;
 mod login;
