@@ -86,6 +86,7 @@ mod tests {
             "store = \"postgres://ann:hunter2@db/authz\" json_log = true",
             "store = \"postgres://ann:hunter2\\@db/authz\"",
             "store = \"postgres://ann:hunter2=\n\"",
+            "store = \"postgres://db/authz?password=hunter2=\u{1}\"",
             "store = \"a\"\nstore = \"postgres://ann:hunter2@db/authz\"",
             "store = [\"postgres://ann:hunter2@db/authz\"]",
             "store = { \"hunter2\" = 1 }",
