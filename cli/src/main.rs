@@ -20,6 +20,7 @@ mod client_metadata;
 mod demo;
 mod guard;
 mod listener;
+mod network;
 mod policy;
 mod probe;
 mod serve;

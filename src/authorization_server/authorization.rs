@@ -175,8 +175,8 @@ impl Pending {
     }
 
     pub(crate) fn validate(self, client: Arc<ClientRecord>) -> RequestOutcome {
-        let (registered, matched) = match self.redirect_uri(&client) {
-            Ok(found) => found,
+        let matched = match self.redirect_uri(&client) {
+            Ok(matched) => matched,
             Err(reason) => return RequestOutcome::Refused(Refusal::new(reason)),
         };
         let checked = self.check(&client);
@@ -185,7 +185,6 @@ impl Pending {
         match checked {
             Ok(checked) => RequestOutcome::Validated(RequestValidated(Box::new(Validated {
                 client,
-                registered,
                 answer,
                 checked,
                 pushed,
@@ -196,8 +195,8 @@ impl Pending {
         }
     }
 
-    /// The redirect URI to answer to, and the registered one it matched.
-    fn redirect_uri(&self, client: &ClientRecord) -> Result<(RedirectUri, RedirectMatched), RefusalReason> {
+    /// The redirect URI to answer to.
+    fn redirect_uri(&self, client: &ClientRecord) -> Result<RedirectMatched, RefusalReason> {
         const REFUSED: RefusalReason = RefusalReason::RedirectUri;
         let registered = client.redirect_uris();
         let requested = match (self.request.redirect_uri(), registered.as_slice()) {
@@ -212,9 +211,7 @@ impl Pending {
             (None, _) => return Err(REFUSED),
         };
         // OAUTH21-2.3.5-1, MCP-REG-023, I-R1: the comparison makes the evidence that every answer is sent through.
-        let matched = RedirectMatched::compare(registered, &requested).ok_or(REFUSED)?;
-        let registered = registered.iter().find(|known| known.matches(&requested)).ok_or(REFUSED)?.clone();
-        Ok((registered, matched))
+        RedirectMatched::compare(registered, &requested).ok_or(REFUSED)
     }
 
     fn check(&self, client: &ClientRecord) -> Result<Checked, Fault> {

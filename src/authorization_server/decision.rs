@@ -15,7 +15,7 @@ use super::authorization::{Answer, ForeignReceipt, Redirect};
 use super::record::{CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId, GrantRecord};
 use super::refusal::{Refusal, RefusalReason};
 use super::store::{
-    ActionId, Basis, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, ReadDecision,
+    ActionId, Basis, DecideOnce, DecisionFound, DecisionOutcome, DecisionTaken, PendingDecision, ReadDecision,
 };
 use crate::entropy::{Ahead, Entropy};
 use crate::evidence::{Approval, ConsentExpected, ConsentGiven, RedirectMatched};
@@ -46,20 +46,21 @@ impl AwaitingDecision {
     /// The store has read it.
     ///
     /// # Errors
-    /// A [`Refusal`] to show when nothing is pending under that handle.
+    /// A [`Refusal`] to show when nothing is pending under that handle, or when the client has been removed or has withdrawn the
+    /// redirect URI since.
     pub fn found(self, found: DecisionFound) -> Result<Deciding, Refusal> {
         let Self { server, key } = self;
         let refused = || Refusal::new(RefusalReason::Decision);
         if found.key != key {
             return Err(refused());
         }
-        let (record, epochs) = found.record.ok_or_else(refused)?;
-        // OAUTH21-2.3.5-1, I-R1, at completion too: the inputs were stored, the comparison is made again.
-        let redirect = RedirectMatched::compare(
-            core::slice::from_ref(&record.registered_redirect_uri),
-            &record.redirect_uri,
-        )
-        .ok_or_else(refused)?;
+        let PendingDecision { record, client, epochs } = found.record.ok_or_else(refused)?;
+        let client = client.filter(|client| client.client_id == record.client_id);
+        let client = client.ok_or_else(|| Refusal::new(RefusalReason::UnknownClient))?;
+        // OAUTH21-2.3.5-1, I-R1, at completion too, and with what is registered today: who has taken over an address that was
+        // withdrawn while the page was shown gets no code.
+        let redirect = RedirectMatched::compare(client.redirect_uris(), &record.redirect_uri)
+            .ok_or_else(|| Refusal::new(RefusalReason::RedirectUri))?;
         Ok(Deciding(Inner { server, key, record, epochs, redirect, now: found.now }))
     }
 

@@ -46,8 +46,10 @@ impl AuthorizationServer {
         let methods = [public, &PROVING_METHODS].concat();
         document.token_endpoint_auth_methods_supported = texts(&methods);
         // RFC8414-2-10: an assertion in any algorithm whose keys this server reads.
-        document.token_endpoint_auth_signing_alg_values_supported =
-            texts(&Algorithm::ALL.map(Algorithm::name));
+        let algorithms = texts(&Algorithm::ALL.map(Algorithm::name));
+        document.token_endpoint_auth_signing_alg_values_supported = algorithms.clone();
+        document.revocation_endpoint_auth_signing_alg_values_supported = algorithms.clone();
+        document.introspection_endpoint_auth_signing_alg_values_supported = algorithms;
         document.revocation_endpoint_auth_methods_supported = texts(&methods);
         document.introspection_endpoint = Some(self.shared.inner.introspection_endpoint.clone());
         document.introspection_endpoint_auth_methods_supported = texts(&PROVING_METHODS);
@@ -83,6 +85,8 @@ impl AuthorizationServer {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use crate::authorization_server::{
         AuthorizationServer, Configuration, KnownResource, RegistrationPolicy,
     };
@@ -111,6 +115,30 @@ mod tests {
         assert!(document.authorization_endpoint.is_some() && document.token_endpoint.is_some());
         assert_eq!(document.registration_endpoint.unwrap().as_str(), "https://as.example/t/register");
         assert_eq!(server.metadata_path(), "/.well-known/oauth-authorization-server/t");
+    }
+
+    // RFC8414-2-10: wherever an assertion is taken, the algorithms of its signature are listed.
+    #[test]
+    fn each_endpoint_that_takes_an_assertion_lists_its_algorithms() {
+        let document = server("https://as.example", RegistrationPolicy::Closed).metadata();
+        for (methods, algorithms) in [
+            (
+                document.token_endpoint_auth_methods_supported,
+                document.token_endpoint_auth_signing_alg_values_supported,
+            ),
+            (
+                document.revocation_endpoint_auth_methods_supported,
+                document.revocation_endpoint_auth_signing_alg_values_supported,
+            ),
+            (
+                document.introspection_endpoint_auth_methods_supported,
+                document.introspection_endpoint_auth_signing_alg_values_supported,
+            ),
+        ] {
+            assert!(methods.unwrap().iter().any(|method| method == "private_key_jwt"));
+            let every: Vec<_> = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
+            assert_eq!(algorithms.unwrap(), every);
+        }
     }
 
     #[test]

@@ -274,8 +274,6 @@ impl ClientRecord {
 pub struct DecisionRecord {
     /// The client.
     pub client_id: ClientId,
-    /// The registered redirect URI that the requested one matched.
-    pub registered_redirect_uri: RedirectUri,
     /// The redirect URI of the request: where the answer goes.
     pub redirect_uri: RedirectUri,
     /// The resource, in the configured spelling.
@@ -308,7 +306,6 @@ impl DecisionRecord {
     pub fn to_bytes(&self) -> Vec<u8> {
         envelope("decision")
             .string("client_id", self.client_id.as_str())
-            .string("registered_redirect_uri", self.registered_redirect_uri.as_str())
             .string("redirect_uri", self.redirect_uri.as_str())
             .string("resource", self.resource.as_str())
             .string("scope", self.scope.to_string())
@@ -339,7 +336,6 @@ impl DecisionRecord {
         };
         Ok(Self {
             client_id: parsed(&object, "client_id", ClientId::new)?,
-            registered_redirect_uri: redirect_uri(&object, "registered_redirect_uri")?,
             redirect_uri: redirect_uri(&object, "redirect_uri")?,
             resource: parsed(&object, "resource", ResourceId::new)?,
             scope: scope(&object)?,

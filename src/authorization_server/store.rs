@@ -253,8 +253,16 @@ pub struct ReadDecision {
 #[derive(Debug)]
 pub struct DecisionFound {
     pub(crate) key: SecretDigest,
-    pub(crate) record: Option<(Arc<DecisionRecord>, Epochs)>,
+    pub(crate) record: Option<PendingDecision>,
     pub(crate) now: OffsetDateTime,
+}
+
+/// A decision with what it rests on today.
+#[derive(Debug)]
+pub(crate) struct PendingDecision {
+    pub(crate) record: Arc<DecisionRecord>,
+    pub(crate) client: Option<Arc<ClientRecord>>,
+    pub(crate) epochs: Epochs,
 }
 
 impl ReadDecision {
@@ -267,14 +275,17 @@ impl ReadDecision {
         self.key
     }
 
-    /// It is pending. `epochs` are today's of its client, its subject and their consent, read in the same transaction.
+    /// It is pending. `client` is its client as it is today, none where there is none any more, and `epochs` are today's of its
+    /// client, its subject and their consent: all read in the same transaction.
     pub fn found(
         self,
         record: impl Into<Arc<DecisionRecord>>,
+        client: Option<Arc<ClientRecord>>,
         epochs: Epochs,
         now: OffsetDateTime,
     ) -> DecisionFound {
-        DecisionFound { key: self.key, record: Some((record.into(), epochs)), now }
+        let record = PendingDecision { record: record.into(), client, epochs };
+        DecisionFound { key: self.key, record: Some(record), now }
     }
 
     /// There is none, or it was decided before.

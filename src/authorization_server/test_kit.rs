@@ -330,8 +330,13 @@ pub fn client_inserted(receipt: &ClientInsertion) -> bool {
 
 /// What was found, and the store's clock.
 pub fn decision_found(found: DecisionFound) -> (Option<(DecisionRecord, Epochs)>, OffsetDateTime) {
-    let record = found.record.map(|(record, epochs)| (Arc::unwrap_or_clone(record), epochs));
+    let record = found.record.map(|pending| (Arc::unwrap_or_clone(pending.record), pending.epochs));
     (record, found.now)
+}
+
+/// The client of what was found, as it is today.
+pub fn client_of_decision(found: &DecisionFound) -> Option<&ClientRecord> {
+    found.record.as_ref()?.client.as_deref()
 }
 
 /// What the decision met.
@@ -486,7 +491,6 @@ pub fn sample_decision(
 ) -> Result<DecisionRecord, InvalidIdentifier> {
     Ok(DecisionRecord {
         client_id: ClientId::new(client)?,
-        registered_redirect_uri: redirect_uri()?,
         redirect_uri: redirect_uri()?,
         resource: ResourceId::new("https://notes.example/mcp")?,
         scope: ScopeSet::new(),

@@ -56,8 +56,12 @@ pub struct ServerMetadata {
     pub token_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
     /// How a client can authenticate at the revocation endpoint.
     pub revocation_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Algorithms of client assertions at the revocation endpoint.
+    pub revocation_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
     /// How a caller can authenticate at the introspection endpoint.
     pub introspection_endpoint_auth_methods_supported: Option<Vec<String>>,
+    /// Algorithms of client assertions at the introspection endpoint.
+    pub introspection_endpoint_auth_signing_alg_values_supported: Option<Vec<String>>,
     /// Whether each authorization response has `iss` (RFC 9207 section 3).
     pub authorization_response_iss_parameter_supported: bool,
     /// Whether a client may be identified by the URL of its metadata document.
@@ -93,7 +97,9 @@ impl ServerMetadata {
             token_endpoint_auth_methods_supported: None,
             token_endpoint_auth_signing_alg_values_supported: None,
             revocation_endpoint_auth_methods_supported: None,
+            revocation_endpoint_auth_signing_alg_values_supported: None,
             introspection_endpoint_auth_methods_supported: None,
+            introspection_endpoint_auth_signing_alg_values_supported: None,
             authorization_response_iss_parameter_supported: false,
             client_id_metadata_document_supported: false,
             protected_resources: None,
@@ -113,8 +119,11 @@ impl ServerMetadata {
         let object = JsonObject::parse(bytes, limits::DOCUMENT_BYTES)?;
         refuse_hostile_endpoints(&object)?;
         let members = Members::of(&object);
-        let assertion_algorithms = members.texts("token_endpoint_auth_signing_alg_values_supported")?;
-        refuse_none(assertion_algorithms.as_deref(), "token_endpoint_auth_signing_alg_values_supported")?;
+        let assertion_algorithms = |name| {
+            let listed = members.texts(name)?;
+            refuse_none(listed.as_deref(), name)?;
+            Ok::<_, Malformed>(listed)
+        };
         Ok(Self {
             // RFC8414-2-2
             issuer: members.required_typed("issuer", Issuer::new)?,
@@ -137,11 +146,19 @@ impl ServerMetadata {
             scopes_supported: members.scope_list("scopes_supported", limits::JSON_NODES)?,
             code_challenge_methods_supported: members.texts("code_challenge_methods_supported")?,
             token_endpoint_auth_methods_supported: members.texts("token_endpoint_auth_methods_supported")?,
-            token_endpoint_auth_signing_alg_values_supported: assertion_algorithms,
+            token_endpoint_auth_signing_alg_values_supported: assertion_algorithms(
+                "token_endpoint_auth_signing_alg_values_supported",
+            )?,
             revocation_endpoint_auth_methods_supported: members
                 .texts("revocation_endpoint_auth_methods_supported")?,
+            revocation_endpoint_auth_signing_alg_values_supported: assertion_algorithms(
+                "revocation_endpoint_auth_signing_alg_values_supported",
+            )?,
             introspection_endpoint_auth_methods_supported: members
                 .texts("introspection_endpoint_auth_methods_supported")?,
+            introspection_endpoint_auth_signing_alg_values_supported: assertion_algorithms(
+                "introspection_endpoint_auth_signing_alg_values_supported",
+            )?,
             authorization_response_iss_parameter_supported: members
                 .flag("authorization_response_iss_parameter_supported")?,
             client_id_metadata_document_supported: members.flag("client_id_metadata_document_supported")?,
@@ -219,8 +236,16 @@ impl ServerMetadata {
                 self.revocation_endpoint_auth_methods_supported.as_deref(),
             )
             .list(
+                "revocation_endpoint_auth_signing_alg_values_supported",
+                self.revocation_endpoint_auth_signing_alg_values_supported.as_deref(),
+            )
+            .list(
                 "introspection_endpoint_auth_methods_supported",
                 self.introspection_endpoint_auth_methods_supported.as_deref(),
+            )
+            .list(
+                "introspection_endpoint_auth_signing_alg_values_supported",
+                self.introspection_endpoint_auth_signing_alg_values_supported.as_deref(),
             )
             .flag(
                 "authorization_response_iss_parameter_supported",
@@ -401,7 +426,12 @@ mod tests {
     #[test]
     fn none_is_no_signature_algorithm() {
         // RFC8414-2-11
-        assert!(with(r#""token_endpoint_auth_signing_alg_values_supported":["ES256","none"]"#).is_err());
+        for endpoint in ["token", "revocation", "introspection"] {
+            let list =
+                |name| format!(r#""{endpoint}_endpoint_auth_signing_alg_values_supported":["ES256"{name}]"#);
+            assert!(with(&list("")).is_ok(), "{endpoint}");
+            assert!(with(&list(r#","none""#)).is_err(), "{endpoint}");
+        }
     }
 
     #[test]
@@ -460,7 +490,9 @@ mod tests {
                 token_endpoint_auth_methods_supported: lists[3].clone(),
                 token_endpoint_auth_signing_alg_values_supported: Some(["ES256".into()].into()),
                 revocation_endpoint_auth_methods_supported: lists[4].clone(),
+                revocation_endpoint_auth_signing_alg_values_supported: Some(["EdDSA".into()].into()),
                 introspection_endpoint_auth_methods_supported: lists[5].clone(),
+                introspection_endpoint_auth_signing_alg_values_supported: None,
                 authorization_response_iss_parameter_supported: flags[1],
                 client_id_metadata_document_supported: flags[2],
                 protected_resources: lists[6].clone(),

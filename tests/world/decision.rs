@@ -1,12 +1,14 @@
 //! The answer to the consent page: whose it must be, what it may say, how often it counts.
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::decision::Decided;
 use mcp_authz::authorization_server::record::DecisionRecord;
 use mcp_authz::authorization_server::refusal::RefusalReason;
 use mcp_authz::authorization_server::store::{Basis, RevocationTarget, RevokeAll};
 use mcp_authz::entropy::{Entropy, EntropyUnavailable};
 use mcp_authz::evidence::Approval;
-use mcp_authz::identifier::ClientId;
+use mcp_authz::identifier::{ClientId, RedirectUri};
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::time::Duration;
 use proptest::prelude::*;
@@ -266,7 +268,8 @@ fn found_after(world: &mut World, change: impl Fn(&str) -> String) -> Result<(),
     let record = DecisionRecord::from_bytes(change(&stored).as_bytes()).unwrap();
     let view = waiting.stored(insert.inserted()).unwrap().into_page().unwrap();
     let (read, waiting) = world.server.decide(&view.handle).into_parts();
-    let found = read.found(record, Default::default(), world.store.now());
+    let client = world.store.client(PARTNER).map(Arc::new);
+    let found = read.found(record, client, Default::default(), world.store.now());
     waiting.found(found).map(drop).map_err(|refusal| refusal.reason())
 }
 
@@ -276,7 +279,27 @@ fn the_redirect_uri_is_compared_again_at_completion() {
     let mut world = world();
     assert_eq!(found_after(&mut world, str::to_owned), Ok(()));
     let moved = |text: &str| text.replacen("\"https://app.example/cb", "\"https://evil.example/cb", 1);
-    assert_eq!(found_after(&mut world, moved), Err(RefusalReason::Decision));
+    assert_eq!(found_after(&mut world, moved), Err(RefusalReason::RedirectUri));
+    let anothers = |text: &str| text.replacen("\"partner\"", "\"other\"", 1);
+    assert_eq!(found_after(&mut world, anothers), Err(RefusalReason::UnknownClient));
+}
+
+// I-R1: and with what is registered then. Whoever has taken over an address that was withdrawn while the page was shown gets
+// no code; neither does a client that was removed.
+#[test]
+fn what_was_withdrawn_while_the_page_was_shown_gets_no_code() {
+    let mut world = world();
+    let view = world.shown(&Ask::partner());
+    let registered = world.store.client(PARTNER).unwrap();
+    let mut changed = registered.clone();
+    changed.metadata.redirect_uris = vec![RedirectUri::new("https://new.example/cb").unwrap()];
+    world.store.put_client(changed);
+    assert_eq!(world.deciding(&view.handle).unwrap_err(), RefusalReason::RedirectUri);
+    world.store.drop_client(PARTNER);
+    assert_eq!(world.deciding(&view.handle).unwrap_err(), RefusalReason::UnknownClient);
+    // Nothing was used up.
+    world.store.put_client(registered);
+    let _redirect = world.approve(&view).unwrap();
 }
 
 // The answer to another read is not the answer to this one.

@@ -6,11 +6,12 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
+use ipnet::IpNet;
 use mcp_authz::identifier::{Endpoint, InvalidIdentifier, Issuer, Network, Origin, ResourceId, ScopeSet};
 use mcp_authz::resource_server::{KeyPlaceFailure, ResourceServer, TokenProfile, TrustedIssuer};
 use mcp_authz_tokio::client::fetch::Fetcher;
@@ -19,7 +20,8 @@ use mcp_authz_tokio::resource_server::{KeySource, McpScopes, ResourceServerLayer
 
 use proxy::Upstream;
 
-use crate::listener::{self, told_to_stop};
+use crate::listener::{self, Terms, told_to_stop};
+use crate::network::proxies;
 
 mod proxy;
 
@@ -46,6 +48,10 @@ pub(crate) struct Options {
     /// Where to listen. TLS belongs before it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8088")]
     listen: SocketAddr,
+    /// The proxy with TLS before it, as an address or a network such as 10.0.0.0/8: it may open more connections than others.
+    /// Where the guard listens on loopback, whoever reaches it may. Can be repeated.
+    #[arg(long, value_name = "CIDR", value_parser = proxies)]
+    trusted_proxy: Vec<IpNet>,
     /// The scopes every request needs, separated by spaces.
     #[arg(long, value_name = "SCOPES")]
     scope: Option<String>,
@@ -132,8 +138,15 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let _ = std::io::stdout().write_all(said.as_bytes());
     let layer = ResourceServerLayer::builder(server, fetcher, scopes).refresh_keys(keys).build()?;
     let router = Router::new().fallback(move |request| upstream.clone().pass(request)).layer(layer);
-    listener::serve(listening, None, router, told_to_stop()).await;
+    listener::serve(listening, None, terms(options), router, told_to_stop()).await;
     Ok(())
+}
+
+/// Whose connections are counted: not those of the proxy, which are everybody's.
+fn terms(options: &Options) -> Terms {
+    let on_loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)].map(IpNet::from);
+    let inside = options.listen.ip().is_loopback().then_some(on_loopback).into_iter().flatten();
+    Terms::new(options.trusted_proxy.iter().copied().chain(inside).collect())
 }
 
 /// Names the option at fault.

@@ -317,7 +317,7 @@ pub(super) fn key_ring(
     store: Arc<dyn AdministeredStore>,
 ) -> Result<KeyRing, Misconfigured> {
     let issuer = settings.issuer()?;
-    let lifetime = Duration::days(settings.signing_key_days);
+    let lifetime = Duration::days(settings.signing_key_days.get());
     let sealer = Arc::new(AeadSealer::new(*master));
     Ok(KeyRing::new(store, sealer, issuer, parts::algorithm(settings)?, lifetime))
 }

@@ -3,12 +3,14 @@
 //! The file is TOML; `mcp-authz serve --example-configuration` prints one with every option and its meaning.
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use mcp_authz::identifier::Issuer;
 use mcp_authz_tokio::store::Bounds;
 use serde::Deserialize;
 
+use super::file::{Within, parse};
 use super::login::{Login, LoginOptions};
 
 /// A file with every option, as documentation: the tests read it.
@@ -107,7 +109,7 @@ pub(crate) struct User {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Grace {
-    pub(crate) seconds: i64,
+    pub(crate) seconds: Within<1, 60>,
     pub(crate) repeats: u32,
 }
 
@@ -115,11 +117,11 @@ pub(crate) struct Grace {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    pub(crate) registrations: u32,
-    pub(crate) authorizations: u32,
-    pub(crate) token_requests: u32,
-    pub(crate) tokens_per_client: u32,
-    pub(crate) pages_per_person: usize,
+    pub(crate) registrations: NonZeroU32,
+    pub(crate) authorizations: NonZeroU32,
+    pub(crate) token_requests: NonZeroU32,
+    pub(crate) tokens_per_client: NonZeroU32,
+    pub(crate) pages_per_person: NonZeroUsize,
 }
 
 /// For how long clients' metadata documents are used.
@@ -128,23 +130,29 @@ pub(crate) struct Limits {
 pub(crate) struct DocumentCache {
     pub(crate) least_seconds: u64,
     pub(crate) most_seconds: u64,
-    pub(crate) stale_days: i64,
+    pub(crate) stale_days: Within<1, 30>,
 }
 
 impl Default for DocumentCache {
     fn default() -> Self {
-        Self { least_seconds: 300, most_seconds: 86_400, stale_days: 7 }
+        Self { least_seconds: 300, most_seconds: 86_400, stale_days: Within::of::<7>() }
     }
+}
+
+const fn requests<const NUMBER: u32>() -> NonZeroU32 {
+    const { assert!(NUMBER > 0) }
+    NonZeroU32::MIN.saturating_add(NUMBER.saturating_sub(1))
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            registrations: 10,
-            authorizations: 60,
-            token_requests: 600,
-            tokens_per_client: 6000,
-            pages_per_person: Bounds::default().decisions_of_a_person,
+            registrations: requests::<10>(),
+            authorizations: requests::<60>(),
+            token_requests: requests::<600>(),
+            tokens_per_client: requests::<6000>(),
+            pages_per_person: NonZeroUsize::new(Bounds::default().decisions_of_a_person)
+                .unwrap_or(NonZeroUsize::MIN),
         }
     }
 }
@@ -162,7 +170,7 @@ pub(crate) struct Settings {
     pub(crate) state_directory: PathBuf,
     pub(crate) master_key: Option<PathBuf>,
     pub(crate) signing_algorithm: String,
-    pub(crate) signing_key_days: i64,
+    pub(crate) signing_key_days: Within<1, 3650>,
     pub(crate) registration: Registration,
     pub(crate) initial_access_token_digests: Vec<String>,
     pub(crate) managed_registrations: bool,
@@ -174,9 +182,9 @@ pub(crate) struct Settings {
     pub(crate) require_pushed_requests: bool,
     pub(crate) default_resource: Option<String>,
     pub(crate) refresh_grace: Option<Grace>,
-    pub(crate) access_token_seconds: i64,
-    pub(crate) refresh_idle_days: i64,
-    pub(crate) grant_days: i64,
+    pub(crate) access_token_seconds: Within<1, 900>,
+    pub(crate) refresh_idle_days: Within<1, 400>,
+    pub(crate) grant_days: Within<1, 400>,
     pub(crate) allowed_origins: Vec<String>,
     pub(crate) trusted_proxies: Vec<String>,
     pub(crate) limits: Limits,
@@ -201,7 +209,7 @@ impl Default for Settings {
             state_directory: PathBuf::from("."),
             master_key: None,
             signing_algorithm: "EdDSA".to_owned(),
-            signing_key_days: 30,
+            signing_key_days: Within::of::<30>(),
             registration: Registration::Closed,
             initial_access_token_digests: Vec::new(),
             managed_registrations: true,
@@ -213,9 +221,9 @@ impl Default for Settings {
             require_pushed_requests: false,
             default_resource: None,
             refresh_grace: None,
-            access_token_seconds: 300,
-            refresh_idle_days: 14,
-            grant_days: 90,
+            access_token_seconds: Within::of::<300>(),
+            refresh_idle_days: Within::of::<14>(),
+            grant_days: Within::of::<90>(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
@@ -294,7 +302,7 @@ impl Limits {
     /// How much may wait in the store.
     pub(crate) fn bounds(&self) -> Bounds {
         let mut bounds = Bounds::default();
-        bounds.decisions_of_a_person = self.pages_per_person;
+        bounds.decisions_of_a_person = self.pages_per_person.get();
         bounds
     }
 }
@@ -310,18 +318,13 @@ impl Settings {
     }
 }
 
-/// Reads the file.
-fn parse(text: &str) -> Result<Settings, String> {
-    toml::from_str(text).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::{EXAMPLE, Settings, parse};
 
     #[test]
     fn the_example_is_a_configuration_and_names_every_option() {
-        let settings = parse(EXAMPLE).unwrap();
+        let settings: Settings = parse(EXAMPLE).unwrap();
         assert_eq!(settings.issuer, "https://auth.example.com");
         // Every name of the settings stands in the example, so that each option is documented.
         let shown = format!("{:#?}", Settings::default());
@@ -333,8 +336,8 @@ mod tests {
 
     #[test]
     fn an_option_that_nobody_knows_is_refused() {
-        assert!(parse("isuer = \"https://x\"").is_err());
-        assert!(parse("[[resource]]\nid = \"https://x\"\nscopes = {}\nscope = 1").is_err());
-        assert!(parse("registration = \"everyone\"").is_err());
+        assert!(parse::<Settings>("isuer = \"https://x\"").is_err());
+        assert!(parse::<Settings>("[[resource]]\nid = \"https://x\"\nscopes = {}\nscope = 1").is_err());
+        assert!(parse::<Settings>("registration = \"everyone\"").is_err());
     }
 }

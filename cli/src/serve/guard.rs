@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 
 use super::configuration::{Misconfigured, Settings};
 use super::health::Counters;
+use crate::network::{network, proxies};
 
 /// Addresses that one limiter tells apart; above that it counts their networks (I-P7).
 const ADDRESSES: usize = 100_000;
@@ -41,10 +42,6 @@ pub(super) struct Guard {
     counters: Arc<Counters>,
 }
 
-fn a_minute(requests: u32) -> Quota {
-    Quota::per_minute(NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN))
-}
-
 /// How often each address comes.
 struct Addresses {
     near: DefaultKeyedRateLimiter<IpAddr>,
@@ -53,8 +50,8 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn new(requests: u32, most: usize) -> Self {
-        let limiter = || RateLimiter::keyed(a_minute(requests));
+    fn new(requests: NonZeroU32, most: usize) -> Self {
+        let limiter = || RateLimiter::keyed(Quota::per_minute(requests));
         Self { near: limiter(), far: limiter(), most }
     }
 
@@ -81,20 +78,6 @@ impl Addresses {
     }
 }
 
-/// The network of that many leading bits.
-fn network(address: IpAddr, v4: u32, v6: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(v4)).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(v6)).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-        }
-    }
-}
-
 /// How many answers with tokens each client gets. Only what was answered so counts: whoever merely says a client's name
 /// cannot use its limit up.
 struct Clients {
@@ -106,9 +89,9 @@ struct Clients {
 }
 
 impl Clients {
-    fn new(tokens: u32) -> Self {
+    fn new(tokens: NonZeroU32) -> Self {
         Self {
-            answered: RateLimiter::keyed(a_minute(tokens)),
+            answered: RateLimiter::keyed(Quota::per_minute(tokens)),
             waiting: Mutex::default(),
             clock: DefaultClock::default(),
             names: RandomState::new(),
@@ -185,6 +168,11 @@ impl Guard {
         self.clients.tidy();
     }
 
+    /// Proxies whose word is believed.
+    pub(super) fn trusted(&self) -> &[IpNet] {
+        &self.trusted
+    }
+
     fn is_trusted(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(&address))
     }
@@ -233,14 +221,7 @@ fn endpoint(path: &str) -> &str {
 
 /// A proxy's address, or the network of several.
 fn proxy(text: &str) -> Result<IpNet, Misconfigured> {
-    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    match network {
-        // Nobody's proxies are everybody (I-G8).
-        Ok(network) if network.prefix_len() > 0 => Ok(network.trunc()),
-        _ => Err(Misconfigured(format!(
-            "trusted_proxies: {text:?} is neither an address nor a network such as 10.0.0.0/8"
-        ))),
-    }
+    proxies(text).map_err(|why| Misconfigured(format!("trusted_proxies: {text:?}: {why}")))
 }
 
 /// The middleware.
@@ -420,7 +401,7 @@ mod tests {
     // I-P7: an IPv6 network of one household is one, and an IPv4 address in IPv6 is itself.
     #[test]
     fn whoever_has_a_network_of_addresses_is_counted_once() {
-        let limiter = Addresses::new(2, 100);
+        let limiter = Addresses::new(2.try_into().unwrap(), 100);
         let allows = |text: &str| limiter.allows(text.parse().unwrap());
         assert!(allows("2001:db8::1") && allows("2001:db8::2") && !allows("2001:db8::3"));
         assert!(allows("2001:db8:0:1::1"));
@@ -430,7 +411,7 @@ mod tests {
     // I-P7: the limiter itself does not grow.
     #[test]
     fn a_stranger_with_many_addresses_does_not_fill_the_memory() {
-        let limiter = Addresses::new(2, 100);
+        let limiter = Addresses::new(2.try_into().unwrap(), 100);
         let mut allowed = 0;
         for high in 0..300_u16 {
             for low in 0..4_u16 {
@@ -450,7 +431,7 @@ mod tests {
     // I-P7
     #[test]
     fn a_client_that_had_its_share_of_tokens_waits_and_nobody_can_use_it_up() {
-        let clients = Clients::new(3);
+        let clients = Clients::new(3.try_into().unwrap());
         let (mut basic, none) = (HeaderMap::new(), HeaderMap::new());
         basic.insert("authorization", "Basic YTpzZWNyZXQ=".parse().unwrap());
         let a = clients.named(&none, b"client_id=a&code=x").unwrap();

@@ -24,8 +24,11 @@ use guard::{Guard, guard};
 use health::Counters;
 use tls::Tls;
 
+use crate::listener::{self, Terms};
+
 mod administration;
 mod configuration;
+mod file;
 mod guard;
 mod health;
 mod login;
@@ -180,6 +183,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     };
     let guards = Arc::new(Guard::new(&settings, is_exposed, Arc::clone(&counters))?);
+    let terms = Terms::new(guards.trusted().to_vec());
     let looking_after = tokio::spawn(look_after_documents(host.clone()));
     let router: Router = host
         .router()
@@ -188,19 +192,19 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     parts::warn_of_one_place(&settings);
     let metrics = metrics.map(|listener| {
         let router = health::metrics(Arc::clone(&counters));
-        tokio::spawn(crate::listener::serve(listener, None, router, std::future::pending()))
+        tokio::spawn(listener::serve(listener, None, Terms::new(Vec::new()), router, std::future::pending()))
     });
     counters.set_ready(true);
     tracing::info!(issuer = %settings.issuer, %address, "serving");
     let keeping = tokio::spawn(housekeeping(ring, store, witness, guards, Arc::clone(&counters)));
     let stop = async {
-        crate::listener::told_to_stop().await;
+        listener::told_to_stop().await;
         counters.set_ready(false);
         tracing::info!("stopping");
     };
     #[cfg(unix)]
     let reloading = tls.clone().map(|tls| tokio::spawn(tls::reload_when_told(tls)));
-    crate::listener::serve(listener, tls, router, stop).await;
+    listener::serve(listener, tls, terms, router, stop).await;
     #[cfg(unix)]
     if let Some(reloading) = reloading {
         reloading.abort();

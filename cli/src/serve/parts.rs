@@ -245,10 +245,10 @@ pub(super) fn server(
     // The key ring names the key of each token; this one only says that there is one.
     let key = SigningKeyId::new("the key ring's", algorithm(settings)?);
     let lifetimes = Lifetimes {
-        access_token: Duration::seconds(settings.access_token_seconds),
-        refresh_idle: Duration::days(settings.refresh_idle_days),
-        family: Duration::days(settings.grant_days),
-        stale_document: Duration::days(settings.document_cache.stale_days),
+        access_token: Duration::seconds(settings.access_token_seconds.get()),
+        refresh_idle: Duration::days(settings.refresh_idle_days.get()),
+        family: Duration::days(settings.grant_days.get()),
+        stale_document: Duration::days(settings.document_cache.stale_days.get()),
         ..Lifetimes::default()
     };
     let mut configuration = Configuration::new(issuer, resources, key)
@@ -270,7 +270,7 @@ pub(super) fn server(
     }
     if let Some(grace) = &settings.refresh_grace {
         let key = GraceKey::new(*derived_key(master, b"mcp-authz refresh grace 1"));
-        let grace = RefreshGrace::new(Duration::seconds(grace.seconds), grace.repeats, key);
+        let grace = RefreshGrace::new(Duration::seconds(grace.seconds.get()), grace.repeats, key);
         configuration = configuration
             .refresh_grace(grace.map_err(|error| Misconfigured(format!("refresh_grace: {error}")))?);
     }

@@ -4,6 +4,7 @@
 //! Each method is one atomic operation. A test interleaves flows by choosing whose action comes next.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use mcp_authz::authorization_server::record::{
     AccessRecord, ClientOrigin, ClientRecord, CodeRecord, ConsentRecord, DecisionRecord, Epochs, FamilyId,
@@ -259,8 +260,9 @@ impl Store {
     pub fn read_decision(&self, action: ReadDecision) -> DecisionFound {
         match self.decisions.get(&action.key()).cloned() {
             Some(record) => {
+                let client = self.clients.get(record.client_id.as_str()).cloned().map(Arc::new);
                 let epochs = self.epochs(record.client_id.as_str(), &record.subject);
-                action.found(record, epochs, self.now)
+                action.found(record, client, epochs, self.now)
             }
             None => action.absent(self.now),
         }

@@ -242,8 +242,10 @@ impl Store for MemoryStore {
         self.act(|tables, now| {
             Ok(match tables.decisions.get(action.key().into()) {
                 Some(record) => {
+                    let client = tables.clients.get(&record.client_id);
+                    let client = client.map(|client| Arc::clone(&client.record));
                     let epochs = tables.epochs(&record.client_id, &record.subject);
-                    action.found(record.clone(), epochs, now)
+                    action.found(record.clone(), client, epochs, now)
                 }
                 None => action.absent(now),
             })

@@ -14,7 +14,7 @@ use crate::authorization_server::sign_in::RequestShown;
 use crate::authorization_server::store::{ActionId, DecisionInsertion, InsertDecision, Insertion};
 use crate::entropy::{Ahead, Entropy, draw, text_of};
 use crate::evidence::{Authentication, RedirectMatched};
-use crate::identifier::{ClientId, RedirectUri, ResourceId, Scope, is_loopback_host};
+use crate::identifier::{ClientId, ResourceId, Scope, is_loopback_host};
 use crate::secret::SecretDigest;
 use crate::step::{Failed, Step};
 use crate::time::{self, OffsetDateTime};
@@ -27,7 +27,6 @@ pub struct RequestValidated(pub(super) Box<Validated>);
 #[derive(Debug)]
 pub(super) struct Validated {
     pub(super) client: Arc<ClientRecord>,
-    pub(super) registered: RedirectUri,
     pub(super) answer: Answer,
     pub(super) checked: Checked,
     pub(super) pushed: Option<SecretDigest>,
@@ -72,7 +71,7 @@ impl RequestValidated {
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertDecision, AwaitingDecisionStored>, Refusal> {
         let may_remember = self.0.may_remember();
-        let Validated { client, registered, answer, checked, pushed } = *self.0;
+        let Validated { client, answer, checked, pushed } = *self.0;
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
         // OAUTH21-7.7-1, OAUTH21-1.4-2: neither can be guessed. The page is shown whatever was approved before
         // (OAUTH21-7.3-1).
@@ -84,7 +83,6 @@ impl RequestValidated {
         let redirect_uri = answer.redirect.redirect_uri().clone();
         let record = DecisionRecord {
             client_id: client.client_id.clone(),
-            registered_redirect_uri: registered,
             redirect_uri: redirect_uri.clone(),
             resource: checked.resource.clone(),
             scope: checked.scope,

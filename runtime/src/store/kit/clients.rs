@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::ClientOrigin;
+use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord};
 use mcp_authz::authorization_server::test_kit as core;
 use mcp_authz::secret::AgentBinding;
 use mcp_authz::time::Duration;
 
-use super::{Checked, SUBJECT, client, clock, count, holds, race, random_digest, register};
+use super::{Checked, KitError, Path, SUBJECT, client, clock, count, holds, race, random_digest, register};
 use crate::entropy::OsEntropy;
 use crate::store::Store;
 
@@ -19,7 +19,31 @@ where
 {
     registration_never_overwrites(make().await).await?;
     a_metadata_document_replaces_only_its_like(make().await).await?;
-    the_operator_overwrites(make().await).await
+    the_operator_overwrites(make().await).await?;
+    a_decision_is_found_with_its_client_of_today(make().await).await
+}
+
+// I-R1: what a client withdrew while a page was shown counts when the page is answered.
+async fn a_decision_is_found_with_its_client_of_today<S: Store>(store: S) -> Checked {
+    let now = clock(&store).await?;
+    register(&store, "another", now).await?;
+    let path = Path::fresh("c1", now)?;
+    path.ask(&store).await?;
+    let found = async || -> Result<Option<Vec<u8>>, KitError> {
+        let found = store.read_decision(core::read_decision(path.decision)).await?;
+        Ok(core::client_of_decision(&found).map(ClientRecord::to_bytes))
+    };
+    holds("a decision is found without a client where there is none", found().await?.is_none())?;
+    let mut record = core::sample_client("c1", now)?;
+    for name in ["Before", "After"] {
+        record.metadata.client_name = Some(name.to_owned());
+        store.put_client(record.clone()).await?;
+        let is_todays = found().await? == Some(record.to_bytes());
+        holds("a decision is found with its client as it is", is_todays)?;
+    }
+    let delete = core::delete_client(&record, &mut OsEntropy)?;
+    let _deleted = store.delete_client(delete).await?;
+    holds("a decision is found without a client that was deleted", found().await?.is_none())
 }
 
 // I-P5

@@ -19,11 +19,11 @@ END $$;
 
 -- Reads what flows read, each kind by its keys, and the clock. The arrays have an element for each key, kind after kind in the order
 -- of the parameters, each array for those kinds that have such a thing: `records` for all but reservations, NULL where there is
--- none; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` for reservations; what else there is for
+-- none; `client_records` for decisions, NULL where the client is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` for reservations; what else there is for
 -- refresh tokens. All of it is one moment (STABLE).
 CREATE FUNCTION read_rows(
     p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
-    OUT now BIGINT, OUT records BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
+    OUT now BIGINT, OUT records BYTEA[], OUT client_records BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
     OUT consent_epochs BIGINT[], OUT spent BOOLEAN[], OUT standing BOOLEAN[], OUT generation BIGINT[], OUT retired BIGINT[],
     OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[]
 ) RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
@@ -39,9 +39,11 @@ BEGIN
             FROM unnest(p_client) WITH ORDINALITY AS u(key, nth) LEFT JOIN clients t ON t.client_id = u.key ORDER BY u.nth) AS r;
     END IF;
     IF cardinality(p_decision) > 0 THEN
-        SELECT array_agg(r.record), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch)
-            INTO found, clients_epochs, subjects_epochs, consents_epochs
-            FROM (SELECT t.record, COALESCE((SELECT e.epoch FROM epochs e
+        SELECT array_agg(r.record), array_agg(r.client), array_agg(r.client_epoch), array_agg(r.subject_epoch),
+                array_agg(r.consent_epoch)
+            INTO found, client_records, clients_epochs, subjects_epochs, consents_epochs
+            FROM (SELECT t.record, (SELECT c.record FROM clients c WHERE c.client_id = t.client_id) AS client,
+                COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0) AS client_epoch,
                 COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 2 AND e.subject = t.subject AND e.client_id = ''), 0) AS subject_epoch,

@@ -31,6 +31,8 @@ pub(super) struct Found {
     now: OffsetDateTime,
     /// None where there is none, and of a reservation.
     record: Option<Vec<u8>>,
+    /// Of a decision: its client's, where there is one.
+    client: Option<Vec<u8>>,
     /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token.
     epochs: [i64; 3],
     /// Of a code.
@@ -127,6 +129,7 @@ impl<T> Array<T> {
 struct Answers {
     now: OffsetDateTime,
     records: Array<Vec<u8>>,
+    clients: Array<Vec<u8>>,
     epochs: [Array<i64>; 3],
     spent: Array<bool>,
     standing: Array<bool>,
@@ -143,6 +146,7 @@ impl Answers {
         Ok(Self {
             now,
             records: Array::of(row, "records")?,
+            clients: Array::of(row, "client_records")?,
             epochs: [
                 Array::of(row, "client_epochs")?,
                 Array::of(row, "subject_epochs")?,
@@ -178,6 +182,7 @@ impl Answers {
             &self.until,
         ];
         self.records.is_over()
+            && self.clients.is_over()
             && self.request.is_over()
             && self.spent.is_over()
             && self.standing.is_over()
@@ -191,6 +196,10 @@ impl Answers {
             _ => self.records.next()?,
         };
         let exists = record.is_some();
+        let client = match read {
+            Read::Decision(_) => self.clients.next()?,
+            _ => None,
+        };
         let epochs = match read {
             Read::Decision(_) | Read::Consent(_) | Read::Refresh(_) => self.epochs()?,
             Read::Client(_) | Read::Code(_) | Read::Reservation(_) => [0; 3],
@@ -211,7 +220,7 @@ impl Answers {
             Read::Reservation(_) => self.until.next()?,
             _ => None,
         };
-        Ok(Found { now: self.now, record, epochs, spent, token, until })
+        Ok(Found { now: self.now, record, client, epochs, spent, token, until })
     }
 }
 
@@ -276,7 +285,8 @@ impl PostgresStore {
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let found = self.together(Read::Decision(action.key())).await?;
         let Some(record) = found.record else { return Ok(action.absent(found.now)) };
-        Ok(action.found(DecisionRecord::from_bytes(&record)?, epochs(found.epochs)?, found.now))
+        let client = found.client.map(|bytes| self.clients.read(bytes)).transpose()?;
+        Ok(action.found(DecisionRecord::from_bytes(&record)?, client, epochs(found.epochs)?, found.now))
     }
 
     pub(super) async fn read_consent_row(self, action: ReadConsent) -> Result<ConsentFound, StoreError> {

@@ -55,6 +55,7 @@ impl Turn {
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let sql = concat!(
             "SELECT decisions.record, ",
+            "(SELECT c.record FROM clients c WHERE c.client_id = decisions.client_id) AS client, ",
             epochs!("decisions.client_id", "decisions.subject"),
             ", ",
             clock!(),
@@ -63,7 +64,9 @@ impl Turn {
         let (row, now) = self.one(query(sql).bind(bytes(action.key()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
         let record = DecisionRecord::from_bytes(&blob(&row)?)?;
-        Ok(action.found(record, today(&row)?, now))
+        let client: Option<Vec<u8>> = row.try_get("client")?;
+        let client = client.map(|bytes| self.clients.read(bytes)).transpose()?;
+        Ok(action.found(record, client, today(&row)?, now))
     }
 
     pub(super) async fn read_consent_row(self, action: ReadConsent) -> Result<ConsentFound, StoreError> {
