@@ -15,7 +15,7 @@ use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply, Respond};
 use mcp_authz::time::OffsetDateTime;
 
 use super::freshness::DocumentCaching;
-use super::slots::Slots;
+use super::slots::{self, Slots};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::client::fetch::reply_of;
 use crate::entropy::ThreadEntropy;
@@ -33,7 +33,7 @@ const AT_THE_TOKEN_ENDPOINT: Duration = Duration::from_secs(5);
 /// What was looked up for a URL.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
-    /// What the fetch brought.
+    /// What the fetch brought; where it was kept and is no document, that nothing was sent.
     pub(super) fetched: Result<Reply, FetchFailure>,
     /// When.
     pub(super) at: OffsetDateTime,
@@ -158,9 +158,9 @@ impl AuthorizationServerHost {
                 KeptDocument::Older => {}
             }
         }
-        let Some(_permit) = documents.slots.permit(is_known) else { return Ok(self.not_sent()) };
+        let Some(_permit) = documents.slots.permit(is_known).await else { return Ok(self.not_sent()) };
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = self.fetcher.fetch_whole(fetch).await;
+        let incoming = slots::fetched(&self.fetcher, fetch, is_known).await;
         let at = self.clock.now();
         let headers = incoming.as_ref().map(|incoming| incoming.headers.clone()).unwrap_or_default();
         let fetched = incoming.map(|incoming| reply_of(incoming.status, &incoming.headers, incoming.body));
@@ -172,7 +172,9 @@ impl AuthorizationServerHost {
         let verdict = self.reconciled(client_id, &fetched, at).await?;
         let verdict = verdict.or(is_document.then_some(DocumentVerdict::Serves));
         let looked = Looked { fetched, at, is_new: false, verdict, until };
-        *slot = Some(looked.clone());
+        // CIMD-4.4-3: what is no document answers nobody else. Whoever comes before the next fetch is told to try again.
+        let kept = if is_document { looked.fetched.clone() } else { Err(FetchFailure::NotSent) };
+        *slot = Some(Looked { fetched: kept, ..looked.clone() });
         Ok(looked)
     }
 

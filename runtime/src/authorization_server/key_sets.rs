@@ -9,7 +9,7 @@ use mcp_authz::step::Step;
 use mcp_authz::time::OffsetDateTime;
 
 use super::documents::{REFUSED_FOR, later};
-use super::slots::Slots;
+use super::slots::{self, Slots};
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::client::fetch::reply_of;
 
@@ -56,9 +56,9 @@ impl AuthorizationServerHost {
                 return kept.reply.clone();
             }
         }
-        let _permit = self.key_sets.permit(is_known).ok_or(FetchFailure::NotSent)?;
+        let _permit = self.key_sets.permit(is_known).await.ok_or(FetchFailure::NotSent)?;
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = self.fetcher.fetch_whole(fetch).await;
+        let incoming = slots::fetched(&self.fetcher, fetch, is_known).await;
         let at = self.clock.now();
         let rests = later(at, REFUSED_FOR);
         let until = match &incoming {

@@ -4,8 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 
+use mcp_authz::message::exchange::{Fetch, FetchFailure};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+use crate::client::fetch::{Fetcher, Incoming};
 
 /// URLs that this server knows.
 const KNOWN: usize = 2048;
@@ -14,7 +19,11 @@ const KNOWN: usize = 2048;
 const NAMED: usize = 512;
 
 /// Fetches in flight, for each of the two.
-const IN_FLIGHT: usize = 32;
+const IN_FLIGHT: usize = 64;
+
+/// How long a fetch waits for its turn, and how long one for a stranger takes at most (I-P7). Hosts that say nothing hold every turn
+/// no longer than that: whoever waits so long has had one.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is kept for one URL, and who fetches it holds the lock.
 type Place<T> = Arc<Mutex<Option<T>>>;
@@ -89,15 +98,33 @@ impl<T> Slots<T> {
         is_known.then(|| table.of(url, true)).flatten()
     }
 
-    /// Leave to fetch now; `None` while as many fetches of that kind are in flight as may.
-    pub(super) fn permit(&self, is_known: bool) -> Option<SemaphorePermit<'_>> {
-        if is_known { &self.known } else { &self.named }.try_acquire().ok()
+    /// Leave to fetch, in turn; `None` where as many fetches of that kind are in flight as may, and none ends soon.
+    pub(super) async fn permit(&self, is_known: bool) -> Option<SemaphorePermit<'_>> {
+        let turn = if is_known { &self.known } else { &self.named }.acquire();
+        timeout(PATIENCE, turn).await.ok()?.ok()
     }
+}
+
+/// Fetches what a URL holds: for what was merely named, not for long.
+///
+/// # Errors
+/// [`FetchFailure`]
+pub(super) async fn fetched(
+    fetcher: &Fetcher,
+    fetch: &Fetch,
+    is_known: bool,
+) -> Result<Incoming, FetchFailure> {
+    let fetched = fetcher.fetch_whole(fetch);
+    if is_known {
+        return fetched.await;
+    }
+    // I-P7
+    timeout(PATIENCE, fetched).await.unwrap_or(Err(FetchFailure::TimedOut))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{KNOWN, NAMED, Table};
+    use super::{IN_FLIGHT, KNOWN, NAMED, Slots, Table};
 
     fn table() -> Table<()> {
         Table { of: std::collections::HashMap::new(), uses: 0 }
@@ -118,6 +145,23 @@ mod tests {
         }
         assert_eq!(slots.of.values().filter(|slot| slot.is_known).count(), KNOWN);
         assert!(slots.of.contains_key("https://client.example/c"), "one that is in use stays");
+    }
+
+    // I-P7: nobody is refused because of others who are done soon, and no flood of names takes a client's turn.
+    #[tokio::test(start_paused = true)]
+    async fn fetches_take_turns() {
+        let slots = Slots::<()>::default();
+        let mut turns = Vec::new();
+        for _ in 0..IN_FLIGHT {
+            turns.push(slots.permit(false).await.unwrap());
+        }
+        assert!(slots.permit(true).await.is_some());
+        let (next, ()) = tokio::join!(slots.permit(false), async {
+            tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+            turns.pop();
+        });
+        turns.push(next.unwrap());
+        assert!(slots.permit(false).await.is_none());
     }
 
     #[test]
