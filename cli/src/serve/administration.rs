@@ -19,7 +19,7 @@ use mcp_authz_tokio::text::TerminalText;
 use zeroize::Zeroizing;
 
 use super::configuration::{Misconfigured, Options, Settings};
-use super::parts;
+use super::{clients, parts};
 
 /// Lists or ends grants.
 #[derive(Debug, clap::Subcommand)]
@@ -307,7 +307,7 @@ fn added(client: &NewClient) -> Result<(ClientRecord, Option<Zeroizing<String>>)
         }
     }
     let json = Zeroizing::new(serde_json::to_vec(&json)?);
-    Ok((parts::client_of(&json, "the client", SystemClock.now())?, secret))
+    Ok((clients::client_of(&json, "the client", SystemClock.now())?, secret))
 }
 
 /// The signing keys of a store.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use mcp_authz::authorization_server::record::ClientRecord;
 use mcp_authz_tokio::authorization_server::key_ring::{self, KeyRing};
 use mcp_authz_tokio::authorization_server::passwords::hash_password;
 use mcp_authz_tokio::authorization_server::{AllowedOrigin, AuthorizationEvent, AuthorizationServerHost};
@@ -27,6 +26,7 @@ use tls::Tls;
 use crate::listener::{self, Terms};
 
 mod administration;
+mod clients;
 mod configuration;
 mod file;
 mod guard;
@@ -143,15 +143,12 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let store = parts::store(&settings.store, settings.limits.bounds()).await?;
     let now = SystemClock.now();
     let (server, introspectors) = parts::server(&settings, &master, now)?;
+    let configured = clients::configured(introspectors, &settings.client, now)?;
     let witness = parts::witness(&settings).map(Witness::open).transpose()?;
     if let Some(witness) = &witness {
         // I-G14
         witness.advance(store.as_ref()).await?;
     }
-    let files = settings.client.iter().map(|file| parts::client(file, now));
-    let configured = introspectors.into_iter().map(Ok).chain(files);
-    let configured: Vec<_> =
-        configured.map(|record| record.map(ClientRecord::configured)).collect::<Result<_, _>>()?;
     administration::end_clients_taken_out(store.as_ref(), &configured).await?;
     for record in configured {
         store.put_client(record).await?;

@@ -14,10 +14,8 @@ use mcp_authz::authorization_server::{
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::{ClientId, ResourceId, Scope, ScopeSet};
 use mcp_authz::jose::{Algorithm, SigningKeyId};
-use mcp_authz::message::client_metadata::ClientMetadata;
-use mcp_authz::secret::{ClientSecret, SecretDigest};
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::base64url;
-use mcp_authz::syntax::json::JsonObject;
 use mcp_authz::time::{Duration, OffsetDateTime};
 use mcp_authz_tokio::authorization_server::DocumentCaching;
 use mcp_authz_tokio::entropy::OsEntropy;
@@ -212,7 +210,18 @@ pub(super) fn server(
                     ClientCredential::Secret { method: SecretMethod::Basic, digest, expires: None };
                 let record = ClientRecord::resource_server(client.clone(), credential, now)
                     .ok_or_else(|| named(&"introspection_client must not be a URL"))?;
-                introspectors.push(record);
+                // One server may stand before many resources, as itself (I-G8).
+                let same = introspectors.iter().find(|known: &&ClientRecord| known.client_id == client);
+                match same {
+                    None => introspectors.push(record),
+                    Some(same) if same.credential == record.credential => {}
+                    Some(_) => {
+                        return Err(named(&format_args!(
+                            "introspection_client {:?} has another introspection_secret_digest at another resource",
+                            client.as_str()
+                        )));
+                    }
+                }
                 known = if resource.opaque_tokens {
                     known.opaque_tokens(client)
                 } else {
@@ -286,40 +295,6 @@ pub(super) fn document_caching(settings: &Settings) -> Result<DocumentCaching, M
         Misconfigured(
             "document_cache: the least is a second or more, and the most no less, up to a week".to_owned(),
         )
-    })
-}
-
-/// A client of the operator's, from its file.
-pub(super) fn client(file: &Path, now: OffsetDateTime) -> Result<ClientRecord, Misconfigured> {
-    let name = format!("client {}", file.display());
-    let json = fs::read(file).map_err(|error| Misconfigured(format!("{name}: {error}")))?;
-    client_of(&json, &name, now)
-}
-
-/// A client of the operator's, from JSON.
-pub(super) fn client_of(json: &[u8], name: &str, now: OffsetDateTime) -> Result<ClientRecord, Misconfigured> {
-    let named = |error: &dyn std::fmt::Display| Misconfigured(format!("{name}: {error}"));
-    let object = JsonObject::parse(json, 65_536).map_err(|error| named(&error))?;
-    let metadata = ClientMetadata::parse(json).map_err(|error| named(&error))?;
-    let id = object.required_string("client_id").map_err(|error| named(&error))?;
-    let id = ClientId::new(id).map_err(|error| named(&error))?;
-    let secret = object.string("client_secret").map_err(|error| named(&error))?;
-    let secret = secret.map(ClientSecret::new).transpose().map_err(|error| named(&error))?;
-    let with = |method, secret: Option<ClientSecret>| {
-        let digest = secret.ok_or_else(|| named(&"the method needs a client_secret"))?.digest();
-        Ok(ClientCredential::Secret { method, digest, expires: None })
-    };
-    let credential = match metadata.token_endpoint_auth_method.as_deref() {
-        Some("none") if secret.is_none() => ClientCredential::None,
-        Some("private_key_jwt") if secret.is_none() => ClientCredential::PrivateKey,
-        None | Some("client_secret_basic") => with(SecretMethod::Basic, secret)?,
-        Some("client_secret_post") => with(SecretMethod::Post, secret)?,
-        // I-P6
-        Some("none" | "private_key_jwt") => return Err(named(&"the method has no client_secret")),
-        Some(_) => return Err(named(&"token_endpoint_auth_method is none of this server's")),
-    };
-    ClientRecord::pre_registered(id, metadata, credential, now).ok_or_else(|| {
-        named(&"it needs acceptable redirect_uris, keys for private_key_jwt, and an id that is no URL")
     })
 }
 

@@ -399,6 +399,31 @@ fn what_is_not_configured_right_does_not_start() {
         let said = with(&["--config", "o.toml"]);
         assert!(said.contains("allowed_origins") && !said.contains("panicked"), "{said}");
     }
+    // The file and the member are named, and nothing secret is.
+    for (text, named) in [
+        ("store = \"postgres://ann:hunter2@db/authz\njson_log = true\n", "bad.toml: line 1, "),
+        ("grant_days = 9223372036854775807\n", "bad.toml: line 1, column 14, grant_days: "),
+        ("signing_key_days = -5\n", "signing_key_days: -5 is not from 1 to 3650"),
+        ("limits = { registrations = 0 }\n", "registrations: "),
+    ] {
+        std::fs::write(folder.path().join("bad.toml"), text).unwrap();
+        let said = with(&["--config", "bad.toml"]);
+        assert!(said.contains(named) && !said.contains("hunter2") && !said.contains("panicked"), "{said}");
+        let keys = tool(folder.path(), &["keys", "rotate", "--config", "bad.toml"]);
+        let said = String::from_utf8(keys.stderr).unwrap();
+        assert!(keys.status.code() == Some(2) && said.contains(named) && !said.contains("hunter2"), "{said}");
+    }
+    let client = format!(
+        r#"{{"client_id":"twice","redirect_uris":["{CALLBACK}"],"token_endpoint_auth_method":"none"}}"#
+    );
+    for file in ["one.json", "two.json"] {
+        std::fs::write(folder.path().join(file), &client).unwrap();
+    }
+    let said = with(&["--client", "one.json", "--client", "two.json"]);
+    assert!(said.contains("one.json") && said.contains("two.json") && said.contains("\"twice\""), "{said}");
+    std::fs::write(folder.path().join("two.json"), client.replace("redirect_uris", "redirect_uri")).unwrap();
+    let said = with(&["--client", "two.json"]);
+    assert!(said.contains("two.json") && said.contains("did you mean \"redirect_uris\"?"), "{said}");
 }
 
 #[test]
