@@ -1,5 +1,6 @@
 //! What stands before the endpoints: whose request it is, and how many an address and a client may make.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,8 +16,8 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use ipnet::IpNet;
 use mcp_authz::limits;
-use mcp_authz::syntax::basic;
 use mcp_authz::syntax::form::Form;
+use mcp_authz::syntax::{base64url, basic};
 use mcp_authz_tokio::authorization_server::passwords::RequestAddress;
 use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
@@ -45,36 +46,66 @@ pub(super) struct Guard {
 /// How often each address comes.
 struct Addresses {
     near: DefaultKeyedRateLimiter<IpAddr>,
+    /// By the leading bits of an IPv6 address that one subscriber may have to give away, and so many times the requests.
+    subscribers: [(u32, DefaultKeyedRateLimiter<IpAddr>); SUBSCRIBERS.len()],
     far: DefaultKeyedRateLimiter<IpAddr>,
     most: usize,
 }
 
+/// One line of a household has up to 256 networks of 64 bits, one customer of a host up to 65,536: what they all may do together,
+/// in times of what one may.
+const SUBSCRIBERS: [(u32, NonZeroU32); 2] =
+    [(56, NonZeroU32::MIN.saturating_add(3)), (48, NonZeroU32::MIN.saturating_add(15))];
+
 impl Addresses {
     fn new(requests: NonZeroU32, most: usize) -> Self {
-        let limiter = || RateLimiter::keyed(Quota::per_minute(requests));
-        Self { near: limiter(), far: limiter(), most }
+        let limiter = |requests| RateLimiter::keyed(Quota::per_minute(requests));
+        let subscribers = SUBSCRIBERS.map(|(bits, times)| (bits, limiter(requests.saturating_mul(times))));
+        Self { near: limiter(requests), subscribers, far: limiter(requests), most }
     }
 
     /// A stranger with more addresses than are told apart is counted by its networks, and one with more of those as one.
     fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if self.near.len() < self.most {
-            return self.near.check_key(&network(address, 32, 64)).is_ok();
+        if self.near.len() >= self.most {
+            self.forget();
         }
-        self.near.retain_recent();
         if self.near.len() < self.most {
-            return self.near.check_key(&network(address, 32, 64)).is_ok();
+            let is_within = |(bits, limiter): &(u32, DefaultKeyedRateLimiter<IpAddr>)| {
+                limiter.check_key(&network(address, 32, *bits)).is_ok()
+            };
+            return self.near.check_key(&network(address, 32, 64)).is_ok()
+                && (address.is_ipv4() || self.subscribers.iter().all(is_within));
         }
         let far = network(address, 16, 32);
         let far = if self.far.len() < self.most { far } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
         self.far.check_key(&far).is_ok()
     }
 
-    fn tidy(&self) {
-        for limiter in [&self.near, &self.far] {
+    /// Whoever could make all requests again. A network's count ends before those of what is in it.
+    fn forget(&self) {
+        self.near.retain_recent();
+        for (_, limiter) in &self.subscribers {
             limiter.retain_recent();
+        }
+    }
+
+    fn tidy(&self) {
+        self.forget();
+        self.far.retain_recent();
+        let wider = self.subscribers.iter().map(|(_, limiter)| limiter);
+        for limiter in wider.chain([&self.near, &self.far]) {
             limiter.shrink_to_fit();
         }
+    }
+}
+
+/// Who an assertion says that it is of. Nobody has checked it: tokens are counted once they were given for it.
+fn claimed_issuer(assertion: &str) -> Option<String> {
+    let claims = base64url::decode(assertion.split('.').nth(1)?).ok()?;
+    match serde_json::from_slice::<serde_json::Value>(&claims).ok()?.get("iss")? {
+        serde_json::Value::String(issuer) => Some(issuer.clone()),
+        _ => None,
     }
 }
 
@@ -106,11 +137,14 @@ impl Clients {
     fn named(&self, headers: &HeaderMap, body: &[u8]) -> Option<u64> {
         let basic = headers.get(AUTHORIZATION).and_then(|field| basic::decode(field.as_bytes()).ok());
         let form = Form::parse(body).ok()?;
-        let name = match &basic {
-            Some((name, _)) => name.as_str(),
-            None => form.get("client_id")?,
+        let assertion = form.get("client_assertion");
+        let name = match (&basic, form.get("client_id")) {
+            (Some((name, _)), _) => Cow::Borrowed(name.as_str()),
+            (None, Some(name)) => Cow::Borrowed(name),
+            // An assertion names its client by itself.
+            (None, None) => Cow::Owned(claimed_issuer(assertion?)?),
         };
-        Some(self.names.hash_one(name))
+        Some(self.names.hash_one(name.as_bytes()))
     }
 
     fn allows(&self, client: u64) -> bool {
@@ -408,6 +442,22 @@ mod tests {
         assert!(allows("192.0.2.1") && allows("::ffff:192.0.2.1") && !allows("192.0.2.1"));
     }
 
+    // I-P7: nor has one subscriber many times the requests of another.
+    #[test]
+    fn whoever_has_many_networks_is_counted_for_all_of_them_too() {
+        for (step, within) in [(1_u64, 4 * 10), (1 << 8, 16 * 10)] {
+            let limiter = Addresses::new(10.try_into().unwrap(), 100_000);
+            let of = |network: u64| {
+                let high = 0x2001_0db8_0000_0000_u64 + network * step;
+                IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64))
+            };
+            let allowed = (0..200).filter(|network| limiter.allows(of(*network))).count();
+            assert_eq!(allowed, within, "{step}");
+            assert!(limiter.allows("2001:db8:1::1".parse().unwrap()), "a neighbour");
+            assert!((0..100).all(|last| limiter.allows(IpAddr::V4(Ipv4Addr::new(192, 0, 2, last)))));
+        }
+    }
+
     // I-P7: the limiter itself does not grow.
     #[test]
     fn a_stranger_with_many_addresses_does_not_fill_the_memory() {
@@ -438,6 +488,13 @@ mod tests {
         assert_eq!(clients.named(&basic, b"client_id=b"), Some(a), "the field names it, not the body");
         assert!(clients.named(&none, b"code=x").is_none() && clients.named(&none, b"a&a").is_none());
         let b = clients.named(&none, b"client_id=b").unwrap();
+        // By an assertion alone, as by its identifier.
+        let claims = super::base64url::encode(br#"{"iss":"a","sub":"x"}"#);
+        let form = |claims: &str| format!("client_assertion=h.{claims}.s").into_bytes();
+        assert_eq!(clients.named(&none, &form(&claims)), Some(a));
+        for other in ["", "!", "e30", "bnVsbA", "eyJpc3MiOjF9"] {
+            assert!(clients.named(&none, &form(other)).is_none(), "{other}");
+        }
         // Requests alone do not count.
         assert!((0..100).all(|_| clients.allows(a)));
         for _ in 0..4 {

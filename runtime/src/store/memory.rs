@@ -10,12 +10,15 @@ use mcp_authz::authorization_server::store::{
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
     FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
     PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
-    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, Retirement,
-    RevocationTarget, RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, Retirement, RevocationTarget,
+    RevokeAll, RevokeFamily, RotateRefresh, UpdateClient,
 };
 use mcp_authz::time::OffsetDateTime;
 
-use super::{AFTER_FAMILY, Bounds, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME};
+use super::{
+    AFTER_FAMILY, Bounds, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME,
+    reservation_key,
+};
 use crate::clock::{Clock, SystemClock};
 
 mod administration;
@@ -443,7 +446,7 @@ impl Store for MemoryStore {
             if action.until() <= now {
                 return Ok(action.already_seen());
             }
-            let id = reservation(&action)?;
+            let id = *reservation_key(&action)?.as_bytes();
             // I-A12
             if tables.reservations.get(&id).is_some_and(|until| *until > now) {
                 return Ok(action.already_seen());
@@ -455,7 +458,10 @@ impl Store for MemoryStore {
 
     fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool> {
         self.act(|tables, now| {
-            Ok(tables.reservations.get(&reservation(&action)?).is_some_and(|until| *until > now))
+            Ok(tables
+                .reservations
+                .get(reservation_key(&action)?.as_bytes())
+                .is_some_and(|until| *until > now))
         })
     }
 
@@ -493,18 +499,6 @@ impl Store for MemoryStore {
             Ok(())
         })
     }
-}
-
-/// The key of a reservation: no two combinations of its parts share one.
-fn reservation(action: &ReserveOnce) -> Result<(u8, String, String, String), StoreError> {
-    let kind = match action.kind() {
-        ReservationKind::ClientAssertion => 1,
-        ReservationKind::SignIn => 2,
-        ReservationKind::SignOut => 3,
-        _ => return Err(StoreError::Inconsistent),
-    };
-    let (issuer, audience) = (action.issuer().to_owned(), action.audience().as_str().to_owned());
-    Ok((kind, issuer, audience, action.value().to_owned()))
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use mcp_authz::authorization_server::store::{
     CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionInsertion, DecisionTaken, DeleteClient,
     FamilyRevocation, FindClient, GrantFound, InsertClient, InsertDecision, InsertPushed, PushedFound,
     PushedInsertion, ReadAccess, ReadCode, ReadConsent, ReadDecision, ReadGrant, ReadPushed, ReadRefresh,
-    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReserveOnce, RevokeAll, RevokeFamily,
-    RotateRefresh, UpdateClient,
+    RedeemCode, RefreshFound, RefreshRotation, Reservation, ReservationKind, ReserveOnce, RevokeAll,
+    RevokeFamily, RotateRefresh, UpdateClient,
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
@@ -304,6 +304,22 @@ impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Failed(Box::new(error))
     }
+}
+
+/// The key of a reservation: no two combinations of its parts share one, and however long they are, it is short.
+fn reservation_key(action: &ReserveOnce) -> Result<SecretDigest, StoreError> {
+    let kind = match action.kind() {
+        ReservationKind::ClientAssertion => 1,
+        ReservationKind::SignIn => 2,
+        ReservationKind::SignOut => 3,
+        _ => return Err(StoreError::Inconsistent),
+    };
+    let mut key = vec![kind];
+    for part in [action.issuer(), action.audience().as_str(), action.value()] {
+        key.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        key.extend_from_slice(part.as_bytes());
+    }
+    Ok(SecretDigest::of(&key))
 }
 
 #[cfg(test)]

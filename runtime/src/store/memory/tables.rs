@@ -30,7 +30,8 @@ pub(super) struct Tables {
     pub(super) refresh_tokens: ByDigest<Refresh>,
     pub(super) tombstones: ByFamily<OffsetDateTime>,
     pub(super) epochs: EpochRows,
-    pub(super) reservations: HashMap<(u8, String, String, String), OffsetDateTime>,
+    /// By digests of what strangers choose, so that the hash is one that nobody can choose for.
+    pub(super) reservations: HashMap<[u8; 32], OffsetDateTime>,
 }
 
 pub(super) struct Client {

@@ -2,7 +2,7 @@
 // below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
 use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord};
-use mcp_authz::authorization_server::store::{ReservationKind, ReserveOnce};
+use mcp_authz::authorization_server::store::ReserveOnce;
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
@@ -55,20 +55,8 @@ pub(super) fn blob(row: &Row) -> Result<Vec<u8>, StoreError> {
     Ok(row.try_get("record")?)
 }
 
-/// The key of a reservation: no two combinations of its parts share one.
 pub(super) fn reservation_key(action: &ReserveOnce) -> Result<Vec<u8>, StoreError> {
-    let kind = match action.kind() {
-        ReservationKind::ClientAssertion => 1,
-        ReservationKind::SignIn => 2,
-        ReservationKind::SignOut => 3,
-        _ => return Err(StoreError::Inconsistent),
-    };
-    let mut key = vec![kind];
-    for part in [action.issuer(), action.audience().as_str(), action.value()] {
-        key.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        key.extend_from_slice(part.as_bytes());
-    }
-    Ok(bytes(SecretDigest::of(&key)))
+    crate::store::reservation_key(action).map(bytes)
 }
 
 /// Today's epochs of the client and the person that two expressions name, and of their consent, as columns of a statement.
