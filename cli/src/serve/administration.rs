@@ -1,9 +1,10 @@
 //! What an operator does to a store: list and end grants, list and remove clients, rotate keys, own up to a restored copy.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 use std::sync::Arc;
 
-use mcp_authz::authorization_server::record::ClientRecord;
+use mcp_authz::authorization_server::record::{ClientRecord, FamilyId};
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::ClientId;
@@ -268,6 +269,42 @@ pub(super) async fn end_clients_taken_out(
             );
         }
     }
+}
+
+/// Ends for good what people of this server's own allowed who stand in its configuration no longer: whoever gets the name next
+/// must not come into it. Until then it is withheld, and what people of a provider allowed always is.
+///
+/// It looks at every grant that stands, so it runs beside the server.
+pub(super) async fn end_people_taken_out(
+    store: &dyn AdministeredStore,
+    configured: &HashSet<String>,
+) -> Result<(), Failure> {
+    let mut seen = HashSet::new();
+    let mut after: Option<FamilyId> = None;
+    loop {
+        let page = store.list_grants(GrantsOf::All, after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.family);
+        let subjects = page.iter().map(|grant| &grant.subject);
+        let gone = subjects.filter(|subject| !is_of_a_provider(subject) && !configured.contains(&***subject));
+        for subject in gone {
+            if !seen.insert(Arc::clone(subject)) {
+                continue;
+            }
+            // I-T4
+            let _revoked =
+                store.revoke_all(RevokeAll::of(RevocationTarget::Subject(subject.to_string()))).await?;
+            tracing::warn!(
+                subject = %TerminalText(subject),
+                "this person stands in the configuration no longer: what they allowed has ended"
+            );
+        }
+    }
+}
+
+/// What such a person is called begins with their provider's issuer; nobody of this server's own is called so.
+fn is_of_a_provider(subject: &str) -> bool {
+    subject.starts_with("https://") || subject.starts_with("http://")
 }
 
 /// 256 random bits as text.

@@ -1,5 +1,6 @@
 //! `mcp-authz serve`: the authorization server for a team's MCP servers, and what its operator does to the store.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -182,6 +183,18 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     let guards = Arc::new(Guard::new(&settings, is_exposed, Arc::clone(&counters))?);
     let terms = Terms::new(guards.trusted().to_vec());
     let looking_after = tokio::spawn(look_after_documents(host.clone()));
+    let ending = tokio::spawn({
+        let store = Arc::clone(&store);
+        let people: HashSet<String> = match &settings.auto_approve {
+            Some(user) => [user.clone()].into(),
+            None => settings.user.iter().map(|user| user.name.clone()).collect(),
+        };
+        async move {
+            if let Err(error) = administration::end_people_taken_out(store.as_ref(), &people).await {
+                tracing::warn!(%error, "what people allowed who stand in the configuration no longer is withheld, and not ended yet");
+            }
+        }
+    });
     let router: Router = host
         .router()
         .layer(from_fn_with_state(Arc::clone(&guards), guard))
@@ -206,7 +219,7 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
     if let Some(reloading) = reloading {
         reloading.abort();
     }
-    for task in [Some(keeping), Some(looking_after), metrics].into_iter().flatten() {
+    for task in [Some(keeping), Some(looking_after), Some(ending), metrics].into_iter().flatten() {
         task.abort();
     }
     Ok(())

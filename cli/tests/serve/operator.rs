@@ -153,7 +153,18 @@ fn a_person_who_is_taken_out_ends_their_grants_with_the_next_start() {
     let refresh = member(issued, "refresh_token");
     let code = server.code(&client);
     assert_eq!(server.stop(), Some(0));
-    let server = Server::start_at(port, folder, &people("bob"));
+    let mut server = Server::start_at(port, folder, &people("bob"));
+    assert_eq!(member(server.refresh(&client, &refresh), "error"), "invalid_grant");
+    assert_eq!(member(server.redeem(&client, &code, VERIFIER), "error"), "invalid_grant");
+    let of_bob = server.redeem(&client, &server.code(&client), VERIFIER);
+    let of_bob = member(of_bob, "refresh_token");
+    // For good: whoever gets the name next does not come into it.
+    let ended = |line: &String| line.contains("ann") && line.contains("what they allowed has ended");
+    let wait = std::time::Duration::from_secs(20);
+    while !ended(&server.log.lock().unwrap().recv_timeout(wait).unwrap()) {}
+    member(server.refresh(&client, &of_bob), "refresh_token");
+    server.stop();
+    let server = Server::start_at(port, folder, &people("ann"));
     assert_eq!(member(server.refresh(&client, &refresh), "error"), "invalid_grant");
     assert_eq!(member(server.redeem(&client, &code, VERIFIER), "error"), "invalid_grant");
 }
