@@ -158,9 +158,11 @@ impl AuthorizationServerHost {
                 KeptDocument::Older => {}
             }
         }
-        let Some(_permit) = documents.slots.permit(is_known) else { return Ok(self.not_sent()) };
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = self.fetcher.fetch_whole(fetch).await;
+        let fetching = self.fetcher.fetch_whole(fetch);
+        let fetching = documents.slots.in_flight(fetch.url(), is_known, fetching);
+        // It gave way: nothing is known of the document, and the next who asks has it fetched again.
+        let Some(incoming) = fetching.await else { return Ok(self.not_sent()) };
         let at = self.clock.now();
         let headers = incoming.as_ref().map(|incoming| incoming.headers.clone()).unwrap_or_default();
         let fetched = incoming.map(|incoming| reply_of(incoming.status, &incoming.headers, incoming.body));

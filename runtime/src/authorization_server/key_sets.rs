@@ -56,9 +56,11 @@ impl AuthorizationServerHost {
                 return kept.reply.clone();
             }
         }
-        let _permit = self.key_sets.permit(is_known).ok_or(FetchFailure::NotSent)?;
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = self.fetcher.fetch_whole(fetch).await;
+        let fetching = self.fetcher.fetch_whole(fetch);
+        let fetching = self.key_sets.in_flight(fetch.url(), is_known, fetching);
+        // It gave way to another.
+        let incoming = fetching.await.ok_or(FetchFailure::NotSent)?;
         let at = self.clock.now();
         let rests = later(at, REFUSED_FOR);
         let until = match &incoming {
