@@ -299,7 +299,7 @@ async fn the_clients_host_does_not_say_how_long_without_bounds() {
     assert_eq!(world.site.fetches(), 3);
 }
 
-// CIMD-4.4-3: a failure is remembered briefly, whatever its header fields say, and never in place of a document.
+// CIMD-4.4-3: what is no document answers who asked for it and nobody else, and is not asked for again at once.
 #[tokio::test]
 async fn a_fetch_that_fails_is_not_repeated_at_once_and_not_kept_as_a_document() {
     let world = World::new().await;
@@ -311,7 +311,7 @@ async fn a_fetch_that_fails_is_not_repeated_at_once_and_not_kept_as_a_document()
     for (at, page) in broken.into_iter().enumerate() {
         world.site.now_answers(page);
         assert_eq!(world.authorize().await.0, StatusCode::BAD_REQUEST);
-        assert_eq!(world.authorize().await.0, StatusCode::BAD_REQUEST);
+        assert_eq!(world.authorize().await.0, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(world.site.fetches(), at + 1);
         world.clock.pass(time::Duration::seconds(31));
     }
@@ -435,6 +435,15 @@ async fn a_client_does_not_wait_for_its_slow_host() {
     let began = std::time::Instant::now();
     assert_eq!(world.refresh(&mut token).await, StatusCode::OK);
     assert!(began.elapsed() < Duration::from_secs(12));
+}
+
+// I-P7: and nobody holds a fetch's place with a host that says nothing.
+#[tokio::test]
+async fn a_stranger_does_not_wait_for_a_slow_host_for_long() {
+    let world = World::new().await;
+    world.site.now_answers(Page { delay: Duration::from_secs(60), ..GOOD });
+    let answer = tokio::time::timeout(Duration::from_secs(12), world.authorize()).await;
+    assert_eq!(answer.unwrap().0, StatusCode::BAD_REQUEST);
 }
 
 // D41: a process that has kept an older document asks nobody under it, once another has fetched the next one.

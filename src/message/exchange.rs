@@ -233,7 +233,7 @@ pub enum FetchFailure {
     /// The time limit ran out.
     #[error("the server did not answer in time")]
     TimedOut,
-    /// The body is longer than the policy allows.
+    /// The body is longer than the policy allows, or the head is longer than the host reads.
     #[error("the reply is larger than allowed")]
     TooLarge,
     /// The URL's host is, or resolves to, an address the policy forbids.

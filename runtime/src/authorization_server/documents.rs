@@ -33,7 +33,7 @@ const AT_THE_TOKEN_ENDPOINT: Duration = Duration::from_secs(5);
 /// What was looked up for a URL.
 #[derive(Debug, Clone)]
 pub(super) struct Looked {
-    /// What the fetch brought.
+    /// What the fetch brought; where it was kept and is no document, that nothing was sent.
     pub(super) fetched: Result<Reply, FetchFailure>,
     /// When.
     pub(super) at: OffsetDateTime,
@@ -174,7 +174,9 @@ impl AuthorizationServerHost {
         let verdict = self.reconciled(client_id, &fetched, at).await?;
         let verdict = verdict.or(is_document.then_some(DocumentVerdict::Serves));
         let looked = Looked { fetched, at, is_new: false, verdict, until };
-        *slot = Some(looked.clone());
+        // CIMD-4.4-3: what is no document answers nobody else. Whoever comes before the next fetch is told to try again.
+        let kept = if is_document { looked.fetched.clone() } else { Err(FetchFailure::NotSent) };
+        *slot = Some(Looked { fetched: kept, ..looked.clone() });
         Ok(looked)
     }
 

@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 
 use super::resolver::{Checked, Forbidden, Network, OnlyProxy, Resolver, SystemResolver, permitted};
 
+/// The most bytes that the header fields of a reply have, names and values together.
+const HEAD_BYTES: usize = 32 * 1024;
+
 /// The fetcher could not be made: TLS has no roots or no provider.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client cannot be set up: {0}")]
@@ -153,7 +156,13 @@ impl Fetcher {
             *request.body_mut() = Some(Bytes::from_owner(body).into());
         }
         let response = client.execute(request).await.map_err(|error| failure(&error))?;
-        let headers = response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let headers: Vec<_> =
+            response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let fields = headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+        // I-P7: a reply is kept with what its reader reads of its head.
+        if fields.fold(0, usize::saturating_add) > HEAD_BYTES {
+            return Err(FetchFailure::TooLarge);
+        }
         Ok(Opened { status: response.status().as_u16(), headers, body: response })
     }
 }
@@ -472,6 +481,23 @@ mod tests {
         let url = format!("http://127.0.0.1:{port}/");
         let failure = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await.unwrap_err();
         assert_eq!(failure, FetchFailure::TooLarge);
+    }
+
+    // I-P7: the body's limit is one of the whole reply.
+    #[tokio::test]
+    async fn a_head_over_the_limit_is_refused() {
+        let head = |fields: usize| {
+            let field = format!("www-authenticate: Bearer realm=\"{}\"\r\n", "r".repeat(950));
+            let head = format!("HTTP/1.1 200 OK\r\n{}connection: close\r\n\r\n", field.repeat(fields));
+            &*head.leak()
+        };
+        for (fields, is_read) in [(30, true), (40, false)] {
+            let (port, _) = server(vec![head(fields), "ok"].leak()).await;
+            let url = format!("http://127.0.0.1:{port}/");
+            let reply = get(&fetcher(&[]), &url, AddressPolicy::Loopback).await;
+            let failure = reply.map(|reply| reply.status).err();
+            assert_eq!(failure, (!is_read).then_some(FetchFailure::TooLarge), "{fields}");
+        }
     }
 
     #[tokio::test]
