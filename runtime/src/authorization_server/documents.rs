@@ -17,7 +17,7 @@ use mcp_authz::time::OffsetDateTime;
 use super::freshness::DocumentCaching;
 use super::slots::Slots;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::client::fetch::reply_of;
+use crate::client::fetch::document_of;
 use crate::entropy::ThreadEntropy;
 use crate::store::StoreError;
 
@@ -165,7 +165,7 @@ impl AuthorizationServerHost {
         let Some(incoming) = fetching.await else { return Ok(self.not_sent()) };
         let at = self.clock.now();
         let headers = incoming.as_ref().map(|incoming| incoming.headers.clone()).unwrap_or_default();
-        let fetched = incoming.map(|incoming| reply_of(incoming.status, &incoming.headers, incoming.body));
+        let fetched = incoming.map(document_of);
         // CIMD-4.4-3: its header fields count for a document only.
         let is_document = self.core.measure(|| self.server.is_document_of(client_id, &fetched));
         let fresh = if is_document { documents.caching.fresh_for(&headers, at) } else { REFUSED_FOR };

@@ -11,7 +11,7 @@ use mcp_authz::time::OffsetDateTime;
 use super::documents::{REFUSED_FOR, later};
 use super::slots::Slots;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::client::fetch::reply_of;
+use crate::client::fetch::document_of;
 
 /// Longest that a key set is used. A client that withdraws a key waits so long at most.
 const MOST: Duration = Duration::from_secs(300);
@@ -69,7 +69,7 @@ impl AuthorizationServerHost {
             }
             _ => rests,
         };
-        let reply = incoming.map(|answer| reply_of(answer.status, &answer.headers, answer.body));
+        let reply = incoming.map(document_of);
         *slot = Some(Fetched { reply: reply.clone(), rests, until });
         reply
     }
