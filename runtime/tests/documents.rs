@@ -397,6 +397,34 @@ async fn a_url_that_nobody_was_asked_about_is_not_fetched_at_the_token_endpoint(
     assert_eq!(world.site.fetches(), 0);
 }
 
+// I-P7: hosts that take connections and say nothing keep no other client out.
+#[tokio::test]
+async fn silent_hosts_keep_no_new_client_out() {
+    let world = Arc::new(World::new().await);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", listener.local_addr().unwrap());
+    let mut asking = Vec::new();
+    let mut held = Vec::new();
+    for n in 0..40 {
+        let (world, url) = (world.clone(), format!("{silent}/{n}"));
+        asking.push(tokio::spawn(async move { world.authorize_with(&[("client_id", &url)]).await.0 }));
+        held.push(listener.accept().await.unwrap());
+    }
+    let began = std::time::Instant::now();
+    assert_eq!(world.authorize().await.0, StatusCode::SEE_OTHER);
+    assert!(began.elapsed() < Duration::from_secs(4), "it waited for none of them");
+    // Who gave way is asked to come again, and is fetched when it does.
+    assert_eq!(asking.remove(0).await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    let again = world.clone();
+    let url = format!("{silent}/0");
+    let _again = tokio::spawn(async move { again.authorize_with(&[("client_id", &url)]).await });
+    listener.accept().await.unwrap();
+    // The others had five seconds.
+    let began = std::time::Instant::now();
+    assert_eq!(asking.pop().unwrap().await.unwrap(), StatusCode::BAD_REQUEST);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
 // D41: a host that answers slowly makes its own client wait, and not for ever.
 #[tokio::test]
 async fn a_client_does_not_wait_for_its_slow_host() {

@@ -25,7 +25,7 @@ pub use identifiers::{pkce, redirect, resource};
 pub use jws::jws;
 pub use records::records;
 pub use resource_server::resource_server;
-pub use server_flow::server_flow;
+pub use server_flow::{server_flow, token};
 pub use syntax::{base64url, basic, form, json};
 
 /// An invariant over any bytes.
@@ -48,4 +48,5 @@ pub const ORACLES: &[(&str, Oracle)] = &[
     ("resource", resource),
     ("resource_server", resource_server),
     ("server_flow", server_flow),
+    ("token", token),
 ];

@@ -14,9 +14,9 @@ use mcp_authz::identifier::{Issuer, ResourceId, Scope, ScopeSet};
 use mcp_authz::jose::{Algorithm, SigningKeyId};
 use mcp_authz::message::client_metadata::RegistrationReply;
 use mcp_authz::message::exchange::{RequestHead, Respond};
-use mcp_authz::message::token::TokenReply;
+use mcp_authz::message::token::{Grant, TokenReply};
 use mcp_authz::secret::AgentBinding;
-use mcp_authz::syntax::form;
+use mcp_authz::syntax::form::{self, Form};
 use mcp_authz::time::{Duration, OffsetDateTime};
 
 use crate::choices::Choices;
@@ -61,6 +61,30 @@ struct World {
 /// Any sequence of requests: no panic, and I-C1, I-C3, I-C4, I-R1, I-R5, I-R8, I-T1, I-G9.
 pub fn server_flow(data: &[u8]) {
     run(data);
+}
+
+/// Any body at the token endpoint, as the server reads it; behind a `+`, from a client that is registered: no panic, no
+/// grant that nobody asked for by its name, no tokens, and nothing changes.
+pub fn token(data: &[u8]) {
+    let mut world = World::new();
+    let body = match data.split_first() {
+        Some((b'+', rest)) => [format!("client_id={}&", world.client_id).as_bytes(), rest].concat(),
+        _ => data.to_vec(),
+    };
+    let head =
+        RequestHead::new("POST", "/token").with_header("content-type", b"application/x-www-form-urlencoded");
+    let grant = Form::parse(&body).ok().and_then(|form| Grant::from_form(&form).ok());
+    let is_served = matches!(grant, Some(Grant::AuthorizationCode(_) | Grant::RefreshToken(_)));
+    match world.server.token(&head, &body) {
+        Ok(_) => assert!(is_served, "a grant that this server does not have"),
+        Err(failure) => assert!((400..500).contains(&failure.respond().status())),
+    }
+    let before = world.store.credentials();
+    let turn = ServerFlow::token(&world.server.clone(), &head, &body);
+    let Some(ServerEnd::Respond(answer)) = world.run(turn, false) else { panic!("no answer") };
+    assert!((400..500).contains(&answer.status()), "{}", answer.status());
+    assert!(!matches!(TokenReply::parse(answer.status(), answer.body()), Ok(TokenReply::Tokens(_))));
+    assert!(before == world.store.credentials(), "what nobody was granted changed something");
 }
 
 /// Runs the requests; gives back how many codes and how many refresh tokens were used.

@@ -15,9 +15,9 @@ use mcp_authz::message::exchange::{Fetch, FetchFailure, Reply, Respond};
 use mcp_authz::time::OffsetDateTime;
 
 use super::freshness::DocumentCaching;
-use super::slots::{self, Slots};
+use super::slots::Slots;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::client::fetch::reply_of;
+use crate::client::fetch::document_of;
 use crate::entropy::ThreadEntropy;
 use crate::store::StoreError;
 
@@ -158,12 +158,14 @@ impl AuthorizationServerHost {
                 KeptDocument::Older => {}
             }
         }
-        let Some(_permit) = documents.slots.permit(is_known).await else { return Ok(self.not_sent()) };
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = slots::fetched(&self.fetcher, fetch, is_known).await;
+        let fetching = self.fetcher.fetch_whole(fetch);
+        let fetching = documents.slots.in_flight(fetch.url(), is_known, fetching);
+        // It gave way: nothing is known of the document, and the next who asks has it fetched again.
+        let Some(incoming) = fetching.await else { return Ok(self.not_sent()) };
         let at = self.clock.now();
         let headers = incoming.as_ref().map(|incoming| incoming.headers.clone()).unwrap_or_default();
-        let fetched = incoming.map(|incoming| reply_of(incoming.status, &incoming.headers, incoming.body));
+        let fetched = incoming.map(document_of);
         // CIMD-4.4-3: its header fields count for a document only.
         let is_document = self.core.measure(|| self.server.is_document_of(client_id, &fetched));
         let fresh = if is_document { documents.caching.fresh_for(&headers, at) } else { REFUSED_FOR };

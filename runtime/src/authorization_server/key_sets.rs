@@ -9,9 +9,9 @@ use mcp_authz::step::Step;
 use mcp_authz::time::OffsetDateTime;
 
 use super::documents::{REFUSED_FOR, later};
-use super::slots::{self, Slots};
+use super::slots::Slots;
 use super::{AuthorizationEvent, AuthorizationServerHost};
-use crate::client::fetch::reply_of;
+use crate::client::fetch::document_of;
 
 /// Longest that a key set is used. A client that withdraws a key waits so long at most.
 const MOST: Duration = Duration::from_secs(300);
@@ -56,9 +56,11 @@ impl AuthorizationServerHost {
                 return kept.reply.clone();
             }
         }
-        let _permit = self.key_sets.permit(is_known).await.ok_or(FetchFailure::NotSent)?;
         self.observe(AuthorizationEvent::FetchDocument(fetch));
-        let incoming = slots::fetched(&self.fetcher, fetch, is_known).await;
+        let fetching = self.fetcher.fetch_whole(fetch);
+        let fetching = self.key_sets.in_flight(fetch.url(), is_known, fetching);
+        // It gave way to another.
+        let incoming = fetching.await.ok_or(FetchFailure::NotSent)?;
         let at = self.clock.now();
         let rests = later(at, REFUSED_FOR);
         let until = match &incoming {
@@ -67,7 +69,7 @@ impl AuthorizationServerHost {
             }
             _ => rests,
         };
-        let reply = incoming.map(|answer| reply_of(answer.status, &answer.headers, answer.body));
+        let reply = incoming.map(document_of);
         *slot = Some(Fetched { reply: reply.clone(), rests, until });
         reply
     }

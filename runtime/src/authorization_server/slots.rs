@@ -1,16 +1,17 @@
 //! What was fetched from URLs that strangers name: a bounded place for each, one fetch in flight for it.
 //!
-//! What strangers name is kept apart from what this server knows, so that no flood of names pushes that out.
+//! What strangers name is kept apart from what this server knows, so that no flood of names pushes that out. A host that says
+//! nothing keeps nobody out, either: while as many fetches are in flight as may be, the next one takes the place of one that
+//! has had the most time.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use mcp_authz::message::exchange::{Fetch, FetchFailure};
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
-
-use crate::client::fetch::{Fetcher, Incoming};
+use mcp_authz::message::exchange::FetchFailure;
+use tokio::sync::{Mutex, oneshot};
 
 /// URLs that this server knows.
 const KNOWN: usize = 2048;
@@ -19,11 +20,10 @@ const KNOWN: usize = 2048;
 const NAMED: usize = 512;
 
 /// Fetches in flight, for each of the two.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: usize = 32;
 
-/// How long a fetch waits for its turn, and how long one for a stranger takes at most (I-P7). Hosts that say nothing hold every turn
-/// no longer than that: whoever waits so long has had one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a fetch of what was merely named may take in all. A person waits for it.
+const NAMED_FETCH: Duration = Duration::from_secs(5);
 
 /// What is kept for one URL, and who fetches it holds the lock.
 type Place<T> = Arc<Mutex<Option<T>>>;
@@ -69,18 +69,66 @@ impl<T> Table<T> {
     }
 }
 
+/// A fetch in flight. Dropping it ends the fetch.
+#[derive(Debug)]
+struct Flight {
+    number: u64,
+    host: String,
+    _goes_on: oneshot::Sender<()>,
+}
+
+/// The fetches of one kind that are in flight, the oldest first.
+#[derive(Debug, Default)]
+struct Flights {
+    begun: u64,
+    of: Vec<Flight>,
+}
+
+impl Flights {
+    /// Begins one, in the place of another if there is no room: its number, and what ends when it has to give way.
+    fn begin(&mut self, host: String) -> (u64, oneshot::Receiver<()>) {
+        if self.of.len() >= IN_FLIGHT {
+            // I-P7: no cap that keeps everybody else out. The host that has the most in flight gives, and the oldest of its.
+            let of_host = |host: &str| self.of.iter().filter(|flight| flight.host == host).count();
+            let load =
+                |flight: &Flight| of_host(&flight.host).saturating_add(usize::from(flight.host == host));
+            let ends = self.of.iter().enumerate().min_by_key(|(_, flight)| Reverse(load(flight)));
+            if let Some((at, _)) = ends {
+                self.of.remove(at);
+            }
+        }
+        self.begun = self.begun.saturating_add(1);
+        let (goes_on, gives_way) = oneshot::channel();
+        self.of.push(Flight { number: self.begun, host, _goes_on: goes_on });
+        (self.begun, gives_way)
+    }
+}
+
+/// A place among the fetches in flight, left when it is dropped.
+struct InFlight<'a> {
+    among: &'a StdMutex<Flights>,
+    number: u64,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut flights = self.among.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.of.retain(|flight| flight.number != self.number);
+    }
+}
+
 /// The places for what URLs of one kind brought.
 #[derive(Debug)]
 pub(super) struct Slots<T> {
     table: StdMutex<Table<T>>,
-    known: Semaphore,
-    named: Semaphore,
+    known: StdMutex<Flights>,
+    named: StdMutex<Flights>,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
         let table = StdMutex::new(Table { of: HashMap::new(), uses: 0 });
-        Self { table, known: Semaphore::new(IN_FLIGHT), named: Semaphore::new(IN_FLIGHT) }
+        Self { table, known: StdMutex::default(), named: StdMutex::default() }
     }
 }
 
@@ -98,32 +146,46 @@ impl<T> Slots<T> {
         is_known.then(|| table.of(url, true)).flatten()
     }
 
-    /// Leave to fetch, in turn; `None` where as many fetches of that kind are in flight as may, and none ends soon.
-    pub(super) async fn permit(&self, is_known: bool) -> Option<SemaphorePermit<'_>> {
-        let turn = if is_known { &self.known } else { &self.named }.acquire();
-        timeout(PATIENCE, turn).await.ok()?.ok()
+    /// What the fetch of a URL brings, within the time for its kind; `None` when it had to give way to another.
+    pub(super) async fn in_flight<R>(
+        &self,
+        url: &str,
+        is_known: bool,
+        fetch: impl Future<Output = Result<R, FetchFailure>>,
+    ) -> Option<Result<R, FetchFailure>> {
+        let among = if is_known { &self.known } else { &self.named };
+        let (number, gives_way) = among.lock().unwrap_or_else(PoisonError::into_inner).begin(host_of(url));
+        let _in_flight = InFlight { among, number };
+        let fetch = async {
+            if is_known {
+                return fetch.await;
+            }
+            // I-P7, CIMD-6.6-1
+            tokio::time::timeout(NAMED_FETCH, fetch).await.unwrap_or(Err(FetchFailure::TimedOut))
+        };
+        tokio::select! {
+            biased;
+            brought = fetch => Some(brought),
+            _ = gives_way => None,
+        }
     }
 }
 
-/// Fetches what a URL holds: for what was merely named, not for long.
-///
-/// # Errors
-/// [`FetchFailure`]
-pub(super) async fn fetched(
-    fetcher: &Fetcher,
-    fetch: &Fetch,
-    is_known: bool,
-) -> Result<Incoming, FetchFailure> {
-    let fetched = fetcher.fetch_whole(fetch);
-    if is_known {
-        return fetched.await;
-    }
-    // I-P7
-    timeout(PATIENCE, fetched).await.unwrap_or(Err(FetchFailure::TimedOut))
+/// Whom a fetch asks. A host answers at as many ports as it likes, and stays one.
+fn host_of(url: &str) -> String {
+    let url = reqwest::Url::parse(url).ok();
+    url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use mcp_authz::message::exchange::FetchFailure;
+    use tokio::time::Instant;
+
     use super::{IN_FLIGHT, KNOWN, NAMED, Slots, Table};
 
     fn table() -> Table<()> {
@@ -147,23 +209,6 @@ mod tests {
         assert!(slots.of.contains_key("https://client.example/c"), "one that is in use stays");
     }
 
-    // I-P7: nobody is refused because of others who are done soon, and no flood of names takes a client's turn.
-    #[tokio::test(start_paused = true)]
-    async fn fetches_take_turns() {
-        let slots = Slots::<()>::default();
-        let mut turns = Vec::new();
-        for _ in 0..IN_FLIGHT {
-            turns.push(slots.permit(false).await.unwrap());
-        }
-        assert!(slots.permit(true).await.is_some());
-        let (next, ()) = tokio::join!(slots.permit(false), async {
-            tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-            turns.pop();
-        });
-        turns.push(next.unwrap());
-        assert!(slots.permit(false).await.is_none());
-    }
-
     #[test]
     fn while_every_place_is_in_use_nothing_is_begun() {
         let mut slots = table();
@@ -180,5 +225,74 @@ mod tests {
         let named = slots.of("https://client.example/c", false).unwrap();
         let known = slots.of("https://client.example/c", true).unwrap();
         assert!(std::sync::Arc::ptr_eq(&named, &known) && slots.of.len() == 1);
+    }
+
+    type Fetching = tokio::task::JoinHandle<Option<Result<(), FetchFailure>>>;
+
+    /// A fetch from a host that says nothing, under way.
+    async fn silent(slots: &Arc<Slots<()>>, url: &str, is_known: bool) -> Fetching {
+        let (slots, url) = (Arc::clone(slots), url.to_owned());
+        let fetching = tokio::spawn(async move { slots.in_flight(&url, is_known, pending()).await });
+        tokio::task::yield_now().await;
+        fetching
+    }
+
+    async fn honest(slots: &Slots<()>, url: &str) -> Option<Result<(), FetchFailure>> {
+        let answers = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            Ok(())
+        };
+        slots.in_flight(url, false, answers).await
+    }
+
+    // I-P7
+    #[tokio::test(start_paused = true)]
+    async fn hosts_that_say_nothing_keep_no_other_out() {
+        let slots = Arc::new(Slots::default());
+        let mut waiting = Vec::new();
+        for n in 0..IN_FLIGHT {
+            waiting.push(silent(&slots, &format!("https://{n}.evil.example/"), false).await);
+        }
+        assert_eq!(honest(&slots, "https://client.example/c").await, Some(Ok(())));
+        assert!(waiting[0].is_finished(), "the oldest gives way");
+        assert_eq!(waiting.remove(0).await.unwrap(), None);
+        assert!(waiting.iter().all(|fetching| !fetching.is_finished()), "and one is enough");
+        // Who was done has left its place.
+        assert_eq!(honest(&slots, "https://client.example/c").await, Some(Ok(())));
+        assert!(waiting.iter().all(|fetching| !fetching.is_finished()));
+    }
+
+    // I-P7
+    #[tokio::test(start_paused = true)]
+    async fn the_host_that_has_the_most_in_flight_gives_way() {
+        let slots = Arc::new(Slots::default());
+        let first = silent(&slots, "https://slow.example/c", false).await;
+        let mut waiting = Vec::new();
+        for n in 1..IN_FLIGHT {
+            waiting.push(silent(&slots, &format!("https://evil.example:{n}/{n}"), false).await);
+        }
+        for n in 0..3 * IN_FLIGHT {
+            waiting.push(silent(&slots, &format!("https://evil.example/again/{n}"), false).await);
+        }
+        assert!(!first.is_finished(), "it is the oldest of all");
+        assert_eq!(waiting.iter().filter(|fetching| !fetching.is_finished()).count(), IN_FLIGHT - 1);
+        assert_eq!(honest(&slots, "https://client.example/c").await, Some(Ok(())));
+        assert!(!first.is_finished());
+    }
+
+    // I-P7, CIMD-6.6-1
+    #[tokio::test(start_paused = true)]
+    async fn a_strangers_host_has_five_seconds_in_all_and_takes_no_place_of_a_known_one() {
+        let slots = Arc::new(Slots::default());
+        let known = silent(&slots, "https://known.example/c", true).await;
+        let began = Instant::now();
+        let named = silent(&slots, "https://evil.example/", false).await;
+        let named = tokio::time::timeout(Duration::from_secs(60), named).await.unwrap();
+        assert_eq!(named.unwrap(), Some(Err(FetchFailure::TimedOut)));
+        assert_eq!(began.elapsed().as_secs(), 5);
+        for n in 0..2 * IN_FLIGHT {
+            silent(&slots, &format!("https://{n}.evil.example/"), false).await;
+        }
+        assert!(!known.is_finished(), "its time is that of every fetch");
     }
 }

@@ -21,6 +21,9 @@ use super::resolver::{Checked, Forbidden, Network, OnlyProxy, Resolver, SystemRe
 /// The most bytes that the header fields of a reply have, names and values together.
 const HEAD_BYTES: usize = 32 * 1024;
 
+/// The longest media type of a document that is read, in bytes.
+const MEDIA_TYPE_BYTES: usize = 256;
+
 /// The fetcher could not be made: TLS has no roots or no provider.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP client cannot be set up: {0}")]
@@ -371,6 +374,19 @@ pub fn reply_of(status: u16, headers: &[(HeaderName, HeaderValue)], body: impl I
     headers.iter().fold(reply, |reply, (name, value)| reply.with_header(name.as_str(), value.as_bytes()))
 }
 
+/// A document's reply as it is kept: with the media type, and nothing else of its head.
+pub(crate) fn document_of(incoming: Incoming) -> Reply {
+    // I-P7: what is kept for long is as large as the fetch's policy says, whatever head a stranger's server sends.
+    let is_read =
+        |(name, value): &&(HeaderName, HeaderValue)| name == CONTENT_TYPE && value.len() <= MEDIA_TYPE_BYTES;
+    let reply = Reply::new(incoming.status, incoming.body);
+    incoming
+        .headers
+        .iter()
+        .filter(is_read)
+        .fold(reply, |reply, (name, value)| reply.with_header(name.as_str(), value.as_bytes()))
+}
+
 /// What an error of the HTTP client means for the state that waits. Its text, which may be a peer's, ends here.
 fn failure(error: &reqwest::Error) -> FetchFailure {
     let mut source: Option<&(dyn StdError + 'static)> = Some(error);
@@ -498,6 +514,28 @@ mod tests {
             let failure = reply.map(|reply| reply.status).err();
             assert_eq!(failure, (!is_read).then_some(FetchFailure::TooLarge), "{fields}");
         }
+    }
+
+    // I-P7
+    #[test]
+    fn a_document_is_kept_without_its_head() {
+        let kept = |fields: &[(&'static str, String)]| {
+            let field = |(name, value): &(&'static str, String)| {
+                (http::HeaderName::from_static(name), value.parse::<http::HeaderValue>().unwrap())
+            };
+            let headers = fields.iter().map(field).collect();
+            super::document_of(Incoming { status: 200, headers, body: b"{}".to_vec() })
+        };
+        let challenge = ("www-authenticate", "Bearer realm=\"x\"".to_owned());
+        let retry = ("retry-after", "5".to_owned());
+        let reply =
+            kept(&[challenge.clone(), ("content-type", "application/json".to_owned()), challenge, retry]);
+        assert_eq!((reply.status(), reply.body()), (200, b"{}".as_slice()));
+        assert!(reply.is_json());
+        assert_eq!(reply.www_authenticate().count(), 0);
+        assert_eq!(reply.retry_after(), None);
+        let long = format!("application/json; x={}", "x".repeat(30_000));
+        assert_eq!(kept(&[("content-type", long)]).content_type(), None);
     }
 
     #[tokio::test]

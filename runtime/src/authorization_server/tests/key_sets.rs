@@ -196,3 +196,24 @@ async fn a_site_that_fails_rests() {
     assert_eq!(app.ask(&world, &own, true).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(fetches(), 2);
 }
+
+// I-P7: nobody has authenticated when a key set is fetched, so that whoever registers may name a host that says nothing.
+#[tokio::test]
+async fn silent_hosts_keep_no_client_that_signs_out() {
+    let (site, own) = (Arc::new(Site::default()), key());
+    site.publish(&[&own]);
+    let world = Arc::new(world(&Arc::default()));
+    let app = Application::register(&world, &site.serve().await).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", listener.local_addr().unwrap());
+    let (mut asking, mut held) = (Vec::new(), Vec::new());
+    for n in 0..40 {
+        let evil = Application::register(&world, &format!("{silent}/{n}")).await;
+        let (world, key) = (Arc::clone(&world), key());
+        asking.push(tokio::spawn(async move { evil.ask(&world, &key, true).await.status }));
+        held.push(listener.accept().await.unwrap());
+    }
+    assert!(app.is_let_in(&world, &own).await);
+    assert_eq!(asking.remove(0).await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!asking.pop().unwrap().is_finished());
+}
