@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 mod batches;
 mod plans;
 mod server;
+mod settings;
 
 use server::Server;
 

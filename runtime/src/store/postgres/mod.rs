@@ -4,8 +4,9 @@
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
 //! barrier; reads see one moment each. What flows do is done for many callers at once: reads by one call of a
 //! function of the database, writes by one for all who ask for the same, which is one transaction. Nobody is answered before a commit that
-//! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
-//! digests, never a code or token.
+//! waited for the disk (`synchronous_commit = on`, which each connection asks for and makes sure of), and time is the database's, the
+//! same for all processes. It holds digests, never a code or token. Whether the disk is waited for at all is the server's: `fsync` and
+//! `full_page_writes` are on unless its operator has turned them off for everybody, and are not looked at.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
@@ -58,11 +59,13 @@ mod room {
 mod rows {
     include!("../sql/rows.rs");
 }
+mod settings;
 mod transactions;
 
 use batch::Queue;
 use locks::{Locks, take_turns};
 use reads::Read;
+use settings::Dropped;
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
@@ -82,18 +85,6 @@ const CONNECTIONS: u16 = 16;
 
 /// Those that serve many callers at once: one for each field of [`Queues`].
 const BATCH_CONNECTIONS: u16 = 5;
-
-/// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
-/// Every statement finds its rows by their keys. None waits long for a lock, because all would.
-const BATCHES: [(&str, &str); 7] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("jit", "off"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("lock_timeout", "250ms"),
-];
 
 /// Those who wait to be served together, by what they ask for.
 #[derive(Debug, Default)]
@@ -116,7 +107,7 @@ pub enum OpenError {
     #[error(
         "the store's database cannot be used; check the URL, and that its role may make tables and functions: {0}"
     )]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// Written by a newer version of this program.
     #[error(
         "the database {database} has schema version {found}, and this program knows no version above {known}; run the program \
@@ -145,6 +136,18 @@ pub enum OpenError {
     /// The database is a read-only copy.
     #[error("the database is a replica: connect to the primary, because a revocation must be seen at once")]
     Replica,
+    /// A connection does not have the settings it asked for.
+    #[error("the store's database cannot be used: {0}")]
+    Setting(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Configuration(source) if source.is::<Dropped>() => Self::Setting(source),
+            error => Self::Database(error),
+        }
+    }
 }
 
 /// A [`Store`](super::Store) in a PostgreSQL database. Clones share its connections.
@@ -164,7 +167,8 @@ impl PostgresStore {
     /// Connects, and makes or updates the tables.
     ///
     /// # Errors
-    /// [`OpenError`] for a database that cannot be reached, is newer than this program, or is a replica.
+    /// [`OpenError`] for a database that cannot be reached, is newer than this program, is a replica, or does not get what the
+    /// connection asks for.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         Self::connect(url, None).await
     }
@@ -182,14 +186,9 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-        let options = options.application_name("mcp-authz").options([
-            ("idle_in_transaction_session_timeout", "30s"),
-            // Durable before the receipt, and one statement sees what the one before it waited for, whatever the
-            // database's defaults are.
-            ("synchronous_commit", "on"),
-            ("default_transaction_isolation", "read\\ committed"),
-        ]);
+        let options = settings::ask(options.application_name("mcp-authz"));
         let mut connection = options.connect().await?;
+        settings::check(&mut connection).await?;
         let replica: bool =
             sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
@@ -197,8 +196,11 @@ impl PostgresStore {
         }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
-        let connections = Connections::new(options.clone(), CONNECTIONS);
-        let batches = connections.others(options.options(BATCHES), BATCH_CONNECTIONS);
+        let connections = Connections::new(options.clone(), settings::check, CONNECTIONS);
+        let for_batches = settings::ask_for_batches(options);
+        let batches = connections.others(for_batches, settings::check_for_batches, BATCH_CONNECTIONS);
+        // Refused now, and not when somebody waits for it.
+        batches.take().await?.give_back();
         Ok(Self {
             connections,
             batches,
