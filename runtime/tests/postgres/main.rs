@@ -352,6 +352,56 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
     assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
 }
 
+/// What no others are served with: an end that is asked for, and what is read for the operator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_falls_silent_holds_nobody_who_is_alone_for_long() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(PostgresStore::open(&way_to(&server.url(&database), &silent).await).await.unwrap());
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    // So lately that two connections are not asked whether they still live.
+    let (read, advanced) = tokio::join!(store.list_clients(None), store.advance_incarnation());
+    assert!(read.is_ok() && advanced.is_ok());
+    silent.store(true, Ordering::SeqCst);
+    let revoking = async {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(15), path.revoke(&store)).await;
+        ended.expect("who ends a grant waits for ever").unwrap_err().to_string()
+    };
+    let reading = async {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(45), store.list_clients(None)).await;
+        ended.expect("who reads waits for ever").unwrap_err().to_string()
+    };
+    let (revoked, read) = tokio::join!(revoking, reading);
+    assert!(revoked.contains("the database says nothing any more"), "{revoked}");
+    assert!(read.contains("the database says nothing any more"), "{read}");
+    silent.store(false, Ordering::SeqCst);
+    path.revoke(&store).await.unwrap();
+}
+
+// A lock that another process keeps: who waits for it is told that nothing was done, and nothing is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lock_is_not_waited_for_without_end() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let now = kit::clock(&store).await.unwrap();
+    let (path, other) = (Path::fresh("c1", now).unwrap(), Path::fresh("c1", now).unwrap());
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
+    let mut admin = server.connect(&database).await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("LOCK codes, tombstones").execute(&mut admin).await.unwrap();
+    let attempts = async { tokio::join!(path.redeem(&store, path.refresh), other.revoke(&store)) };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(9), attempts).await;
+    let (redeemed, revoked) = ended.expect("somebody waits for ever");
+    for error in [redeemed.unwrap_err().to_string(), revoked.unwrap_err().to_string()] {
+        assert!(error.contains("lock timeout"), "{error}");
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut admin).await.unwrap();
+    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
+}
+
 /// The machine loses power: what had been answered is there, and nothing half.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crashed_server_comes_back_with_what_it_answered() {

@@ -27,9 +27,9 @@ const MOST: usize = 64;
 /// How many batches of one kind are under way at once.
 const UNDER_WAY: usize = 1;
 
-/// How long the database may take for a batch: more than any lock is waited for. A connection that says nothing for so long is
-/// closed, because everybody who asks for the same waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the database may take for a batch, or for one transaction: more than any lock is waited for. A connection that says nothing
+/// for so long is closed, because everybody who asks for the same waits for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something that is done for many callers at once.
 pub(super) trait Work: Send + Sync + Sized + 'static {
@@ -194,8 +194,11 @@ pub(super) fn is_lost(error: &StoreError) -> bool {
 }
 
 /// What the database says, unless it says nothing: then the way to it is lost.
-async fn in_time<R>(said: impl Future<Output = Result<R, StoreError>>) -> Result<R, StoreError> {
-    tokio::time::timeout(PATIENCE, said).await.unwrap_or_else(|_| {
+pub(super) async fn in_time<R>(
+    patience: Duration,
+    said: impl Future<Output = Result<R, StoreError>>,
+) -> Result<R, StoreError> {
+    tokio::time::timeout(patience, said).await.unwrap_or_else(|_| {
         let silence = "the database says nothing any more; what it was asked for may have been done";
         Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, silence)).into())
     })
@@ -228,7 +231,7 @@ impl PostgresStore {
     /// Over a connection that does not wait long for a lock, because all of the batch would.
     async fn batch_once<W: Work>(&self, batch: &[W]) -> Result<Vec<W::Outcome>, StoreError> {
         let mut held = self.batches.take().await?;
-        let outcomes = in_time(W::carry_out(self, &mut held.connection, batch)).await?;
+        let outcomes = in_time(PATIENCE, W::carry_out(self, &mut held.connection, batch)).await?;
         held.give_back();
         if outcomes.len() == batch.len() { Ok(outcomes) } else { Err(StoreError::Inconsistent) }
     }
@@ -237,7 +240,7 @@ impl PostgresStore {
         let served = async {
             let mut held = self.connections.take().await?;
             let one = std::slice::from_ref(&work);
-            let mut outcomes = in_time(W::carry_out(&self, &mut held.connection, one)).await?;
+            let mut outcomes = in_time(PATIENCE, W::carry_out(&self, &mut held.connection, one)).await?;
             held.give_back();
             outcomes.pop().ok_or(StoreError::Inconsistent)
         };

@@ -12,6 +12,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::time::OffsetDateTime;
@@ -62,10 +63,10 @@ mod rows {
 mod settings;
 mod transactions;
 
-use batch::Queue;
+use batch::{PATIENCE, Queue, in_time};
 use locks::{Locks, take_turns};
 use reads::Read;
-use settings::Dropped;
+use settings::{ALL, BATCHES, Dropped, SINGLE};
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
@@ -82,6 +83,10 @@ const MIGRATION_LOCK: i64 = 0x6d63_7061;
 
 /// Connections of one process.
 const CONNECTIONS: u16 = 16;
+
+/// How long a caller waits who only reads, or is served together with others: for a connection and for the database, and for another of
+/// both where the first was dead or the others had to be left.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// Those that serve many callers at once: one for each field of [`Queues`].
 const BATCH_CONNECTIONS: u16 = 5;
@@ -186,9 +191,9 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-        let options = settings::ask(options.application_name("mcp-authz"));
+        let options = settings::ask(options.application_name("mcp-authz"), ALL);
         let mut connection = options.connect().await?;
-        settings::check(&mut connection).await?;
+        settings::check(&mut connection, &[ALL]).await?;
         let replica: bool =
             sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
@@ -196,9 +201,10 @@ impl PostgresStore {
         }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
-        let connections = Connections::new(options.clone(), settings::check, CONNECTIONS);
-        let for_batches = settings::ask_for_batches(options);
-        let batches = connections.others(for_batches, settings::check_for_batches, BATCH_CONNECTIONS);
+        let (single, batches) = (settings::ask(options.clone(), SINGLE), settings::ask(options, BATCHES));
+        let connections = Connections::new(single, |new| settings::check(new, &[ALL, SINGLE]), CONNECTIONS);
+        let batches =
+            connections.others(batches, |new| settings::check(new, &[ALL, BATCHES]), BATCH_CONNECTIONS);
         // Refused now, and not when somebody waits for it.
         batches.take().await?.give_back();
         Ok(Self {
@@ -235,6 +241,20 @@ impl PostgresStore {
         R: Send + 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
+        self.carry_out_at_length(action, |turn, action| in_time(PATIENCE, transaction(turn, action)))
+    }
+
+    /// As [`Self::carry_out`], for what may take the database long, however much it is asked to hurry.
+    fn carry_out_at_length<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>> + Send + 'static,
+    {
         let store = self.clone();
         Stored::later(async move {
             let task = tokio::spawn(async move { transaction(store, action).await });
@@ -245,6 +265,7 @@ impl PostgresStore {
     /// Carries out what is done together with what others ask for: whoever serves them carries on though nobody waits any more.
     fn step<A, R, F>(&self, action: A, together: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
         self.read(action, together)
@@ -253,14 +274,16 @@ impl PostgresStore {
     /// Carries out what only reads: nothing has to be ended if nobody waits any more.
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
-        Stored::later(statement(self.clone(), action))
+        Stored::later(in_time(LONGEST, statement(self.clone(), action)))
     }
 
     /// As [`Self::read`], for what reads much.
     fn list<A, R, F>(&self, action: A, statements: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
         self.read(action, statements)

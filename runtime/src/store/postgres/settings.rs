@@ -9,19 +9,23 @@ use sqlx::{Executor as _, PgConnection, Row as _};
 use crate::BoxFuture;
 
 /// Settings by their names, in the words in which the database shows them.
-type Settings = &'static [(&'static str, &'static str)];
+pub(super) type Settings = &'static [(&'static str, &'static str)];
 
 /// For all: durable before the receipt, and one statement sees what the one before it waited for, whatever the database's
 /// defaults are.
-const ALL: Settings = &[
+pub(super) const ALL: Settings = &[
     ("idle_in_transaction_session_timeout", "30s"),
     ("synchronous_commit", "on"),
     ("default_transaction_isolation", "read committed"),
 ];
 
+/// For those that serve one caller at a time: what waits for a lock in vain gives up before its caller does, and nothing is left
+/// that would be done after that.
+pub(super) const SINGLE: Settings = &[("lock_timeout", "5s")];
+
 /// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
 /// Every statement finds its rows by their keys. None waits long for a lock, because all would.
-const BATCHES: Settings = &[
+pub(super) const BATCHES: Settings = &[
     ("plan_cache_mode", "force_generic_plan"),
     ("jit", "off"),
     ("enable_seqscan", "off"),
@@ -43,28 +47,17 @@ pub(super) struct Dropped {
     pub(super) found: String,
 }
 
-/// Asks for what all connections rest on.
-pub(super) fn ask(options: PgConnectOptions) -> PgConnectOptions {
-    asking(options, ALL)
-}
-
-/// Asks for what those rest on besides that serve many callers at once.
-pub(super) fn ask_for_batches(options: PgConnectOptions) -> PgConnectOptions {
-    asking(options, BATCHES)
-}
-
-fn asking(options: PgConnectOptions, settings: Settings) -> PgConnectOptions {
+/// Asks for that when a connection begins; the last word on a setting counts.
+pub(super) fn ask(options: PgConnectOptions, settings: Settings) -> PgConnectOptions {
     options.options(settings.iter().map(|(name, value)| (name, value.replace(' ', "\\ "))))
 }
 
-/// Whether a new connection has what [`ask`] asked for.
-pub(super) fn check(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-    Box::pin(compare(connection, &[ALL]))
-}
-
-/// Whether a new connection has what [`ask_for_batches`] asked for as well.
-pub(super) fn check_for_batches(connection: &mut PgConnection) -> BoxFuture<'_, Result<(), sqlx::Error>> {
-    Box::pin(compare(connection, &[ALL, BATCHES]))
+/// Whether a new connection has what it asked for.
+pub(super) fn check<'c>(
+    connection: &'c mut PgConnection,
+    settings: &'static [Settings],
+) -> BoxFuture<'c, Result<(), sqlx::Error>> {
+    Box::pin(compare(connection, settings))
 }
 
 async fn compare(connection: &mut PgConnection, settings: &'static [Settings]) -> Result<(), sqlx::Error> {

@@ -146,6 +146,20 @@ impl SqliteStore {
         }))
     }
 
+    /// As [`Self::carry_out`]: a file never falls silent.
+    fn carry_out_at_length<A, R, F>(
+        &self,
+        action: A,
+        transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
+    ) -> Stored<'_, R>
+    where
+        A: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<R, StoreError>>,
+    {
+        self.carry_out(action, transaction)
+    }
+
     /// As [`Self::carry_out`]: here a step of a flow waits for its turn like everything else.
     fn step<A, R, F>(
         &self,
