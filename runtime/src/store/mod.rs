@@ -1,8 +1,8 @@
 //! The authorization server's store: one method per core action, each one atomic step (see
 //! [`mcp_authz::authorization_server::store`] for what each transaction must give).
 //!
-//! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default,
-//! [`postgres::PostgresStore`] serves many processes. A store of another kind runs the suite in `kit` (feature
+//! [`memory::MemoryStore`] is for tests and demonstrations, `sqlite::SqliteStore` (feature `sqlite`) is the embedded default,
+//! `postgres::PostgresStore` (feature `postgres`) serves many processes. A store of another kind runs the suite in `kit` (feature
 //! `test-kit`), as these three do.
 //!
 //! [`Store`] is what the core asks for; [`AdministeredStore`] is what an operator, the person's own page and the rotation
