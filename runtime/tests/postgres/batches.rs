@@ -260,3 +260,33 @@ async fn an_answer_with_more_than_was_asked_for_is_none() {
         }
     }
 }
+
+/// A database that is slower than those who ask: as many wait as there is room for, and nobody beyond.
+#[tokio::test]
+async fn who_comes_when_too_many_wait_is_told_to_try_again() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    // On one thread all of them have asked before the first is served.
+    let asking: Vec<_> = (0..5000)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { kit::refresh(&*store, SecretDigest::of(b"nobody's")).await })
+        })
+        .collect();
+    let (mut answered, mut refused) = (0, 0);
+    for asked in asking {
+        match asked.await.unwrap() {
+            Ok(found) => {
+                assert_eq!(found, Seen::Absent);
+                answered += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("try again"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((answered, refused), (4096, 904));
+    assert_eq!(kit::refresh(&*store, SecretDigest::of(b"nobody's")).await.unwrap(), Seen::Absent);
+}

@@ -20,6 +20,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::oneshot;
 
 use super::{PostgresStore, StoreError};
+use crate::store::WAITING;
 
 /// The most that are served at once.
 const MOST: usize = 64;
@@ -89,15 +90,18 @@ impl<W: Work> Queue<W> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits with the others; says whether somebody has to be sent who serves.
-    fn join(&self, work: W, answer: oneshot::Sender<Served<W>>) -> bool {
+    /// Waits with the others, unless they are too many; says whether somebody has to be sent who serves.
+    fn join(&self, work: W, answer: oneshot::Sender<Served<W>>) -> Result<bool, StoreError> {
         let mut state = self.state();
+        if state.waiting.len() >= WAITING {
+            return Err(StoreError::Busy);
+        }
         state.waiting.push((work, answer));
         let needed = state.under_way < UNDER_WAY;
         if needed {
             state.under_way = state.under_way.saturating_add(1);
         }
-        needed
+        Ok(needed)
     }
 }
 
@@ -211,7 +215,7 @@ impl PostgresStore {
     /// Has that done, together with what others ask for.
     pub(super) async fn together<W: Work>(&self, work: W) -> Result<W::Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        if W::queue(self).join(work, answer) {
+        if W::queue(self).join(work, answer)? {
             // From here on: a task that never begins has gone away as well.
             tokio::spawn(serve(Turn::<W>::new(self.clone())));
         }
