@@ -381,6 +381,9 @@ fn what_is_not_configured_right_does_not_start() {
         with(&["--store", "redis://x", "--master-key", "k"]).contains("memory, sqlite:FILE or postgres://")
     );
     assert!(with(&["--store", "sqlite:x.db"]).contains("master key"));
+    let none = with(&["--store", "sqlite::memory:", "--master-key", "k"]);
+    assert!(none.contains("is no file's name") && none.contains("--store memory"), "{none}");
+    assert!(!folder.path().join(":memory:").exists());
     assert!(with(&["--store", "memory", "--user", "ann:plain"]).contains("argon2"));
     std::fs::write(folder.path().join("open.key"), [1; 32]).unwrap();
     assert!(with(&["--store", "memory", "--master-key", "open.key"]).contains("readable by others"));

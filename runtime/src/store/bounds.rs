@@ -21,6 +21,12 @@ pub struct Bounds {
     pub unused_clients: usize,
 }
 
+/// How many callers of a store in SQL wait to be served together, of one kind in PostgreSQL and of all kinds in SQLite: as many as `serve`
+/// has connections. Whoever comes when so many wait is told at once to try again, so that a database that is slower than those who ask
+/// does not fill the memory.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(super) const WAITING: usize = 4096;
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {

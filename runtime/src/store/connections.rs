@@ -10,17 +10,23 @@ use std::time::{Duration, Instant};
 use sqlx::{ConnectOptions as _, Connection, Error};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::BoxFuture;
+
 /// How long a caller waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection may have waited to be used without being asked first.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
 
+/// What a new connection must pass before it is used.
+pub(super) type Check<C> = fn(&mut C) -> BoxFuture<'_, Result<(), Error>>;
+
 /// At most so many connections made in one way. Clones share them.
 pub(super) struct Connections<C: Connection>(Arc<Shared<C>>);
 
 struct Shared<C: Connection> {
     options: C::Options,
+    check: Check<C>,
     idle: Mutex<Vec<(C, Instant)>>,
     free: Arc<Semaphore>,
     most: u32,
@@ -61,22 +67,19 @@ impl<C: Connection> Clone for Connections<C> {
 }
 
 impl<C: Connection> Connections<C> {
-    pub(super) fn new(options: C::Options, most: u16) -> Self {
-        let free = Arc::new(Semaphore::new(usize::from(most)));
-        Self(Arc::new(Shared {
-            options,
-            idle: Mutex::default(),
-            free,
-            most: u32::from(most),
-            doubt: Arc::default(),
-        }))
+    pub(super) fn new(options: C::Options, check: Check<C>, most: u16) -> Self {
+        Self::made(options, check, most, Arc::default())
     }
 
     /// Others to the same server, made in another way.
-    pub(super) fn others(&self, options: C::Options, most: u16) -> Self {
+    pub(super) fn others(&self, options: C::Options, check: Check<C>, most: u16) -> Self {
+        Self::made(options, check, most, Arc::clone(&self.0.doubt))
+    }
+
+    fn made(options: C::Options, check: Check<C>, most: u16, doubt: Arc<Mutex<Option<Instant>>>) -> Self {
         let free = Arc::new(Semaphore::new(usize::from(most)));
-        let doubt = Arc::clone(&self.0.doubt);
-        Self(Arc::new(Shared { options, idle: Mutex::default(), free, most: u32::from(most), doubt }))
+        let most = u32::from(most);
+        Self(Arc::new(Shared { options, check, idle: Mutex::default(), free, most, doubt }))
     }
 
     /// A connection that nobody else uses: one that waits, or a new one.
@@ -91,7 +94,8 @@ impl<C: Connection> Connections<C> {
                     return Ok(Held { connection, place });
                 }
             }
-            let connection = self.0.options.connect().await?;
+            let mut connection = self.0.options.connect().await?;
+            (self.0.check)(&mut connection).await?;
             place.given_back = false;
             Ok(Held { connection, place })
         });

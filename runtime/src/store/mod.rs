@@ -1,8 +1,8 @@
 //! The authorization server's store: one method per core action, each one atomic step (see
 //! [`mcp_authz::authorization_server::store`] for what each transaction must give).
 //!
-//! [`memory::MemoryStore`] is for tests and demonstrations, [`sqlite::SqliteStore`] is the embedded default,
-//! [`postgres::PostgresStore`] serves many processes. A store of another kind runs the suite in `kit` (feature
+//! [`memory::MemoryStore`] is for tests and demonstrations, `sqlite::SqliteStore` (feature `sqlite`) is the embedded default,
+//! `postgres::PostgresStore` (feature `postgres`) serves many processes. A store of another kind runs the suite in `kit` (feature
 //! `test-kit`), as these three do.
 //!
 //! [`Store`] is what the core asks for; [`AdministeredStore`] is what an operator, the person's own page and the rotation
@@ -49,6 +49,8 @@ pub mod sqlite;
 pub mod witness;
 
 pub use bounds::Bounds;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+use bounds::WAITING;
 
 /// How many rows one call of an [`AdministeredStore`] lists.
 pub const LISTED: usize = 100;
@@ -282,6 +284,11 @@ pub enum StoreError {
     /// The database failed.
     #[error("the store failed; check that its disk has room and that its file may be written: {0}")]
     Failed(#[source] Box<dyn StdError + Send + Sync>),
+    /// Too many wait already. Nothing was begun.
+    #[error(
+        "more is asked of the store than its database can do, and this was not begun: try again, and give the database more room"
+    )]
+    Busy,
     /// A row is not what this program wrote.
     #[error("a stored row cannot be read; restore the database, or run the version that wrote it: {0}")]
     Corrupt(#[from] InvalidRecord),

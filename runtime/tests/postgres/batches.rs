@@ -212,3 +212,81 @@ async fn a_row_that_makes_no_sense_fails_its_own_reader_only() {
         assert_eq!(read.await.unwrap(), path.refresh != paths[10].refresh);
     }
 }
+
+// An answer that nobody asked for may belong to somebody who did, and then all after it are others'.
+#[tokio::test]
+async fn an_answer_with_more_than_was_asked_for_is_none() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    store(&server, &database).await.close().await;
+    let mut admin = server.connect(&database).await.unwrap();
+    sqlx::raw_sql("ALTER FUNCTION read_rows RENAME TO rows_read").execute(&mut admin).await.unwrap();
+    let arrays = [
+        ("records", "BYTEA"),
+        ("client_epochs", "BIGINT"),
+        ("subject_epochs", "BIGINT"),
+        ("consent_epochs", "BIGINT"),
+        ("spent", "BOOLEAN"),
+        ("standing", "BOOLEAN"),
+        ("generation", "BIGINT"),
+        ("retired", "BIGINT"),
+        ("request", "BYTEA"),
+        ("repeats", "BIGINT"),
+        ("leaf", "BIGINT"),
+        ("until", "BIGINT"),
+    ];
+    for longer in [None].into_iter().chain((0..arrays.len()).map(Some)) {
+        let (mut gives, mut selects) = (String::new(), String::new());
+        for (place, (name, of)) in arrays.iter().enumerate() {
+            gives += &format!(", OUT {name} {of}[]");
+            let array = format!("r.{name}");
+            selects += ", ";
+            selects += &if longer == Some(place) { format!("array_append({array}, NULL)") } else { array };
+        }
+        let sql = format!(
+            "CREATE OR REPLACE FUNCTION read_rows(TEXT[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], OUT now BIGINT{gives}) \
+             RETURNS RECORD LANGUAGE sql STABLE AS 'SELECT r.now{selects} FROM rows_read($1, $2, $3, $4, $5, $6) AS r'"
+        );
+        sqlx::raw_sql(&sql).execute(&mut admin).await.unwrap();
+        // Its connections have no plan of the function before.
+        let store = store(&server, &database).await;
+        let read = kit::refresh(&store, SecretDigest::of(b"nobody's")).await;
+        match longer {
+            None => assert_eq!(read.unwrap(), Seen::Absent),
+            Some(place) => {
+                let error = read.expect_err(arrays[place].0).to_string();
+                assert!(error.contains("contradict each other"), "{error}");
+            }
+        }
+    }
+}
+
+/// A database that is slower than those who ask: as many wait as there is room for, and nobody beyond.
+#[tokio::test]
+async fn who_comes_when_too_many_wait_is_told_to_try_again() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    // On one thread all of them have asked before the first is served.
+    let asking: Vec<_> = (0..5000)
+        .map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { kit::refresh(&*store, SecretDigest::of(b"nobody's")).await })
+        })
+        .collect();
+    let (mut answered, mut refused) = (0, 0);
+    for asked in asking {
+        match asked.await.unwrap() {
+            Ok(found) => {
+                assert_eq!(found, Seen::Absent);
+                answered += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("try again"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((answered, refused), (4096, 904));
+    assert_eq!(kit::refresh(&*store, SecretDigest::of(b"nobody's")).await.unwrap(), Seen::Absent);
+}

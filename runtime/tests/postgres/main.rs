@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 mod batches;
 mod plans;
 mod server;
+mod settings;
 
 use server::Server;
 
@@ -320,9 +321,6 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
     let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
     path.ask(&store).await.unwrap();
     path.approve(&store, path.agent, "ada").await.unwrap();
-    // Two connections that were used just now: neither is asked first whether it still lives.
-    let (one, two) = tokio::join!(store.incarnation(), store.incarnation());
-    assert_eq!(one.unwrap(), two.unwrap());
     silent.store(true, Ordering::SeqCst);
     let reading: Vec<_> = (0..3)
         .map(|_| {
@@ -334,18 +332,8 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
         let (store, path) = (Arc::clone(&store), path.clone());
         tokio::spawn(async move { path.redeem(&store, path.refresh).await.is_err() })
     };
-    let revoking = {
-        let (store, path) = (Arc::clone(&store), path.clone());
-        tokio::spawn(async move { path.revoke(&*store).await.is_err() })
-    };
-    let counting = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { store.incarnation().await.is_err() })
-    };
     // Longer than its patience, for a read with both of its connections, and for a reader who came meanwhile.
     let all = async {
-        assert!(revoking.await.unwrap());
-        assert!(counting.await.unwrap());
         for reader in reading {
             assert!(reader.await.unwrap());
         }
@@ -364,64 +352,54 @@ async fn a_server_that_falls_silent_holds_nobody_for_long() {
     assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
 }
 
-/// A way to the server that drops what a connection asks for, as a proxy may.
-async fn way_without_settings(url: &str) -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (_, rest) = url.split_once("@").unwrap();
-    let (server, database) = rest.split_once("/").unwrap();
-    let way = format!("postgres://mcp@{}/{database}?sslmode=disable", listener.local_addr().unwrap());
-    let server = server.to_owned();
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = tokio::net::TcpStream::connect(&server).await.unwrap();
-            tokio::spawn(async move {
-                // The startup message: its length, the protocol's version, names and values.
-                let length = client.read_u32().await.unwrap();
-                let mut message = vec![0; usize::try_from(length).unwrap() - 4];
-                client.read_exact(&mut message).await.unwrap();
-                let (version, pairs) = message.split_at(4);
-                let texts: Vec<_> = pairs.split(|byte| *byte == 0).collect();
-                let kept = texts.chunks(2).filter(|pair| pair[0] != b"options");
-                let kept: Vec<u8> = kept
-                    .flat_map(|pair| pair.iter().filter(|text| !text.is_empty()))
-                    .fold(Vec::new(), |kept, text| [kept.as_slice(), text, &[0]].concat());
-                let message = [version, &kept, &[0]].concat();
-                server.write_u32(u32::try_from(message.len() + 4).unwrap()).await.unwrap();
-                server.write_all(&message).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
-        }
-    });
-    way
-}
-
-// What each answer rests on: a commit that waited for the disk, statements that see what the one before waited for, locks that
-// end with their process.
+/// What no others are served with: an end that is asked for, and what is read for the operator.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_way_that_drops_what_is_asked_for_is_refused() {
+async fn a_server_that_falls_silent_holds_nobody_who_is_alone_for_long() {
     let server = Server::start().await;
     let database = server.database(None).await;
-    let way = way_without_settings(&server.url(&database)).await;
-    match PostgresStore::open(&way).await {
-        Err(OpenError::Setting { name, found, wanted }) => {
-            assert_eq!((name, &*found, wanted), ("idle_in_transaction_session_timeout", "0", "10s"));
-        }
-        other => panic!("{other:?}"),
-    }
-    // Each of them counts: two of them are as asked for by the role now, and the third is not.
+    let silent = Arc::new(AtomicBool::new(false));
+    let store = Arc::new(PostgresStore::open(&way_to(&server.url(&database), &silent).await).await.unwrap());
+    let path = Path::fresh("c1", kit::clock(&store).await.unwrap()).unwrap();
+    // So lately that two connections are not asked whether they still live.
+    let (read, advanced) = tokio::join!(store.list_clients(None), store.advance_incarnation());
+    assert!(read.is_ok() && advanced.is_ok());
+    silent.store(true, Ordering::SeqCst);
+    let revoking = async {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(15), path.revoke(&store)).await;
+        ended.expect("who ends a grant waits for ever").unwrap_err().to_string()
+    };
+    let reading = async {
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(45), store.list_clients(None)).await;
+        ended.expect("who reads waits for ever").unwrap_err().to_string()
+    };
+    let (revoked, read) = tokio::join!(revoking, reading);
+    assert!(revoked.contains("the database says nothing any more"), "{revoked}");
+    assert!(read.contains("the database says nothing any more"), "{read}");
+    silent.store(false, Ordering::SeqCst);
+    path.revoke(&store).await.unwrap();
+}
+
+// A lock that another process keeps: who waits for it is told that nothing was done, and nothing is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lock_is_not_waited_for_without_end() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = Arc::new(store(&server, &database).await);
+    let now = kit::clock(&store).await.unwrap();
+    let (path, other) = (Path::fresh("c1", now).unwrap(), Path::fresh("c1", now).unwrap());
+    path.ask(&store).await.unwrap();
+    path.approve(&store, path.agent, "ada").await.unwrap();
     let mut admin = server.connect(&database).await.unwrap();
-    for (name, as_asked, other) in [
-        ("idle_in_transaction_session_timeout", "10s", "0"),
-        ("synchronous_commit", "on", "off"),
-        ("default_transaction_isolation", "read committed", "repeatable read"),
-    ] {
-        let set = |value: &str| format!("ALTER ROLE mcp SET {name} = '{value}'");
-        admin.execute(set(other).as_str()).await.unwrap();
-        let refused = PostgresStore::open(&way).await;
-        assert!(matches!(refused, Err(OpenError::Setting { .. })), "{name}");
-        admin.execute(set(as_asked).as_str()).await.unwrap();
+    sqlx::raw_sql("BEGIN").execute(&mut admin).await.unwrap();
+    sqlx::raw_sql("LOCK codes, tombstones").execute(&mut admin).await.unwrap();
+    let attempts = async { tokio::join!(path.redeem(&store, path.refresh), other.revoke(&store)) };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(9), attempts).await;
+    let (redeemed, revoked) = ended.expect("somebody waits for ever");
+    for error in [redeemed.unwrap_err().to_string(), revoked.unwrap_err().to_string()] {
+        assert!(error.contains("lock timeout"), "{error}");
     }
-    PostgresStore::open(&way).await.unwrap();
+    sqlx::raw_sql("COMMIT").execute(&mut admin).await.unwrap();
+    assert_eq!(path.redeem(&store, path.refresh).await.unwrap(), Seen::Live(()));
 }
 
 /// The machine loses power: what had been answered is there, and nothing half.

@@ -20,6 +20,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use tokio::sync::oneshot;
 
 use super::{PostgresStore, StoreError};
+use crate::store::WAITING;
 
 /// The most that are served at once.
 const MOST: usize = 64;
@@ -27,12 +28,9 @@ const MOST: usize = 64;
 /// How many batches of one kind are under way at once.
 const UNDER_WAY: usize = 1;
 
-/// How long the database may take for a batch: more than any lock is waited for. A connection that says nothing for so long is
-/// closed, because everybody who asks for the same waits for it.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long it may take for a transaction of one caller: more than a process that died keeps its locks.
-pub(super) const PATIENCE_WITH_ONE: Duration = Duration::from_secs(15);
+/// How long the database may take for a batch, or for one transaction: more than any lock is waited for. A connection that says nothing
+/// for so long is closed, because everybody who asks for the same waits for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Something that is done for many callers at once.
 pub(super) trait Work: Send + Sync + Sized + 'static {
@@ -92,15 +90,18 @@ impl<W: Work> Queue<W> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits with the others; says whether somebody has to be sent who serves.
-    fn join(&self, work: W, answer: oneshot::Sender<Served<W>>) -> bool {
+    /// Waits with the others, unless they are too many; says whether somebody has to be sent who serves.
+    fn join(&self, work: W, answer: oneshot::Sender<Served<W>>) -> Result<bool, StoreError> {
         let mut state = self.state();
+        if state.waiting.len() >= WAITING {
+            return Err(StoreError::Busy);
+        }
         state.waiting.push((work, answer));
         let needed = state.under_way < UNDER_WAY;
         if needed {
             state.under_way = state.under_way.saturating_add(1);
         }
-        needed
+        Ok(needed)
     }
 }
 
@@ -196,7 +197,7 @@ pub(super) fn is_lost(error: &StoreError) -> bool {
     })
 }
 
-/// What the database says, unless it says nothing for so long: then the way to it is lost.
+/// What the database says, unless it says nothing: then the way to it is lost.
 pub(super) async fn in_time<R>(
     patience: Duration,
     said: impl Future<Output = Result<R, StoreError>>,
@@ -214,7 +215,7 @@ impl PostgresStore {
     /// Has that done, together with what others ask for.
     pub(super) async fn together<W: Work>(&self, work: W) -> Result<W::Answer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        if W::queue(self).join(work, answer) {
+        if W::queue(self).join(work, answer)? {
             // From here on: a task that never begins has gone away as well.
             tokio::spawn(serve(Turn::<W>::new(self.clone())));
         }

@@ -4,13 +4,15 @@
 //! COMMITTED` that first take advisory locks on the family and the epochs they rest on, so that a revocation is a
 //! barrier; reads see one moment each. What flows do is done for many callers at once: reads by one call of a
 //! function of the database, writes by one for all who ask for the same, which is one transaction. Nobody is answered before a commit that
-//! waited for the disk (`synchronous_commit = on`), and time is the database's, the same for all processes. It holds
-//! digests, never a code or token.
+//! waited for the disk (`synchronous_commit = on`, which each connection asks for and makes sure of), and time is the database's, the
+//! same for all processes. It holds digests, never a code or token. Whether the disk is waited for at all is the server's: `fsync` and
+//! `full_page_writes` are on unless its operator has turned them off for everybody, and are not looked at.
 //!
 //! Connect to the primary: a replica lags, and a revocation that has not arrived is none.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mcp_authz::authorization_server::store::DecideOnce;
 use mcp_authz::time::OffsetDateTime;
@@ -58,11 +60,13 @@ mod room {
 mod rows {
     include!("../sql/rows.rs");
 }
+mod settings;
 mod transactions;
 
-use batch::{PATIENCE_WITH_ONE, Queue, in_time};
+use batch::{PATIENCE, Queue, in_time};
 use locks::{Locks, take_turns};
 use reads::Read;
+use settings::{ALL, BATCHES, Dropped, SINGLE};
 use transactions::{Insertions, Redemption, Rotation};
 
 type This = PostgresStore;
@@ -74,35 +78,18 @@ type Snapshot = Held<PgConnection>;
 /// The schema steps: the first makes version 1, each further one the next.
 const SCHEMA: &[&str] = &[concat!(include_str!("schema.sql"), include_str!("functions.sql"))];
 
-/// What every connection asks for, whatever the database's defaults are, and what `current_setting` says then: a transaction
-/// of a process that died keeps its locks no longer than that, nobody is answered before the disk has it, and one statement
-/// sees what the one before it waited for.
-const SETTINGS: &[(&str, &str)] = &[
-    ("idle_in_transaction_session_timeout", "10s"),
-    ("synchronous_commit", "on"),
-    ("default_transaction_isolation", "read committed"),
-];
-
 /// Held while the schema is brought up to date.
 const MIGRATION_LOCK: i64 = 0x6d63_7061;
 
 /// Connections of one process.
 const CONNECTIONS: u16 = 16;
 
+/// How long a caller waits who only reads, or is served together with others: for a connection and for the database, and for another of
+/// both where the first was dead or the others had to be left.
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// Those that serve many callers at once: one for each field of [`Queues`].
 const BATCH_CONNECTIONS: u16 = 5;
-
-/// How those connections plan that serve many callers at once: the database would guess how many, and plan anew for each.
-/// Every statement finds its rows by their keys. None waits long for a lock, because all would.
-const BATCHES: [(&str, &str); 7] = [
-    ("plan_cache_mode", "force_generic_plan"),
-    ("jit", "off"),
-    ("enable_seqscan", "off"),
-    ("enable_bitmapscan", "off"),
-    ("enable_hashjoin", "off"),
-    ("enable_mergejoin", "off"),
-    ("lock_timeout", "250ms"),
-];
 
 /// Those who wait to be served together, by what they ask for.
 #[derive(Debug, Default)]
@@ -125,7 +112,7 @@ pub enum OpenError {
     #[error(
         "the store's database cannot be used; check the URL, and that its role may make tables and functions: {0}"
     )]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// Written by a newer version of this program.
     #[error(
         "the database {database} has schema version {found}, and this program knows no version above {known}; run the program \
@@ -151,22 +138,21 @@ pub enum OpenError {
         /// The version it claims.
         found: i64,
     },
-    /// Something on the way to the database drops what a connection asks for.
-    #[error(
-        "the database has {name} = {found} on this connection, which asked for {wanted}: a proxy on the way dropped that \
-         (PgBouncer does, told to ignore the startup parameter `options`); connect to the database itself"
-    )]
-    Setting {
-        /// The setting's name.
-        name: &'static str,
-        /// What it is.
-        found: String,
-        /// What was asked for.
-        wanted: &'static str,
-    },
     /// The database is a read-only copy.
     #[error("the database is a replica: connect to the primary, because a revocation must be seen at once")]
     Replica,
+    /// A connection does not have the settings it asked for.
+    #[error("the store's database cannot be used: {0}")]
+    Setting(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Configuration(source) if source.is::<Dropped>() => Self::Setting(source),
+            error => Self::Database(error),
+        }
+    }
 }
 
 /// A [`Store`](super::Store) in a PostgreSQL database. Clones share its connections.
@@ -186,8 +172,8 @@ impl PostgresStore {
     /// Connects, and makes or updates the tables.
     ///
     /// # Errors
-    /// [`OpenError`] for a database that cannot be reached, is newer than this program, is a replica, or is behind a proxy that
-    /// drops what a connection asks for.
+    /// [`OpenError`] for a database that cannot be reached, is newer than this program, is a replica, or does not get what the
+    /// connection asks for.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         Self::connect(url, None).await
     }
@@ -205,28 +191,22 @@ impl PostgresStore {
             return Err(OpenError::Url);
         }
         let options: PgConnectOptions = url.parse().map_err(|_| OpenError::Url)?;
-        // A space would end a setting.
-        let settings = SETTINGS.iter().map(|(name, value)| (name, value.replace(' ', "\\ ")));
-        let options = options.application_name("mcp-authz").options(settings);
+        let options = settings::ask(options.application_name("mcp-authz"), ALL);
         let mut connection = options.connect().await?;
+        settings::check(&mut connection, &[ALL]).await?;
         let replica: bool =
             sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(&mut connection).await?;
         if replica {
             return Err(OpenError::Replica);
         }
-        for (name, wanted) in SETTINGS.iter().copied() {
-            let found: String = sqlx::query_scalar("SELECT current_setting($1)")
-                .bind(name)
-                .fetch_one(&mut connection)
-                .await?;
-            if found != wanted {
-                return Err(OpenError::Setting { name, found, wanted });
-            }
-        }
         migrate(&mut connection).await?;
         let _ = connection.close().await;
-        let connections = Connections::new(options.clone(), CONNECTIONS);
-        let batches = connections.others(options.options(BATCHES), BATCH_CONNECTIONS);
+        let (single, batches) = (settings::ask(options.clone(), SINGLE), settings::ask(options, BATCHES));
+        let connections = Connections::new(single, |new| settings::check(new, &[ALL, SINGLE]), CONNECTIONS);
+        let batches =
+            connections.others(batches, |new| settings::check(new, &[ALL, BATCHES]), BATCH_CONNECTIONS);
+        // Refused now, and not when somebody waits for it.
+        batches.take().await?.give_back();
         Ok(Self {
             connections,
             batches,
@@ -250,8 +230,7 @@ impl PostgresStore {
     }
 
     /// Carries an action out in a task of its own, which ends even if nobody waits any more: a connection whose
-    /// future is dropped between `BEGIN` and its answer would keep its locks. Where the database says nothing any more, the
-    /// connection is closed, and the caller is told.
+    /// future is dropped between `BEGIN` and its answer would keep its locks.
     fn carry_out<A, R, F>(
         &self,
         action: A,
@@ -262,11 +241,11 @@ impl PostgresStore {
         R: Send + 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
-        self.at_length(action, |store, action| in_time(PATIENCE_WITH_ONE, transaction(store, action)))
+        self.carry_out_at_length(action, |turn, action| in_time(PATIENCE, transaction(turn, action)))
     }
 
-    /// As [`Self::carry_out`], for what may take as long as it does: it is asked for once, by an operator.
-    fn at_length<A, R, F>(
+    /// As [`Self::carry_out`], for what may take the database long, however much it is asked to hurry.
+    fn carry_out_at_length<A, R, F>(
         &self,
         action: A,
         transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
@@ -286,6 +265,7 @@ impl PostgresStore {
     /// Carries out what is done together with what others ask for: whoever serves them carries on though nobody waits any more.
     fn step<A, R, F>(&self, action: A, together: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
         self.read(action, together)
@@ -294,14 +274,16 @@ impl PostgresStore {
     /// Carries out what only reads: nothing has to be ended if nobody waits any more.
     fn read<A, R, F>(&self, action: A, statement: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
-        Stored::later(statement(self.clone(), action))
+        Stored::later(in_time(LONGEST, statement(self.clone(), action)))
     }
 
     /// As [`Self::read`], for what reads much.
     fn list<A, R, F>(&self, action: A, statements: impl FnOnce(Turn, A) -> F) -> Stored<'static, R>
     where
+        R: 'static,
         F: Future<Output = Result<R, StoreError>> + Send + 'static,
     {
         self.read(action, statements)
@@ -339,21 +321,18 @@ impl PostgresStore {
         mut query: Query<'_, Postgres, PgArguments>,
     ) -> Result<(Option<Row>, OffsetDateTime), StoreError> {
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        let read = async {
-            let (mut held, rows) = self.first(query.sql(), arguments).await?;
-            let row = rows.into_iter().next();
-            let now = match (&self.clock, &row) {
-                (Some(clock), _) => clock.now(),
-                (None, Some(row)) => rows::instant(row.try_get("now")?)?,
-                (None, None) => {
-                    let clock = sqlx::query(concat!("SELECT ", clock!()));
-                    rows::instant(clock.fetch_one(&mut held.connection).await?.try_get("now")?)?
-                }
-            };
-            held.give_back();
-            Ok((row, now))
+        let (mut held, rows) = self.first(query.sql(), arguments).await?;
+        let row = rows.into_iter().next();
+        let now = match (&self.clock, &row) {
+            (Some(clock), _) => clock.now(),
+            (None, Some(row)) => rows::instant(row.try_get("now")?)?,
+            (None, None) => {
+                let row = sqlx::query(concat!("SELECT ", clock!())).fetch_one(&mut held.connection).await?;
+                rows::instant(row.try_get("now")?)?
+            }
         };
-        in_time(PATIENCE_WITH_ONE, read).await
+        held.give_back();
+        Ok((row, now))
     }
 
     /// What is sent first over a connection, and changes nothing: where the connection was dead, it is sent over another.

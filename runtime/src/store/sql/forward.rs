@@ -139,7 +139,7 @@ impl AdministeredStore for This {
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
         Stored::later(async move {
             for rows in RESTORED {
-                self.at_length(rows, Turn::delete_restored_rows).await?;
+                self.carry_out_at_length(rows, Turn::delete_restored_rows).await?;
             }
             // The number goes last: a restoration that was interrupted is refused again.
             self.carry_out(seen, Turn::incarnation_after).await

@@ -146,8 +146,8 @@ impl SqliteStore {
         }))
     }
 
-    /// As [`Self::carry_out`]: here a step of a flow waits for its turn like everything else.
-    fn step<A, R, F>(
+    /// As [`Self::carry_out`]: a file never falls silent.
+    fn carry_out_at_length<A, R, F>(
         &self,
         action: A,
         transaction: impl FnOnce(Turn, A) -> F + Send + 'static,
@@ -160,8 +160,8 @@ impl SqliteStore {
         self.carry_out(action, transaction)
     }
 
-    /// As [`Self::carry_out`]: here everything takes as long as it does.
-    fn at_length<A, R, F>(
+    /// As [`Self::carry_out`]: here a step of a flow waits for its turn like everything else.
+    fn step<A, R, F>(
         &self,
         action: A,
         transaction: impl FnOnce(Turn, A) -> F + Send + 'static,

@@ -140,17 +140,46 @@ pub(super) fn make(path: &Path) -> Result<PathBuf, OpenError> {
 /// Opens the file that is there, brings its schema to the newest version, and makes sure that all of its log is on the disk.
 pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, OpenError> {
     let start = Instant::now();
-    loop {
+    let wait = || {
+        if start.elapsed() >= patience {
+            return Err(OpenError::Busy { path: path.into(), seconds: patience.as_secs() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        Ok(())
+    };
+    let connection = loop {
         match try_open(path) {
             // SQLite answers so at once, without its timeout, when two connections change to the log together.
-            Err(OpenError::Database(error)) if is_busy(&error) => {
-                if start.elapsed() >= patience {
-                    return Err(OpenError::Busy { path: path.into(), seconds: patience.as_secs() });
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            opened => return opened,
+            Err(OpenError::Database(error)) if is_busy(&error) => wait()?,
+            opened => break opened?,
         }
+    };
+    copy_log(&connection, wait)?;
+    connection.busy_timeout(PATIENCE)?;
+    Ok(connection)
+}
+
+/// Copies all that is in the log by now into the file. A process that failed, or was killed, may have left there what the system only
+/// seems to have written: so all of it is written anew, and nobody is served before.
+fn copy_log(connection: &Connection, wait: impl Fn() -> Result<(), OpenError>) -> Result<(), OpenError> {
+    let copy = || {
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| {
+            Ok((row.get::<_, bool>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        })
+    };
+    let mut seen: Option<(i64, i64)> = None;
+    loop {
+        // I-G4: nothing fails where only a part was copied, or none because another process copies.
+        let (busy, long, copied) = copy()?;
+        if !busy {
+            let (all, before) = seen.unwrap_or((long, long));
+            // A log begins anew only once all of it was copied.
+            if copied >= all || long < before {
+                return Ok(());
+            }
+            seen = Some((all, long));
+        }
+        wait()?;
     }
 }
 
@@ -162,9 +191,6 @@ fn try_open(path: &Path) -> Result<Connection, OpenError> {
     drop(look);
     set(path, &connection, Access::Writes)?;
     migrate(path, &mut connection)?;
-    // A process that failed, or was killed, may have left what the system only seems to have written: all of it is written anew.
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))?;
-    connection.busy_timeout(PATIENCE)?;
     Ok(connection)
 }
 

@@ -13,23 +13,21 @@
 //!
 //! Nobody is answered before their group is on the disk, whether they changed something or only saw what another of the group did; if
 //! that fails, it fails for all of them. A transaction that waits for its turn is carried out to its end, whether or not its caller
-//! still waits. Not more than [`WAITING`] wait; a caller that comes then waits before.
+//! still waits. Not more than [`WAITING`] wait; a caller that comes then is told to try again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Ended;
 use super::disk::{Disk, Failure, Health, Log, OpenLog};
 use super::driver::Connection;
 use super::opening::{Access, OpenError, PATIENCE, connect, is_busy};
-use crate::store::StoreError;
-
-/// How many transactions wait for their turn at most.
-const WAITING: usize = 1024;
+use crate::store::{StoreError, WAITING};
 
 /// At so many pages, 32 MiB, the log is copied into the file: that waits for the disk twice, and a page that was written often in
 /// between is copied once.
@@ -127,7 +125,10 @@ impl Writer {
     ) -> Result<R, StoreError> {
         let (caller, answer) = oneshot::channel();
         let task = Task { transaction: Some(transaction), answer: None, caller };
-        self.0.send(Message::Run(Box::new(task))).await.map_err(|_| Ended::error())?;
+        self.0.try_send(Message::Run(Box::new(task))).map_err(|refused| match refused {
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Closed(_) => Ended::error(),
+        })?;
         answer.await.map_err(|_| Ended::error())?
     }
 
@@ -313,4 +314,36 @@ fn drain(messages: &mut mpsc::Receiver<Message>, group: &mut Vec<Box<dyn Job>>) 
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Connection, Failure, Job, Message, TOGETHER, drain, mpsc};
+
+    struct Nothing;
+
+    impl Job for Nothing {
+        fn run(&mut self, _: &Connection) -> bool {
+            false
+        }
+
+        fn answer(self: Box<Self>, _: Result<(), Failure>) {}
+    }
+
+    /// Those who wait longer get a try of their own.
+    #[test]
+    fn no_more_fail_together_than_would_be_committed_together() {
+        let (sender, mut messages) = mpsc::channel(2 * TOGETHER);
+        for _ in 0..TOGETHER + 9 {
+            assert!(sender.try_send(Message::Run(Box::new(Nothing))).is_ok());
+        }
+        assert!(sender.try_send(Message::Freed).is_ok());
+        let mut group: Vec<Box<dyn Job>> = vec![Box::new(Nothing)];
+        assert!(drain(&mut messages, &mut group).is_none());
+        assert_eq!((group.len(), messages.len()), (TOGETHER, 11));
+        // The rest, with nothing between them that would end the group.
+        group.clear();
+        assert!(drain(&mut messages, &mut group).is_none());
+        assert_eq!((group.len(), messages.len()), (10, 0));
+    }
 }

@@ -10,6 +10,8 @@ use super::super::disk::{Log, OpenLog, WalFile, log_of};
 use super::super::driver::{Get as _, query};
 use super::super::{Locks, SqliteStore, Turn};
 use super::{NOTED, beside, note, noted, numbers, run};
+#[cfg(unix)]
+use super::{again_with_files_of, limited};
 use crate::clock::SystemClock;
 use crate::store::kit::{self, Path};
 use crate::store::{AdministeredStore as _, GrantsOf, Store as _, StoreError};
@@ -237,6 +239,44 @@ async fn a_long_log_is_copied_into_the_file() {
     note(&store, 2).await.unwrap();
     assert!(pages(1) < 100, "the log begins anew");
     assert_eq!(noted(&store), [1, 2]);
+}
+
+/// What was copied may be on the disk or not, and a later copy would take it for stored.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_log_that_could_not_be_copied_nobody_is_told_that_anything_is_stored() {
+    const FILLED: &str =
+        "CREATE TABLE filled (bytes BLOB) STRICT; INSERT INTO filled VALUES (zeroblob(37748736))";
+    if let Some(file) = limited() {
+        let store = SqliteStore::open(file).await.unwrap();
+        note(&store, 1).await.unwrap();
+        let fill = async |turn: Turn, ()| {
+            let (mut writing, _) = turn.write(Locks::NONE).await?;
+            query("INSERT INTO filled VALUES (zeroblob(33554432))").execute(&mut *writing).await?;
+            writing.commit().await
+        };
+        // It is on the disk, and answered before or after the copy.
+        let _either = store.carry_out((), fill).await;
+        let error = note(&store, 2).await.unwrap_err().to_string();
+        assert!(error.contains("may not be on the disk") && error.contains("start again"), "{error}");
+        assert!(store.incarnation().await.is_err());
+        assert_eq!(noted(&store), [1]);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("store.db");
+    let store = SqliteStore::open(&file).await.unwrap();
+    run(&store, NOTED);
+    run(&store, FILLED);
+    store.close().await;
+    again_with_files_of(
+        37_748_736,
+        "disk::after_a_log_that_could_not_be_copied_nobody_is_told_that_anything_is_stored",
+        &file,
+    );
+    let store = SqliteStore::open(&file).await.unwrap();
+    note(&store, 3).await.unwrap();
+    assert_eq!(noted(&store), [1, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -9,7 +9,7 @@ use super::super::driver::{Get as _, query};
 use super::super::{Locks, SqliteStore, Turn};
 use super::{NOTED, beside, give_up, hold, note, noted, number, run};
 use crate::store::kit::{self, Path};
-use crate::store::{AdministeredStore as _, StoreError};
+use crate::store::{AdministeredStore as _, StoreError, WAITING};
 
 /// Five approvals and redemptions wait together, and one of them fails: it alone has not happened.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -252,4 +252,36 @@ async fn a_group_that_cannot_begin_is_told_why() {
     other.execute_batch("COMMIT").unwrap();
     note(&store, 3).await.unwrap();
     assert_eq!(noted(&store), [3]);
+}
+
+/// A disk that is slower than those who ask: as many wait as there is room for, and nobody beyond.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_comes_when_too_many_wait_is_told_to_try_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+    run(&store, NOTED);
+    let held = hold(&store).await;
+    let asking: Vec<_> = (0..i64::try_from(WAITING).unwrap() + 50)
+        .map(|number| {
+            let store = store.clone();
+            tokio::spawn(async move { (number, note(&store, number).await) })
+        })
+        .collect();
+    let early = async {
+        while asking.iter().filter(|asked| asked.is_finished()).count() < 50 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), early).await.expect("nobody is told");
+    held.release();
+    let mut stored = Vec::new();
+    for asked in asking {
+        match asked.await.unwrap() {
+            (number, Ok(())) => stored.push(number),
+            (_, Err(error)) => assert!(matches!(&error, StoreError::Busy), "{error}"),
+        }
+    }
+    assert_eq!(stored.len(), WAITING);
+    assert_eq!(noted(&store), stored);
+    note(&store, -1).await.unwrap();
 }

@@ -61,6 +61,30 @@ async fn note(store: &SqliteStore, number: i64) -> Result<(), StoreError> {
     store.carry_out(number, job).await
 }
 
+/// Set for a process whose files may not grow: the store's file.
+#[cfg(unix)]
+const LIMITED: &str = "MCP_AUTHZ_LIMITED_FILE";
+
+/// In such a process, the store's file.
+#[cfg(unix)]
+fn limited() -> Option<std::ffi::OsString> {
+    std::env::var_os(LIMITED)
+}
+
+/// Runs the test of that name as a process that cannot write into a file beyond so many bytes: a disk that fails at one place.
+#[cfg(unix)]
+fn again_with_files_of(bytes: u64, test: &str, file: &std::path::Path) {
+    let output = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f \"$1\"; exec \"$0\" --exact \"$2\""])
+        .arg(std::env::current_exe().unwrap())
+        .args([(bytes / 512).to_string(), format!("store::sqlite::tests::{test}")])
+        .env(LIMITED, file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 const NOTED: &str = "CREATE TABLE noted (number INTEGER PRIMARY KEY) STRICT";
 
 /// The numbers that were noted, as another connection sees them.

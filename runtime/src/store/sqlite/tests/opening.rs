@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use super::super::disk::log_of;
 use super::super::opening::{self, keep_log};
 use super::super::{OpenError, SqliteStore};
+#[cfg(unix)]
+use super::{again_with_files_of, limited};
 use super::{number, run};
 use crate::store::{AdministeredStore as _, Store as _};
 
@@ -142,4 +146,67 @@ async fn a_file_that_another_program_keeps_locked_is_given_up() {
     assert!(error.to_string().contains("store.db was locked by another program"), "{error}");
     drop(other);
     SqliteStore::open(&path).await.unwrap();
+}
+
+// I-G4: what a process that failed has left is written anew before anybody is served, or nobody is.
+#[tokio::test]
+async fn a_file_is_not_opened_before_all_of_its_log_was_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    SqliteStore::open(&path).await.unwrap().close().await;
+    // Another process, which stays: one of its connections reads what was before.
+    let (writes, reads) =
+        (rusqlite::Connection::open(&path).unwrap(), rusqlite::Connection::open(&path).unwrap());
+    reads.execute_batch("BEGIN; SELECT count(*) FROM incarnation").unwrap();
+    let look: i64 = reads.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).unwrap();
+    writes.execute_batch("UPDATE incarnation SET number = number + 1").unwrap();
+    let left = || -> (i64, i64) {
+        let sql = "PRAGMA wal_checkpoint(NOOP)";
+        writes.query_row(sql, (), |row| Ok((row.get(1)?, row.get(2)?))).unwrap()
+    };
+    let error = opening::open(&path, Duration::from_millis(300)).unwrap_err();
+    assert!(matches!(&error, OpenError::Busy { .. }), "{error}");
+    let (long, copied) = left();
+    assert!(copied < long, "{copied} of {long}");
+    // It opens as soon as that one has ended, with all of it in the file.
+    let opening = std::thread::spawn({
+        let path = path.clone();
+        move || opening::open(&path, Duration::from_secs(10))
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!opening.is_finished());
+    reads.execute_batch("COMMIT").unwrap();
+    let opened = opening.join().unwrap().unwrap();
+    let (long, copied) = left();
+    assert!(copied == long && long > 0, "{copied} of {long}");
+    let now: i64 = opened.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).unwrap();
+    assert_eq!(now, look + 1);
+}
+
+/// A disk that takes the log and not what would be copied into the file.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_into_which_its_log_cannot_be_copied_is_refused() {
+    if let Some(copy) = limited() {
+        let error = SqliteStore::open(copy).await.unwrap_err();
+        assert!(matches!(&error, OpenError::Database(_)), "{error}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store.db"), folder.path().join("copy.db"));
+    let store = SqliteStore::open(&path).await.unwrap();
+    run(&store, "CREATE TABLE filled (bytes BLOB) STRICT; INSERT INTO filled VALUES (zeroblob(3145728))");
+    store.close().await;
+    // As a process that was killed has left it.
+    let killed = rusqlite::Connection::open(&path).unwrap();
+    killed.execute_batch("INSERT INTO filled VALUES (zeroblob(1048576))").unwrap();
+    std::fs::copy(&path, &copy).unwrap();
+    std::fs::copy(log_of(&path), log_of(&copy)).unwrap();
+    again_with_files_of(
+        2 * 1024 * 1024,
+        "opening::a_file_into_which_its_log_cannot_be_copied_is_refused",
+        &copy,
+    );
+    // It is the limit that it was refused for.
+    SqliteStore::open(copy).await.unwrap();
 }
