@@ -193,11 +193,19 @@ pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
                     return Err(Misconfigured("name --subject, --client-id or both".to_owned()).into());
                 }
             };
+            let is_person = matches!(target, RevocationTarget::Subject(_));
             let (_, store) = opened(options).await?;
             let _revoked = store.revoke_all(RevokeAll::of(target)).await?;
             say(format_args!(
                 "Nothing of it stands any longer, whatever there was. Signed access tokens live on for a few minutes, until they expire."
-            ))
+            ))?;
+            if is_person {
+                say(format_args!(
+                    "Whoever is signed in as this person stays so for up to eight hours, and can allow anew: a new password, or \
+                     taking the person out of the configuration, ends that with the next start."
+                ))?;
+            }
+            Ok(())
         }
     }
 }
