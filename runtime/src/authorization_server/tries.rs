@@ -1,7 +1,7 @@
 //! How often passwords may be tried: by name and address, and more slowly by name.
 //!
-//! A stranger who tries a name uses up the tries of that name from the stranger's own address. Only one with very many
-//! addresses reaches the bound of the name itself. Neither refuses anybody in a browser in which they signed in before, whose
+//! A stranger who tries a name uses up the tries of that name from the stranger's own address, and adds a few to those of the
+//! name itself. Only one with several networks reaches that bound. Neither refuses anybody in a browser in which they signed in before, whose
 //! tries are its own ([`Devices`](super::devices::Devices)). What is counted is the same for names that nobody has, in tables
 //! that do not grow.
 
@@ -25,6 +25,9 @@ pub(super) const NAME_TRIES: u32 = 100;
 
 /// See [`NAME_TRIES`].
 const LONG_PAUSE: Duration = Duration::hours(1);
+
+/// Of these, what one network adds. Its further tries are bounded by [`TRIES`] alone.
+pub(super) const NETWORK_TRIES: u32 = 20;
 
 /// Places of a table. Far more than the passwords that can be hashed within a pause, so that strangers share no place with
 /// anybody but by chance (I-P7).
@@ -79,10 +82,19 @@ impl Counts {
         place.0 <= most
     }
 
-    fn take_back(&mut self, hash: u64) {
-        if let Some(place) = self.place(hash) {
-            place.0 = place.0.saturating_sub(1);
-        }
+    /// Whether one more would be within the bound.
+    fn has_room(&mut self, hash: u64, now: OffsetDateTime) -> bool {
+        let (most, pause) = (self.most, self.pause);
+        self.place(hash).is_some_and(|place| place.0 < most || place.1.saturating_add(pause) <= now)
+    }
+
+    /// Whether what was taken back had been within the bound.
+    fn take_back(&mut self, hash: u64) -> bool {
+        let most = self.most;
+        let Some(place) = self.place(hash) else { return false };
+        let was_within = place.0 <= most;
+        place.0 = place.0.saturating_sub(1);
+        was_within
     }
 
     fn clear(&mut self, hash: u64) {
@@ -102,6 +114,8 @@ pub(super) enum Trier {
 /// The tries of everybody.
 pub(super) struct Tries {
     near: Counts,
+    /// What each network added to a name.
+    shares: Counts,
     names: Counts,
     /// Only who holds a sealed cookie counts here.
     devices: Counts,
@@ -112,6 +126,7 @@ impl Tries {
     pub(super) fn new() -> Self {
         Self {
             near: Counts::new(TRIES, PAUSE),
+            shares: Counts::new(NETWORK_TRIES, LONG_PAUSE),
             names: Counts::new(NAME_TRIES, LONG_PAUSE),
             devices: Counts::new(TRIES, PAUSE),
             hasher: RandomState::new(),
@@ -124,10 +139,17 @@ impl Tries {
             // What others try does not count here, nor what is tried here for them: whoever took the browser has these tries and
             // no more.
             Trier::Device(device) => self.devices.count(self.hasher.hash_one((name, device)), now),
-            // What rests near by does not count for the name: one address alone uses no name up.
+            // What rests near by does not count for the name, and no network alone uses one up.
             Trier::Address(from) => {
-                self.near.count(self.hasher.hash_one((name, from)), now)
-                    && self.names.count(self.hasher.hash_one(name), now)
+                let (near, name) = (self.hasher.hash_one((name, from)), self.hasher.hash_one(name));
+                if !self.near.count(near, now) {
+                    return false;
+                }
+                if self.shares.count(near, now) {
+                    self.names.count(name, now)
+                } else {
+                    self.names.has_room(name, now)
+                }
             }
         }
     }
@@ -137,8 +159,11 @@ impl Tries {
         match trier {
             Trier::Device(device) => self.devices.clear(self.hasher.hash_one((name, device))),
             Trier::Address(from) => {
-                self.near.clear(self.hasher.hash_one((name, from)));
-                self.names.take_back(self.hasher.hash_one(name));
+                let near = self.hasher.hash_one((name, from));
+                self.near.clear(near);
+                if self.shares.take_back(near) {
+                    self.names.take_back(self.hasher.hash_one(name));
+                }
             }
         }
     }
@@ -146,21 +171,26 @@ impl Tries {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher as _;
     use std::net::{IpAddr, SocketAddr};
 
     use axum::extract::ConnectInfo;
     use http::Request;
     use mcp_authz::time::{Duration, OffsetDateTime};
 
-    use super::{LONG_PAUSE, NAME_TRIES, PAUSE, RequestAddress, TRIES, Trier, Tries};
+    use super::{LONG_PAUSE, NAME_TRIES, NETWORK_TRIES, PAUSE, RequestAddress, TRIES, Trier, Tries};
     use crate::authorization_server::devices::Device;
 
     fn at(seconds: i64) -> OffsetDateTime {
         OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::seconds(seconds)
     }
 
+    fn address_of(n: u32) -> IpAddr {
+        IpAddr::V4(std::net::Ipv4Addr::from_bits(0xc000_0200 + n))
+    }
+
     fn address(n: u32) -> Trier {
-        Trier::Address(IpAddr::V4(std::net::Ipv4Addr::from_bits(0xc000_0200 + n)))
+        Trier::Address(address_of(n))
     }
 
     fn device(n: u8) -> Trier {
@@ -201,6 +231,47 @@ mod tests {
         assert!(tries.may_try("ann", device(1), at(0)), "a right password begins anew");
         assert!(!tries.may_try("ann", address(1000), at(LONG_PAUSE.whole_seconds() - 1)));
         assert!(tries.may_try("ann", address(1000), at(LONG_PAUSE.whole_seconds())));
+    }
+
+    // One network alone rests nobody's name, however long it tries; a few together do.
+    #[test]
+    fn one_network_uses_no_name_up_and_several_do() {
+        let mut tries = Tries::new();
+        let mut allowed = 0;
+        for seconds in (0..8 * 3600).step_by(10) {
+            allowed += u32::from(tries.may_try("ann", address(1), at(seconds)));
+            // At home, where a wrong password is typed now and then, and then the right one.
+            if seconds % 600 == 0 {
+                assert!(tries.may_try("ann", address(2), at(seconds)), "{seconds}");
+                tries.signed_in("ann", address(2));
+            }
+        }
+        assert!(allowed > 2 * NAME_TRIES, "{allowed}");
+        let mut tries = Tries::new();
+        for n in 1..=NAME_TRIES / NETWORK_TRIES {
+            for k in 0..NETWORK_TRIES {
+                let seconds = i64::from(k / TRIES) * PAUSE.whole_seconds();
+                assert!(tries.may_try("ann", address(n), at(seconds)), "{n}");
+            }
+        }
+        assert!(!tries.may_try("ann", address(1000), at(1200)), "the name rests");
+        assert!(!tries.may_try("ann", address(1), at(1200)), "for those who are beyond their share, too");
+        assert!(tries.may_try("ann", address(1), at(LONG_PAUSE.whole_seconds())));
+    }
+
+    // The right password takes back what its own try added, and nothing of others.
+    #[test]
+    fn a_right_password_beyond_the_share_of_its_network_takes_nothing_back_from_the_name() {
+        let mut tries = Tries::new();
+        for n in 2..=NAME_TRIES {
+            assert!(tries.may_try("ann", address(n), at(0)));
+        }
+        let own = tries.hasher.hash_one(("ann", address_of(1)));
+        while tries.shares.count(own, at(0)) {}
+        assert!(tries.may_try("ann", address(1), at(0)));
+        tries.signed_in("ann", address(1));
+        assert!(tries.may_try("ann", address(1000), at(0)));
+        assert!(!tries.may_try("ann", address(1001), at(0)));
     }
 
     // What is tried in a browser that was signed in with takes nothing from anybody else.
