@@ -226,6 +226,34 @@ fn write_provider(
     )
 }
 
+/// An error for a client that nobody vouches for: where the browser would go with it, and a link for whoever wants that.
+pub(super) fn error_for_client(asked: &RequestShown, error: (&str, &str), location: &str) -> Response {
+    let mut body = String::from("<h1>This application asked for something that is not possible</h1><dl>");
+    // Writing to a string does not fail.
+    let _ = write_error_for_client(&mut body, asked, error, location);
+    page(StatusCode::BAD_REQUEST, "This did not work", &body)
+}
+
+fn write_error_for_client(
+    out: &mut String,
+    asked: &RequestShown,
+    (code, words): (&str, &str),
+    location: &str,
+) -> fmt::Result {
+    // MCP-SEC-020, OAUTH21-7.12.2-1
+    write_client_shown(out, &asked.client, (&asked.redirect_host, asked.redirect_is_loopback))?;
+    write!(
+        out,
+        "<dt>What is wrong</dt><dd>{}<br><code>{}</code></dd></dl>\
+         <p>Nothing was allowed. You can close this page, or tell the application, if you know it:</p>\
+         <p><a href=\"{}\" rel=\"noreferrer\">go to {}</a></p>",
+        HtmlText(words),
+        HtmlText(code),
+        Exact(location),
+        End(&asked.redirect_host)
+    )
+}
+
 /// Why a sign-in elsewhere came to nothing, and a way to try again where the request is still known.
 pub(super) fn sign_in_failed(
     base: &str,

@@ -220,12 +220,22 @@ impl AuthorizationServerHost {
     }
 
     async fn answer_error(&self, parts: &Parts, browser: &Browser, error: ErrorAwaitingPerson) -> Response {
-        match self.person(parts, browser, || error.shown()).await {
-            Ok((person, _)) => match self.core.measure(|| error.redirect(&person)) {
-                Ok(redirect) => self.redirect(redirect),
-                Err(refusal) => self.refusal(&refusal),
-            },
-            Err(answer) => answer,
+        let person = match self.person(parts, browser, || error.shown()).await {
+            Ok((person, _)) => person,
+            Err(answer) => return answer,
+        };
+        // MCP-SEC-019: nobody is sent by itself to a host that only the client names; where nobody is asked anything, nobody is there.
+        let asks = (!error.client().verified && !self.approves_everything)
+            .then(|| (error.shown(), error.code().clone(), error.words()));
+        let redirect = match self.core.measure(|| error.redirect(&person)) {
+            Ok(redirect) => redirect,
+            Err(refusal) => return self.refusal(&refusal),
+        };
+        match asks {
+            None => self.redirect(redirect),
+            Some((shown, code, words)) => {
+                pages::error_for_client(&shown, (code.as_str(), words), redirect.location())
+            }
         }
     }
 

@@ -350,6 +350,35 @@ async fn an_unregistered_redirect_uri_is_told_to_the_person_only() {
     assert!(answer.headers.get("location").is_none());
 }
 
+// MCP-SEC-019, MCP-SEC-020: whoever registers a client has a redirect URI; it sends nobody there who did not ask to go.
+#[tokio::test]
+async fn an_error_of_a_client_that_nobody_vouches_for_is_shown_and_sends_nobody_there() {
+    let world = world();
+    let client = world.register().await;
+    for fault in
+        [("response_type=code", "response_type=token"), ("notes%3Aread", "unknown"), ("S256", "plain")]
+    {
+        let target = authorize(&client, "notes:read").replace(fault.0, fault.1);
+        let page = world.get(&target.replace("a+state", "%22%3E%3Cscript%3E"), None).await;
+        assert!(
+            page.status == StatusCode::BAD_REQUEST && page.headers.get("location").is_none(),
+            "{fault:?}"
+        );
+        assert!(page.body.contains("(127.0.0.1)") && page.body.contains("unverified"), "{}", page.body);
+        assert!(!page.body.contains("<script") && !page.body.contains("\u{202e}"), "{}", page.body);
+        let link = page.body.split_once("<a href=\"").unwrap().1.split_once('"').unwrap().0;
+        assert!(link.starts_with(REDIRECT) && link.contains("error=") && !link.contains("code="), "{link}");
+    }
+    // Where every request is approved without a question there is nobody to ask.
+    let world =
+        World::of(Arc::new(MemoryStore::new()), Arc::new(LocalUser::automatic("alice").unwrap()), |host| {
+            host.dangerously_approve_everything()
+        });
+    let client = world.register().await;
+    let answer = world.get(&authorize(&client, "unknown"), None).await;
+    assert_eq!(answer.parameter("error").as_deref(), Some("invalid_scope"), "{}", answer.body);
+}
+
 // OAUTH21-7.12.2-1
 #[tokio::test]
 async fn a_person_signs_in_before_anything_is_shown_or_redirected() {
