@@ -417,6 +417,93 @@ fn a_metadata_document_is_what_stands_at_its_own_url() {
     }
 }
 
+// I-P7: what one stranger leaves in the store has a bound, whatever it sends.
+#[test]
+fn one_stranger_fills_neither_memory_nor_store() {
+    let (_folder, server) = server(&[]);
+    let began = std::time::Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let answer = register(&server, "application/json", &metadata(&[]));
+        if answer.status() == StatusCode::CREATED {
+            clients.push(member(answer, "client_id"));
+        } else {
+            assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+        }
+    }
+    let push = || {
+        let request = [
+            ("client_id", &*clients[0]),
+            ("response_type", "code"),
+            ("redirect_uri", CALLBACK),
+            ("resource", "http://127.0.0.1:8/mcp"),
+            ("code_challenge", CHALLENGE),
+            ("code_challenge_method", "S256"),
+        ];
+        server.post("/par", &request).status()
+    };
+    let pushed: Vec<_> = (0..200).map(|_| push()).collect();
+    let taken = pushed.iter().filter(|status| **status == StatusCode::CREATED).count();
+    assert_eq!(pushed.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count(), 200 - taken);
+    // Ten and sixty a minute, at once or one after the other.
+    let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap() + 1;
+    assert!((10..=10 * (minutes + 1)).contains(&clients.len()), "{}", clients.len());
+    assert!((60..=60 * (minutes + 1)).contains(&taken), "{taken}");
+}
+
+// D41: what was granted to a client that proved who it is, is nobody's who only says its name.
+#[test]
+fn a_document_that_proves_less_inherits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let caching = "document_cache = { least_seconds = 1, most_seconds = 1, stale_days = 7 }\n";
+    std::fs::write(folder.path().join("serve.toml"), caching).unwrap();
+    let arguments = ["--store", "memory", "--dangerously-auto-approve", "ann", "--config", "serve.toml"];
+    let server = Server::start(folder.path(), &arguments);
+    let key = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let answer = Arc::new(Mutex::new(String::new()));
+    let (url, _) = site(Arc::clone(&answer));
+    let document = |method: &str, keys: Value| {
+        let document = json!({
+            "client_id": url, "client_name": "x", "redirect_uris": [CALLBACK], "token_endpoint_auth_method": method,
+            "grant_types": ["authorization_code", "refresh_token"], "jwks": { "keys": keys },
+        });
+        ok(&document.to_string())
+    };
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": base64url::encode(key.public_key().as_ref())});
+    *answer.lock().unwrap() = document("private_key_jwt", json!([jwk]));
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let assertion = |jti: &str| {
+        let claims = json!({"iss": url, "sub": url, "aud": server.base, "exp": now + 60, "jti": jti});
+        let text = |text: &str| base64url::encode(text.as_bytes());
+        let signed = format!("{}.{}", text(r#"{"alg":"EdDSA"}"#), text(&claims.to_string()));
+        format!("{signed}.{}", base64url::encode(key.sign(signed.as_bytes()).as_ref()))
+    };
+    let ask = |jti: &str, pairs: &[(&str, &str)]| {
+        let assertion = assertion(jti);
+        let kind = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        server.post("/token", &[pairs, &[kind, ("client_assertion", &assertion)]].concat())
+    };
+    let code = server.code(&url);
+    let issued = ask(
+        "1",
+        &[
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("code_verifier", VERIFIER),
+            ("redirect_uri", CALLBACK),
+        ],
+    );
+    let refresh = member(issued, "refresh_token");
+    let refresh =
+        member(ask("2", &[("grant_type", "refresh_token"), ("refresh_token", &refresh)]), "refresh_token");
+    // Whoever has taken the host over needs no key any more, and gets nothing for that.
+    *answer.lock().unwrap() = document("none", json!([]));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    is_refused(server.refresh(&url, &refresh), "invalid_grant");
+    server.code(&url);
+    is_refused(server.refresh(&url, &refresh), "invalid_grant");
+}
+
 // 40, MCP-SEC-025: an allow-list that is given is kept to, an empty one too.
 #[test]
 fn documents_of_other_hosts_than_the_operators_are_not_fetched() {
