@@ -30,17 +30,14 @@ impl AuthorizationServer {
     /// A form of the consent page came back; `handle` is its hidden field.
     pub fn decide(&self, handle: &str) -> Step<ReadDecision, AwaitingDecision> {
         let key = SecretDigest::of(handle.as_bytes());
-        Step::new(ReadDecision::new(key), AwaitingDecision { server: self.clone(), key })
+        Step::new(ReadDecision::new(key), AwaitingDecision(Box::new((self.clone(), key))))
     }
 }
 
 /// Waits for the record of what was shown.
 #[must_use = "the person waits for an answer"]
 #[derive(Debug)]
-pub struct AwaitingDecision {
-    server: AuthorizationServer,
-    key: SecretDigest,
-}
+pub struct AwaitingDecision(Box<(AuthorizationServer, SecretDigest)>);
 
 impl AwaitingDecision {
     /// The store has read it.
@@ -49,7 +46,7 @@ impl AwaitingDecision {
     /// A [`Refusal`] to show when nothing is pending under that handle, or when the client has been removed or has withdrawn the
     /// redirect URI since.
     pub fn found(self, found: DecisionFound) -> Result<Deciding, Refusal> {
-        let Self { server, key } = self;
+        let (server, key) = *self.0;
         let refused = || Refusal::new(RefusalReason::Decision);
         if found.key != key {
             return Err(refused());
@@ -61,7 +58,7 @@ impl AwaitingDecision {
         // withdrawn while the page was shown gets no code.
         let redirect = RedirectMatched::compare(client.redirect_uris(), &record.redirect_uri)
             .ok_or_else(|| Refusal::new(RefusalReason::RedirectUri))?;
-        Ok(Deciding(Inner { server, key, record, epochs, redirect, now: found.now }))
+        Ok(Deciding(Box::new(Inner { server, key, record, epochs, redirect, now: found.now })))
     }
 
     /// The store could not be read; the page can be sent again.
@@ -73,7 +70,7 @@ impl AwaitingDecision {
 /// Holds what was shown, and waits for what the person said.
 #[must_use = "the person waits for an answer"]
 #[derive(Debug)]
-pub struct Deciding(Inner);
+pub struct Deciding(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -107,7 +104,8 @@ impl Deciding {
         let consent = self.0.consent(&approval, csrf)?;
         // OAUTH21-3.1-1, I-C9: a code comes of consent and of nothing else.
         let remembered = approval.is_remembered();
-        self.0.take(Some(consent), remembered, entropy)
+        let inner = *self.0;
+        inner.take(Some(consent), remembered, entropy)
     }
 
     /// The person pressed deny, or approved nothing.
@@ -123,7 +121,8 @@ impl Deciding {
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let answer = Approval::assertion(subject, agent, crate::identifier::ScopeSet::new());
         let _same_person_and_browser: ConsentGiven = self.0.consent(&answer, csrf)?;
-        self.0.take(None, false, entropy)
+        let inner = *self.0;
+        inner.take(None, false, entropy)
     }
 }
 
