@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::resolver::{Checked, Forbidden, Network, OnlyProxy, Resolver, SystemResolver, permitted};
 
-/// The most bytes that the header fields of a reply have, names and values together.
+/// The most bytes that the header fields of a reply have, names and values together, where the whole of it is read at once.
 const HEAD_BYTES: usize = 32 * 1024;
 
 /// The longest media type of a document that is read, in bytes.
@@ -123,7 +123,16 @@ impl Fetcher {
         max_bytes: usize,
         timeout: Duration,
     ) -> Result<Incoming, FetchFailure> {
-        let exchange = async { self.open(outgoing).await?.read(max_bytes).await };
+        let exchange = async {
+            let opened = self.open(outgoing).await?;
+            let fields =
+                opened.headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+            // I-P7: a reply is kept with what its reader reads of its head.
+            if fields.fold(0, usize::saturating_add) > HEAD_BYTES {
+                return Err(FetchFailure::TooLarge);
+            }
+            opened.read(max_bytes).await
+        };
         // CIMD-6.6-1: from connecting to the last byte.
         tokio::time::timeout(timeout, exchange).await.unwrap_or(Err(FetchFailure::TimedOut))
     }
@@ -159,13 +168,7 @@ impl Fetcher {
             *request.body_mut() = Some(Bytes::from_owner(body).into());
         }
         let response = client.execute(request).await.map_err(|error| failure(&error))?;
-        let headers: Vec<_> =
-            response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        let fields = headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
-        // I-P7: a reply is kept with what its reader reads of its head.
-        if fields.fold(0, usize::saturating_add) > HEAD_BYTES {
-            return Err(FetchFailure::TooLarge);
-        }
+        let headers = response.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         Ok(Opened { status: response.status().as_u16(), headers, body: response })
     }
 }
