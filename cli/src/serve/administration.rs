@@ -11,6 +11,7 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::syntax::base64url;
 use mcp_authz::time::Duration;
 use mcp_authz_tokio::authorization_server::key_ring::KeyRing;
+use mcp_authz_tokio::authorization_server::people::is_of_a_provider;
 use mcp_authz_tokio::clock::{Clock as _, SystemClock};
 use mcp_authz_tokio::entropy::OsEntropy;
 use mcp_authz_tokio::sealer::AeadSealer;
@@ -308,11 +309,6 @@ pub(super) async fn end_people_taken_out(
             );
         }
     }
-}
-
-/// What such a person is called begins with their provider's issuer; nobody of this server's own is called so.
-fn is_of_a_provider(subject: &str) -> bool {
-    subject.starts_with("https://") || subject.starts_with("http://")
 }
 
 /// 256 random bits as text.

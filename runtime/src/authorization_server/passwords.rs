@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::browser::Browser;
 use super::devices::Devices;
-use super::people::{Person, PersonAuthentication, SignIn, Standing, Ways};
+use super::people::{Person, PersonAuthentication, SignIn, Standing, Ways, is_of_a_provider};
 use super::sessions::{Session, Sessions};
 pub use super::tries::RequestAddress;
 use super::tries::{Trier, Tries};
@@ -115,8 +115,7 @@ impl Passwords {
             if PasswordHash::new(&hash).is_err() {
                 return Err(InvalidPeople::Hash(name));
             }
-            // What begins like an issuer is somebody's who signs in elsewhere.
-            let is_elsewhere = name.starts_with("https://") || name.starts_with("http://");
+            let is_elsewhere = is_of_a_provider(&name);
             let fits = (1..=NAME_BYTES).contains(&name.len());
             if !fits || is_elsewhere || known.contains_key(&name) {
                 return Err(InvalidPeople::Name(name));

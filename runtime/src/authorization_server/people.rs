@@ -14,6 +14,12 @@ use super::browser::Browser;
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
 
+/// Whether a person of that subject signs in at a provider: such a subject begins with the provider's issuer, and nobody of this
+/// server's own is called so.
+pub fn is_of_a_provider(subject: &str) -> bool {
+    subject.starts_with("https://") || subject.starts_with("http://")
+}
+
 /// How the host knows the person. It is asked when an authorization request is valid, and again when the consent
 /// page's form comes back.
 pub trait PersonAuthentication: Send + Sync + fmt::Debug + 'static {
