@@ -321,7 +321,13 @@ fn drawn() -> Result<Zeroizing<String>, Failure> {
 /// The record of a new client, under a fresh identifier, and its secret if it has one.
 fn added(client: &NewClient) -> Result<(ClientRecord, Option<Zeroizing<String>>), Failure> {
     // I-G10: 256 bits each, so that no identifier is another's and no secret is guessed.
-    let id = drawn()?;
+    // One that begins with a hyphen would be taken for an option by `clients remove`.
+    let id = loop {
+        let id = drawn()?;
+        if !id.starts_with('-') {
+            break id;
+        }
+    };
     let has_secret = matches!(client.method, Method::ClientSecretBasic | Method::ClientSecretPost);
     let secret = has_secret.then(drawn).transpose()?;
     let mut grants = vec!["authorization_code"];
