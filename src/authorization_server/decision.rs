@@ -200,7 +200,7 @@ impl Approved {
         entropy: &mut dyn Entropy,
     ) -> Result<Step<DecideOnce, AwaitingCodeStored>, Refusal> {
         let unavailable = |_| Refusal::new(RefusalReason::Unavailable);
-        let entropy = &mut Ahead::<64>::of(entropy);
+        let entropy = &mut Ahead::<58>::of(entropy);
         let lifetimes = *answer.server.lifetimes();
         let (code, row) = match consent {
             None => (None, None),
@@ -208,7 +208,7 @@ impl Approved {
                 // OAUTH21-7.7-1, OAUTH21-4.1.2-4: random, so that nothing can be read off it.
                 let code = secret::fresh(entropy, AuthorizationCode::new).map_err(unavailable)?;
                 let grant = GrantRecord {
-                    family: FamilyId::fresh(entropy).map_err(unavailable)?,
+                    family: FamilyId::fresh(now, entropy).map_err(unavailable)?,
                     client_id: self.client_id,
                     subject: self.subject,
                     resource: self.resource,

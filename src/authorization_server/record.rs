@@ -6,9 +6,7 @@
 use alloc::string::{String, ToString as _};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 
-use crate::entropy::{Entropy, EntropyUnavailable, draw};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, ScopeSet};
 use crate::limits;
 use crate::message::client_metadata::ClientMetadata;
@@ -20,10 +18,12 @@ use crate::time::OffsetDateTime;
 
 mod access;
 mod consent;
+mod family;
 mod pushed;
 
 pub use access::AccessRecord;
 pub use consent::ConsentRecord;
+pub use family::FamilyId;
 pub use pushed::PushedRecord;
 
 /// Largest stored record, in bytes: what was accepted must fit. A client's metadata is kept as text inside the
@@ -40,32 +40,6 @@ pub enum InvalidRecord {
     /// A member is missing or malformed.
     #[error("the stored record's member {0:?} is missing or malformed")]
     Member(&'static str),
-}
-
-/// Names a family: all credentials that descend from one authorization code. Not a secret.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FamilyId([u8; 16]);
-
-impl FamilyId {
-    pub(crate) fn fresh(entropy: &mut dyn Entropy) -> Result<Self, EntropyUnavailable> {
-        Ok(Self(*draw::<16>(entropy)?))
-    }
-
-    /// Read back from a store.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// For a store.
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for FamilyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FamilyId({})", base64url::encode(&self.0))
-    }
 }
 
 /// How often everything of a client, a person, or a person's consent to a client was revoked. A grant made under
@@ -393,7 +367,7 @@ impl GrantRecord {
         checked("grant", object)?;
         let epochs = Epochs::read(object)?;
         Ok(Self {
-            family: FamilyId(bytes_of(object, "family")?),
+            family: FamilyId::from_bytes(bytes_of(object, "family")?),
             client_id: parsed(object, "client_id", ClientId::new)?,
             subject: subject(object)?,
             resource: parsed(object, "resource", ResourceId::new)?,

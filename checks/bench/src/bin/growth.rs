@@ -18,9 +18,9 @@ use sqlx::Executor as _;
 const BATCHES: usize = 30;
 
 /// New keys for so many flows, and the rows of a flow under them, each table in the order of its key. `$random(n)` is so many
-/// random bytes, `$series` the table of the numbers from 1 on.
+/// random bytes, `$family` the name of a family of moment `n`, `$series` the table of the numbers from 1 on.
 const FILL: [&str; 6] = [
-    "CREATE TEMPORARY TABLE fresh AS SELECT $random(16) AS family, $random(32) AS code, $random(32) AS retired, \
+    "CREATE TEMPORARY TABLE fresh AS SELECT $family AS family, $random(32) AS code, $random(32) AS retired, \
      $random(32) AS leaf, $random(32) AS first, $random(32) AS second, 'person' || (n % 100000) AS subject FROM $series",
     "INSERT INTO codes (digest, family, spent, client_id, subject, expires, not_after, record) SELECT code, \
      fresh.family, old.spent, old.client_id, fresh.subject, old.expires, old.not_after, old.record FROM fresh, \
@@ -43,10 +43,12 @@ fn statement(text: &str, sqlite: bool, rows: usize) -> String {
         let series = format!(
             "(WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < {rows}) SELECT n FROM counted)"
         );
-        return text.replace("$random", "randomblob").replace("$series", &series);
+        let family = "CAST(unhex(printf('%012x', 1600000000000 + n)) || randomblob(10) AS BLOB)";
+        return text.replace("$random", "randomblob").replace("$family", family).replace("$series", &series);
     }
     let half = "decode(md5(random()::text || n), 'hex')";
-    text.replace("$random(16)", half)
+    let family = "decode(lpad(to_hex(1600000000000 + n), 12, '0') || left(md5(random()::text || n), 20), 'hex')";
+    text.replace("$family", family)
         .replace("$random(32)", &format!("({half} || {half})"))
         .replace("$series", &format!("generate_series(1, {rows}) AS n"))
 }

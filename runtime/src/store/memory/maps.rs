@@ -23,21 +23,21 @@ impl From<SecretDigest> for Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Equal keys have equal first bytes.
-        state.write(self.0.first_chunk::<8>().unwrap_or(&[0; 8]));
+        // Equal keys have equal last bytes.
+        state.write(self.0.last_chunk::<8>().unwrap_or(&[0; 8]));
     }
 }
 
-/// Takes the first bytes of a key for its hash.
+/// Takes the last bytes of a key for its hash: the name of a family begins with a time.
 ///
 /// Only where this server draws what the key is made of: the keys are spread evenly then, and nobody chooses two that
 /// meet. Whatever somebody else has a hand in stays under the hasher of the standard library.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FirstBytes(u64);
+pub(super) struct LastBytes(u64);
 
-impl Hasher for FirstBytes {
+impl Hasher for LastBytes {
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
+        self.0 = bytes.last_chunk().map_or(0, |last| u64::from_ne_bytes(*last));
     }
 
     /// The length in front of a key's bytes says nothing.
@@ -49,10 +49,10 @@ impl Hasher for FirstBytes {
 }
 
 /// Rows under the digest of something that this server drew.
-pub(super) type ByDigest<R> = HashMap<Key, R, BuildHasherDefault<FirstBytes>>;
+pub(super) type ByDigest<R> = HashMap<Key, R, BuildHasherDefault<LastBytes>>;
 
 /// Rows under the name of a family, which this server drew.
-pub(super) type ByFamily<R> = HashMap<FamilyId, R, BuildHasherDefault<FirstBytes>>;
+pub(super) type ByFamily<R> = HashMap<FamilyId, R, BuildHasherDefault<LastBytes>>;
 
 /// What waits for somebody, and ends unless they come.
 pub(super) trait Waits {
@@ -176,13 +176,16 @@ impl<R: Waits> Waiting<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+    use std::hash::{BuildHasher as _, BuildHasherDefault};
     use std::sync::Arc;
 
+    use mcp_authz::authorization_server::record::FamilyId;
     use mcp_authz::secret::SecretDigest;
     use mcp_authz::time::{Duration, OffsetDateTime};
     use proptest::prelude::*;
 
-    use super::{Key, Waiting, Waits};
+    use super::{Key, LastBytes, Waiting, Waits};
     use crate::store::memory::tables::Room;
 
     #[derive(Clone)]
@@ -209,6 +212,24 @@ mod tests {
 
     fn at(second: u8) -> OffsetDateTime {
         OffsetDateTime::UNIX_EPOCH + Duration::seconds(second.into())
+    }
+
+    /// They begin alike, and would all be in one place of the map.
+    #[test]
+    fn families_of_one_moment_are_spread() {
+        let hasher = BuildHasherDefault::<LastBytes>::default();
+        let family = |drawn: u8| {
+            let (time, random) = ([7; 6], *SecretDigest::of(&[drawn]).as_bytes());
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(time.iter().chain(&random)).for_each(|(to, from)| *to = *from);
+            FamilyId::from_bytes(bytes)
+        };
+        let hashes: HashSet<u64> = (0..=255).map(|drawn| hasher.hash_one(family(drawn))).collect();
+        assert_eq!(hashes.len(), 256);
+        // A map takes the place from the low bits and a mark from the high ones.
+        let places: HashSet<u64> = hashes.iter().map(|hash| hash & 0xff).collect();
+        let marks: HashSet<u64> = hashes.iter().map(|hash| hash >> 57).collect();
+        assert!(places.len() > 128 && marks.len() > 64, "{} {}", places.len(), marks.len());
     }
 
     proptest! {
