@@ -3,6 +3,8 @@
 //! Nothing here waits: what a statement gives is there before its future is first asked. So a transaction of `store/sql` is run
 //! from its beginning to its end by [`now`], on the thread that has the connection.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::{Ready, ready};
 use std::pin::pin;
 use std::rc::Rc;
@@ -25,6 +27,11 @@ impl Connection {
     /// Whether a transaction is open.
     pub(super) fn is_open(&self) -> bool {
         !self.0.is_autocommit()
+    }
+
+    /// How many rows it has changed since it was opened.
+    pub(super) fn changes(&self) -> u64 {
+        self.0.total_changes()
     }
 
     /// A statement without arguments and rows.
@@ -143,7 +150,7 @@ impl<'q, S: Sql> Query<'q, S> {
         let mut read = Vec::new();
         for sql in self.sql.statements() {
             let mut statement = self.prepared(connection, sql)?;
-            let names: Rc<[String]> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let names = names_of(sql, &statement);
             let mut rows = statement.raw_query();
             while let Some(row) = rows.next()? {
                 let values = (0..names.len()).map(|at| row.get_ref(at).map(Value::try_from));
@@ -173,6 +180,17 @@ impl<'q, S: Sql> Query<'q, S> {
         }
         Ok(statement)
     }
+}
+
+thread_local! {
+    /// The columns of statements that this thread has run, by where their text stands: there are as many as this program has.
+    static NAMES: RefCell<HashMap<*const str, Rc<[String]>>> = RefCell::default();
+}
+
+/// What a statement calls its columns: each has a name in its text, so that equal texts have equal names.
+fn names_of(sql: &'static str, statement: &rusqlite::Statement<'_>) -> Rc<[String]> {
+    let named = || statement.column_names().into_iter().map(str::to_owned).collect();
+    NAMES.with_borrow_mut(|known| Rc::clone(known.entry(std::ptr::from_ref(sql)).or_insert_with(named)))
 }
 
 /// A row that was read.

@@ -33,6 +33,9 @@ use crate::store::{StoreError, WAITING};
 /// between is copied once.
 const PAGES: i64 = 8192;
 
+/// How long the log is, is asked for after so many changed rows. A row is in half a dozen trees.
+const CHANGES: u64 = 512;
+
 /// How many are committed together at most, so that the first need not wait for ever.
 const TOGETHER: usize = 256;
 
@@ -113,7 +116,7 @@ impl Writer {
         })?;
         thread::Builder::new().name("mcp-authz-sqlite".to_owned()).spawn(move || {
             let open = Some(Open { log, connection: Connection::new(connection) });
-            Lane { disk, open, path, open_log, health }.serve(messages);
+            Lane { disk, open, path, open_log, health, measured: 0 }.serve(messages);
         })?;
         Ok(Self(sender))
     }
@@ -156,6 +159,8 @@ struct Lane {
     path: Arc<Path>,
     open_log: OpenLog,
     health: Health,
+    /// How many rows the connection had changed when the log was measured.
+    measured: u64,
 }
 
 impl Lane {
@@ -230,8 +235,14 @@ impl Lane {
     }
 
     /// Copies the log into the file once it is long.
-    fn shorten_log(&self) {
+    fn shorten_log(&mut self) {
         let Some(Open { connection, .. }) = &self.open else { return };
+        // A new connection begins with none.
+        let changes = connection.changes();
+        if changes.abs_diff(self.measured) < CHANGES {
+            return;
+        }
+        self.measured = changes;
         // This one does nothing but tell how long the log is.
         let long = connection.number("PRAGMA wal_checkpoint(NOOP)", 1).map(|pages| pages >= PAGES);
         let copied = match long {

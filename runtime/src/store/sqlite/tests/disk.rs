@@ -218,6 +218,10 @@ async fn a_log_that_was_deleted_stores_nothing() {
     note(&store, 3).await.unwrap_err();
 }
 
+/// 32 MiB, in as many rows as let the log be measured.
+const FILL: &str = "INSERT INTO filled WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 512) \
+    SELECT zeroblob(65536) FROM counted";
+
 #[tokio::test]
 async fn a_long_log_is_copied_into_the_file() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,7 +233,7 @@ async fn a_long_log_is_copied_into_the_file() {
     };
     let fill = async |turn: Turn, ()| {
         let (mut writing, _) = turn.write(Locks::NONE).await?;
-        query("INSERT INTO filled VALUES (zeroblob(33554432))").execute(&mut *writing).await?;
+        query(FILL).execute(&mut *writing).await?;
         writing.commit().await
     };
     note(&store, 1).await.unwrap();
@@ -252,7 +256,7 @@ async fn after_a_log_that_could_not_be_copied_nobody_is_told_that_anything_is_st
         note(&store, 1).await.unwrap();
         let fill = async |turn: Turn, ()| {
             let (mut writing, _) = turn.write(Locks::NONE).await?;
-            query("INSERT INTO filled VALUES (zeroblob(33554432))").execute(&mut *writing).await?;
+            query(FILL).execute(&mut *writing).await?;
             writing.commit().await
         };
         // It is on the disk, and answered before or after the copy.
