@@ -3,7 +3,7 @@
 /// How much strangers may cause to be stored at one time (I-P7).
 ///
 /// Room for one more is made by deleting what has ended, then the oldest of the same person or client: never what somebody
-/// else waits for, so that a flood locks nobody out. Where that leaves no room, the newcomer is refused. Processes that
+/// else waits for, so that a flood takes nothing away. Where that leaves no room, the newcomer is refused. Processes that
 /// insert together over one PostgreSQL database may pass a bound by as many as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,10 +16,10 @@ pub struct Bounds {
     /// A request is at most as long as a form, [`limits::FORM_BYTES`](mcp_authz::limits::FORM_BYTES), and mostly less than 1 KiB:
     /// so many take some 10 MB of memory or disk, and at worst 330 MB.
     pub pushed_of_operator: usize,
-    /// Pushed requests of all other clients, which anybody can make: 10 000, as large. However many wait, there is room for those
-    /// of the operator's clients. Among themselves they hold their own: 50 names of clients with all their places taken leave none
-    /// for a client that waits for nothing, and it is refused until some of these have ended; no name takes from another's what
-    /// waits already. But who pushes in the name of a public client can be anybody, so that 200 pushes take the places of its own.
+    /// Pushed requests of all other clients, which anybody can make: 10 000, as large. However many wait, there is room for
+    /// those of the operator's clients. Among each other they take away nothing, but 50 clients with all their places taken
+    /// leave none for one that has nothing waiting: it is refused until some of these have ended. And since anybody can push in
+    /// the name of a public client, 200 such requests take the places of its own.
     pub pushed_of_strangers: usize,
     /// Of either, one client's: 200; its oldest gives way.
     pub pushed_of_a_client: usize,
