@@ -238,6 +238,35 @@ async fn raw(authority: &str, target: &str, token: &str) -> String {
     answer.lines().next().unwrap_or_default().to_owned()
 }
 
+// I-P7: whoever has a token holds no connection with a body that comes a byte at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_hardly_comes_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let world = World::new().await;
+    let authority = world.resource.trim_start_matches("http://").split('/').next().unwrap();
+    let (mut reading, mut writing) = tokio::net::TcpStream::connect(authority).await.unwrap().into_split();
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n",
+        world.token("notes:read", "alice")
+    );
+    writing.write_all(head.as_bytes()).await.unwrap();
+    let drips = tokio::spawn(async move {
+        while writing.write_all(b" ").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // To its end, or until it is reset because of what was sent meanwhile.
+    let ended = async { while reading.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
+    let ended = tokio::time::timeout(Duration::from_secs(30), ended).await;
+    drips.abort();
+    assert!(ended.is_ok(), "the connection is held");
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("the body did not arrive in time"), "{answer}");
+    assert!(world.seen.lock().unwrap().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_passes_as_it_comes() {
     let world = World::new().await;

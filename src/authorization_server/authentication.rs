@@ -290,6 +290,11 @@ impl ClientAuthenticated {
     }
 
     /// Its record.
+    pub(crate) fn record(&self) -> &ClientRecord {
+        &self.0
+    }
+
+    /// Its record.
     pub(crate) fn into_record(self) -> Arc<ClientRecord> {
         self.0
     }

@@ -277,7 +277,7 @@ impl Asked {
             Self::Token(presented) => presented.go_on(server, client),
             Self::Revocation(revoking) => Ok(CallerOutcome::Revocation(revoking.go_on(client)?)),
             Self::Introspection(asking) => Ok(CallerOutcome::Introspection(asking.go_on(server, client)?)),
-            Self::Push(pushing) => match pushing.go_on(server, client.into_record(), now, entropy)? {
+            Self::Push(pushing) => match pushing.go_on(server, client, now, entropy)? {
                 Ok(step) => Ok(CallerOutcome::Push(step)),
                 Err(answer) => Ok(CallerOutcome::Answer(answer)),
             },

@@ -86,6 +86,7 @@ pub(crate) fn client_of_document(
         management: None,
         gone_since: None,
         configured: false,
+        initial_access: false,
     })
 }
 
@@ -142,6 +143,7 @@ impl ClientRecord {
             management: None,
             gone_since: None,
             configured: false,
+            initial_access: false,
         })
     }
 
@@ -169,6 +171,7 @@ impl ClientRecord {
             management: None,
             gone_since: None,
             configured: false,
+            initial_access: false,
         })
     }
 
@@ -176,6 +179,15 @@ impl ClientRecord {
     #[must_use]
     pub fn configured(self) -> Self {
         Self { configured: true, ..self }
+    }
+
+    /// Whether the operator let it in: wrote it down, or gave out the initial access token that it registered with.
+    pub fn is_of_operator(&self) -> bool {
+        match self.origin {
+            ClientOrigin::PreRegistered => true,
+            ClientOrigin::Registered => self.initial_access,
+            ClientOrigin::MetadataDocument => false,
+        }
     }
 
     pub(crate) fn redirect_uris(&self) -> &Vec<RedirectUri> {

@@ -20,7 +20,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 
-use crate::authorization_server::authentication::PresentedCredentials;
+use crate::authorization_server::authentication::{ClientAuthenticated, PresentedCredentials};
 use crate::authorization_server::authorization::{Authorizing, ForeignReceipt, Pending, RequestOutcome};
 use crate::authorization_server::caller::{Asked, AwaitingCaller};
 use crate::authorization_server::error::{TokenFailure, TokenReason};
@@ -124,6 +124,7 @@ impl Pushing {
             management: None,
             gone_since: None,
             configured: false,
+            initial_access: false,
         };
         matches!(
             Pending::new(server.clone(), request).pushing().validate(Arc::new(client)),
@@ -135,10 +136,15 @@ impl Pushing {
     pub(crate) fn go_on(
         self,
         server: AuthorizationServer,
-        client: Arc<ClientRecord>,
+        client: ClientAuthenticated,
         now: OffsetDateTime,
         entropy: &mut dyn Entropy,
     ) -> Result<Result<Step<InsertPushed, AwaitingPushed>, Respond>, TokenReason> {
+        // I-P7: anybody can push in the name of a public client, the operator's too; and where registration is open, or metadata
+        // documents are taken, anybody makes as many clients with credentials as they like, each of which proves no more than
+        // that it is itself. Only one that the operator let in, and that has proved to be that one, is no stranger.
+        let of_operator = client.has_proved() && client.record().is_of_operator();
+        let client = client.into_record();
         let client_id = client.client_id.clone();
         let query = with_client(&client_id, &self.query);
         let request = AuthorizationRequest::parse(query.as_bytes()).map_err(|_| TokenReason::NotAForm)?;
@@ -159,8 +165,8 @@ impl Pushing {
         let uri = [PREFIX, draw_text(entropy).map_err(no_entropy)?.as_str()].concat();
         let lifetime = server.lifetimes().pushed;
         let record = PushedRecord { client_id, query: self.query, not_after: time::after(now, lifetime) };
-        let (insert, id) =
-            InsertPushed::new(SecretDigest::of(uri.as_bytes()), record, entropy).map_err(no_entropy)?;
+        let (insert, id) = InsertPushed::new(SecretDigest::of(uri.as_bytes()), record, of_operator, entropy)
+            .map_err(no_entropy)?;
         let inner = PushedInner { id, uri, expires_in: lifetime.whole_seconds() };
         Ok(Ok(Step::new(insert, AwaitingPushed(Box::new(inner)))))
     }

@@ -151,6 +151,8 @@ pub struct ClientRecord {
     pub gone_since: Option<OffsetDateTime>,
     /// Whether it stands in the operator's configuration, which ends it by leaving it out.
     pub configured: bool,
+    /// Whether it registered with an initial access token (RFC 7591 section 3).
+    pub initial_access: bool,
 }
 
 impl ClientRecord {
@@ -181,6 +183,7 @@ impl ClientRecord {
             None => writer,
         };
         let writer = if self.configured { writer.boolean("configured", true) } else { writer };
+        let writer = if self.initial_access { writer.boolean("initial_access", true) } else { writer };
         match &self.credential {
             ClientCredential::None | ClientCredential::PrivateKey => writer,
             ClientCredential::Secret { digest, expires, .. } => {
@@ -232,12 +235,18 @@ impl ClientRecord {
             created: time(&object, "created")?,
             management: optional_digest(&object, "management")?,
             gone_since: optional_time(&object, "gone_since")?,
-            configured: match object.get("configured") {
-                None => false,
-                Some(JsonValue::Boolean(true)) => true,
-                Some(_) => return Err(InvalidRecord::Member("configured")),
-            },
+            configured: flag(&object, "configured")?,
+            initial_access: flag(&object, "initial_access")?,
         })
+    }
+}
+
+/// A member that is there and true, or not there.
+fn flag(object: &JsonObject, name: &'static str) -> Result<bool, InvalidRecord> {
+    match object.get(name) {
+        None => Ok(false),
+        Some(JsonValue::Boolean(true)) => Ok(true),
+        Some(_) => Err(InvalidRecord::Member(name)),
     }
 }
 

@@ -14,7 +14,7 @@ use super::metadata::GRANT_TYPES;
 use super::record::{ClientCredential, ClientOrigin, ClientRecord, SecretMethod};
 use super::store::{ActionId, ClientInsertion, InsertClient, Insertion};
 use super::{AuthorizationServer, RegistrationPolicy};
-use crate::entropy::{Entropy, draw_text};
+use crate::entropy::Entropy;
 use crate::identifier::ClientId;
 use crate::limits;
 use crate::message::Malformed;
@@ -132,23 +132,23 @@ impl AuthorizationServer {
         entropy: &mut dyn Entropy,
     ) -> Result<Step<InsertClient, AwaitingClientStored>, RegistrationReason> {
         // RFC7591-3-3, MCP-AUTH-007: open only where the operator said so.
-        match self.registration() {
+        let initial_access = match self.registration() {
             RegistrationPolicy::Closed => return Err(RegistrationReason::Closed),
-            RegistrationPolicy::Open => {}
+            RegistrationPolicy::Open => false,
             RegistrationPolicy::InitialAccessToken(accepted) => {
                 let presented = bearer(head).map(|token| token.digest());
                 // I-G6: digests of equal length, each compared in constant time.
                 if !presented.is_some_and(|presented| accepted.contains(&presented)) {
                     return Err(RegistrationReason::NoInitialAccess);
                 }
+                true
             }
-        }
+        };
         let metadata = read_metadata(body)?;
         let unavailable = |_| RegistrationReason::Unavailable;
         let (credential, secret) = self.credential(&metadata, entropy)?;
-        // RFC7591-3.2.1-1, CIMD-6.9-1, I-P5: base64url has no colon, so the identifier is never a URL.
-        let id = draw_text(entropy).map_err(unavailable)?;
-        let client_id = ClientId::new(id.as_str()).map_err(|_| RegistrationReason::Unavailable)?;
+        // RFC7591-3.2.1-1
+        let client_id = ClientId::draw(entropy).map_err(unavailable)?;
         let management = if self.manages_registrations() {
             let token = secret::fresh(entropy, RegistrationToken::new).map_err(unavailable)?;
             Some(RegistrationManagement { uri: self.management_uri(&client_id)?, token })
@@ -164,6 +164,7 @@ impl AuthorizationServer {
             management: management.as_ref().map(|management| management.token.digest()),
             gone_since: None,
             configured: false,
+            initial_access,
         };
         let response = RegistrationResponse {
             client_id,

@@ -10,7 +10,7 @@
 //! | [`FindClient`], [`ReadDecision`], [`ReadCode`], [`ReadRefresh`], [`ReadAccess`], [`ReadGrant`], [`ReadConsent`], [`ReadPushed`] | a read of the primary copy; changes nothing |
 //! | [`InsertClient`] | inserts if the id is free and there is room; never overwrites |
 //! | [`UpdateClient`], [`DeleteClient`] | a compare-and-swap on the whole record; a deletion moves the client's epoch as well |
-//! | [`InsertPushed`] | inserts under a fresh key if there is room |
+//! | [`InsertPushed`] | inserts under a fresh key if there is room among those of its kind |
 //! | [`InsertDecision`] | if there is room, inserts under a fresh key, with the client of a metadata document if one comes along; consumes the pushed request it came of, or changes nothing |
 //! | [`DecideOnce`] | consumes the decision and, on approval, inserts the code and its family (`pending`) and what the person wants remembered, or changes nothing |
 //! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant, refresh token and opaque access token |
@@ -20,7 +20,8 @@
 //! | [`ReserveOnce`] | sets if absent, on the injective key of all its parts |
 //!
 //! What strangers cause to be stored is bounded (I-P7). Room is made by deleting what has ended, then the oldest of the
-//! same person or client, never what somebody else waits for or uses; where that leaves none, the newcomer is refused.
+//! same person or client, never what somebody else waits for or uses; where that leaves none, the newcomer is refused. What the
+//! operator's clients push and what strangers may have pushed are counted apart.
 //!
 //! Actions and receipts share the records they carry: a store in memory keeps the very record an action brings and gives
 //! it back at each read, without a copy; one that writes it down gives what it read.
@@ -724,6 +725,7 @@ mod tests {
             management: None,
             gone_since: None,
             configured: false,
+            initial_access: false,
         };
         assert!(FindClient::new(id("c1")).found(client.clone(), now).record.is_some());
         assert!(FindClient::new(id("C1")).found(client, now).record.is_none());

@@ -119,18 +119,19 @@ pub fn client_full(receipt: &ClientInsertion) -> bool {
     receipt.outcome == Insertion::Full
 }
 
-/// [`InsertPushed`] of a request of that client.
+/// [`InsertPushed`] of a request of that client, which is the operator's and has proved it, or anybody's.
 ///
 /// # Errors
 /// [`EntropyUnavailable`]
 pub fn insert_pushed(
     key: SecretDigest,
     client_id: ClientId,
+    of_operator: bool,
     not_after: OffsetDateTime,
     entropy: &mut dyn Entropy,
 ) -> Result<InsertPushed, EntropyUnavailable> {
     let record = PushedRecord { client_id, query: String::from("scope=read"), not_after };
-    Ok(InsertPushed::new(key, record, entropy)?.0)
+    Ok(InsertPushed::new(key, record, of_operator, entropy)?.0)
 }
 
 /// Whether a pushed request waits under the key: a read of it.
@@ -407,6 +408,7 @@ pub fn sample_client(id: &str, created: OffsetDateTime) -> Result<ClientRecord, 
         management: None,
         gone_since: None,
         configured: false,
+        initial_access: false,
     })
 }
 

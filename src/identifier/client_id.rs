@@ -1,6 +1,7 @@
 //! Client identifiers (OAuth 2.1 section 2.2) and client metadata document URLs (client ID metadata document draft).
 
 use super::{IdentifierFault, InvalidIdentifier, identifier, is_loopback_host};
+use crate::entropy::{Entropy, EntropyUnavailable, draw, text_of};
 use crate::limits;
 use crate::syntax::uri::Uri;
 
@@ -26,6 +27,21 @@ impl ClientId {
             return Err(InvalidIdentifier::new("client id", IdentifierFault::Grammar));
         }
         Ok(Self(text.into()))
+    }
+
+    /// A fresh one, for a client that is registered: 255 random bits as 43 characters of base64url. The first is a letter, because
+    /// a command line takes what begins with a hyphen for an option.
+    ///
+    /// # Errors
+    /// [`EntropyUnavailable`]
+    pub fn draw(entropy: &mut dyn Entropy) -> Result<Self, EntropyUnavailable> {
+        let mut bytes = draw::<32>(entropy)?;
+        // The digits of base64url below 32 are letters.
+        if let Some(first) = bytes.first_mut() {
+            *first &= 0x7f;
+        }
+        // RFC7591-3.2.1-1, CIMD-6.9-1, I-P5: base64url has no colon, so that the identifier is never a URL.
+        Ok(Self(text_of(&bytes).into()))
     }
 
     /// Whether it has the shape of a metadata document URL, well-formed or not: such an id is never looked up
@@ -72,7 +88,10 @@ impl ClientMetadataUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::{ClientId, ClientMetadataUrl};
+    use crate::entropy::{Entropy, EntropyUnavailable};
 
     #[test]
     fn ids_are_visible_ascii() {
@@ -114,6 +133,45 @@ mod tests {
         }
         for text in ["https://a.example/c", "https://a.example:8443/c.json?v=1", "http://127.0.0.1:1/c"] {
             assert_eq!(ClientMetadataUrl::new(text).unwrap().to_client_id().as_str(), text);
+        }
+    }
+
+    /// Fills with one pattern, whatever it is asked for.
+    struct Bytes([u8; 32]);
+
+    impl Entropy for Bytes {
+        fn fill(&mut self, buffer: &mut [u8]) -> Result<(), EntropyUnavailable> {
+            buffer.iter_mut().zip(self.0).for_each(|(byte, drawn)| *byte = drawn);
+            Ok(())
+        }
+    }
+
+    proptest! {
+        // An operator names clients on a command line.
+        #[test]
+        fn a_drawn_id_begins_with_a_letter(bytes in any::<[u8; 32]>(), first in any::<u8>()) {
+            let mut bytes = bytes;
+            bytes[0] = first;
+            let id = ClientId::draw(&mut Bytes(bytes)).unwrap();
+            prop_assert!(id.as_str().starts_with(|first: char| first.is_ascii_alphabetic()), "{}", id);
+            prop_assert_eq!(id.as_str().len(), 43);
+            prop_assert!(ClientId::new(id.as_str()).is_ok() && !id.looks_like_url());
+            // Nothing but the one bit is lost.
+            let mut other = bytes;
+            other[0] ^= 0x80;
+            prop_assert_eq!(&ClientId::draw(&mut Bytes(other)).unwrap(), &id);
+            other[31] ^= 1;
+            prop_assert_ne!(&ClientId::draw(&mut Bytes(other)).unwrap(), &id);
+        }
+    }
+
+    // 248 to 251 are what a hyphen would be drawn from.
+    #[test]
+    fn no_first_byte_gives_a_hyphen() {
+        for first in 0..=u8::MAX {
+            let mut bytes = [0; 32];
+            bytes[0] = first;
+            assert!(!ClientId::draw(&mut Bytes(bytes)).unwrap().as_str().starts_with(['-', '_']), "{first}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Pushed authorization requests (RFC 9126).
 
 use mcp_authz::authorization_server::authorization::PageOutcome;
+use mcp_authz::authorization_server::record::ClientOrigin;
 use mcp_authz::authorization_server::refusal::RefusalReason;
-use mcp_authz::authorization_server::{Lifetimes, PushedRequests};
+use mcp_authz::authorization_server::{Lifetimes, PushedRequests, RegistrationPolicy};
 use mcp_authz::message::exchange::RequestHead;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::form;
 use mcp_authz::syntax::json::JsonObject;
 use mcp_authz::time::Duration;
@@ -148,4 +150,62 @@ fn a_client_that_changed_since_is_held_to_what_it_is_now() {
     world.store.put_client(operators(PARTNER, &["https://app.example/moved"]));
     assert_eq!(world.ask_raw(&reference(PARTNER, &uri)).page().reason(), RefusalReason::RedirectUri);
     assert_eq!(Lifetimes::default().pushed, Duration::MINUTE);
+}
+
+/// Whether the store is to count what is pushed among the requests of the operator's clients.
+fn is_of_operator(world: &mut World, ask: &Ask) -> bool {
+    let head =
+        RequestHead::new("POST", "/par").with_header("content-type", b"application/x-www-form-urlencoded");
+    let flow = Flow::push(&world.server, &head, ask.query().as_bytes());
+    let Flow::Push(action, _) = flow.advance(&mut world.store, &mut world.entropy) else {
+        panic!("it is not pushed")
+    };
+    action.is_of_operator()
+}
+
+/// Registers a client with that method, at a server of that policy; gives the request it would push.
+fn registered(policy: RegistrationPolicy, method: &str) -> (World, Ask) {
+    let configuration = configuration(ISSUER).pushed_requests(PushedRequests::Offered).registration(policy);
+    let mut world = world_of(configuration);
+    let head = RequestHead::new("POST", "/register")
+        .with_header("content-type", b"application/json")
+        .with_header("authorization", b"Bearer let-me-in");
+    let body = format!(r#"{{"redirect_uris":["{CALLBACK}"],"token_endpoint_auth_method":"{method}"}}"#);
+    let step = world.server.register(&head, body.as_bytes(), world.store.now(), &mut world.entropy).unwrap();
+    let (action, waiting) = step.into_parts();
+    let respond = waiting.stored(world.store.insert_client(action)).unwrap();
+    let body = JsonObject::parse(respond.body(), 10_000).unwrap();
+    let ask = Ask::of(body.required_string("client_id").unwrap(), CALLBACK);
+    let ask = match body.string("client_secret").unwrap() {
+        Some(secret) => ask.with("client_secret", secret),
+        None => ask,
+    };
+    (world, ask)
+}
+
+// I-P7: strangers are whoever proves nothing, and whoever anybody could have made.
+#[test]
+fn only_a_client_that_the_operator_let_in_and_that_proves_it_is_no_stranger() {
+    let mut world = world_with(PushedRequests::Offered);
+    assert!(!is_of_operator(&mut world, &Ask::partner()), "anybody can push in its name");
+    let mut bank = operators("bank", &[CALLBACK]);
+    bank.credential = secret(None);
+    world.store.put_client(bank.clone());
+    let ask = Ask::of("bank", CALLBACK).with("client_secret", SECRET);
+    assert!(is_of_operator(&mut world, &ask));
+    bank.origin = ClientOrigin::MetadataDocument;
+    world.store.put_client(bank);
+    assert!(!is_of_operator(&mut world, &ask), "anybody publishes a document");
+
+    let by_token = || RegistrationPolicy::InitialAccessToken(vec![SecretDigest::of(b"let-me-in")]);
+    for (policy, method, expected) in [
+        (by_token(), "client_secret_post", true),
+        (by_token(), "none", false),
+        // A token that nobody asked for proves nothing.
+        (RegistrationPolicy::Open, "client_secret_post", false),
+        (RegistrationPolicy::Open, "none", false),
+    ] {
+        let (mut world, ask) = registered(policy, method);
+        assert_eq!(is_of_operator(&mut world, &ask), expected, "{method}");
+    }
 }

@@ -202,6 +202,23 @@ fn the_largest_metadata_fits_its_row() {
     assert_eq!(ClientRecord::from_bytes(&record.to_bytes()).unwrap(), record);
 }
 
+// I-G14: a word that lets a client in is there in one form, or not there.
+#[test]
+fn what_lets_a_client_in_is_true_or_absent() {
+    let mut record = operators("c", &[CALLBACK]);
+    for member in ["configured", "initial_access"] {
+        (record.configured, record.initial_access) = (member == "configured", member == "initial_access");
+        let stored = String::from_utf8(record.to_bytes()).unwrap();
+        assert_eq!(ClientRecord::from_bytes(stored.as_bytes()).unwrap(), record);
+        let said = format!(r#""{member}":true"#);
+        assert_eq!(stored.matches(&said).count(), 1);
+        for other in ["false", "1", "null", r#""true""#] {
+            let other = stored.replace(&said, &format!(r#""{member}":{other}"#));
+            assert!(ClientRecord::from_bytes(other.as_bytes()).is_err(), "{other}");
+        }
+    }
+}
+
 // I-P2: the digest changes with the metadata, and with nothing else.
 #[test]
 fn the_metadata_digest_is_of_the_metadata() {

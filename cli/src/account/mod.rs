@@ -59,7 +59,7 @@ pub(crate) struct ServerOptions {
     /// Use the client metadata document published at this URL where the authorization server reads such documents.
     #[arg(long, value_name = "URL")]
     client_metadata: Option<String>,
-    /// Let one rule go for one server, as an error names it: for example AssumeS256=https://as.example.
+    /// Let one rule go for one server, as an error names it: for example `AssumeS256=https://as.example`.
     #[arg(long, value_name = "NAME=URL")]
     relax: Vec<Relaxation>,
     /// Revision of MCP the server keeps to.

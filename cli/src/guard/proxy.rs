@@ -30,7 +30,8 @@ const OTHER_METHOD: [&str; 3] = ["x-http-method-override", "x-http-method", "x-m
 /// What the server behind is told of the caller. Whatever a client sends under this beginning is dropped.
 const OF_THE_GUARD: &str = "mcp-authz-";
 
-/// The most of a body that is passed on; the layer has read it under a limit of its own, where scopes depend on it.
+/// The most of a body that is passed on. The layer has read it, within its own limit and from a peer that neither was silent nor slow
+/// for long, because scopes depend on it.
 const BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// The server behind, and the resource it stands for.

@@ -320,14 +320,8 @@ fn drawn() -> Result<Zeroizing<String>, Failure> {
 
 /// The record of a new client, under a fresh identifier, and its secret if it has one.
 fn added(client: &NewClient) -> Result<(ClientRecord, Option<Zeroizing<String>>), Failure> {
-    // I-G10: 256 bits each, so that no identifier is another's and no secret is guessed.
-    // One that begins with a hyphen would be taken for an option by `clients remove`.
-    let id = loop {
-        let id = drawn()?;
-        if !id.starts_with('-') {
-            break id;
-        }
-    };
+    // I-G10: so many bits that no identifier is another's and no secret is guessed.
+    let id = ClientId::draw(&mut OsEntropy)?;
     let has_secret = matches!(client.method, Method::ClientSecretBasic | Method::ClientSecretPost);
     let secret = has_secret.then(drawn).transpose()?;
     let mut grants = vec!["authorization_code"];
@@ -335,7 +329,7 @@ fn added(client: &NewClient) -> Result<(ClientRecord, Option<Zeroizing<String>>)
         grants.push("refresh_token");
     }
     let json = serde_json::json!({
-        "client_id": *id,
+        "client_id": id.as_str(),
         "client_name": client.name,
         "redirect_uris": client.redirect_uri,
         "token_endpoint_auth_method": client.method.as_str(),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -85,7 +86,7 @@ impl AuthorizationServerHost {
                     detached(async move { host.returned(&provider, request.into_parts().0).await })
                 }),
             );
-        clients.merge(people).with_state(self)
+        clients.merge(people).layer(map_response(later)).with_state(self)
     }
 
     /// Which pages' programs may read the answers for clients (D45): those of the configured origins, without credentials.
@@ -137,6 +138,15 @@ impl AuthorizationServerHost {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
         answer
     }
+}
+
+/// When to come again where the server cannot answer now (RFC 9110 section 10.2.3): a store that has too much to do, or that
+/// failed, has mostly recovered by then. An endpoint that knows better has said so.
+async fn later(mut answer: Response) -> Response {
+    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+    }
+    answer
 }
 
 /// Runs the work in a task of its own: a peer that hangs up does not stop it half way (I-G5).

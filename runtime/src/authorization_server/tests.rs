@@ -1,6 +1,7 @@
 //! The router as a client and a browser see it, over both stores.
 
 mod key_sets;
+mod room;
 mod standing;
 
 use std::sync::{Arc, LazyLock, Mutex};

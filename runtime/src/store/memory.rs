@@ -148,15 +148,17 @@ impl Store for MemoryStore {
 
     fn insert_pushed(&self, action: InsertPushed) -> Stored<'_, PushedInsertion> {
         self.act(|tables, now| {
-            if tables.pushed.contains_key(action.key().into()) {
+            if tables.pushed.get(action.key().into()).is_some() {
                 return Err(StoreError::Inconsistent);
             }
-            match tables.room_for_pushed(&action.record().client_id, self.bounds, now) {
+            let most = self.bounds.pushed(action.is_of_operator());
+            let waiting = tables.pushed.of(action.is_of_operator());
+            match waiting.room(&action.record().client_id, most, self.bounds.pushed_of_a_client, now) {
                 Room::Free => {}
-                Room::InsteadOf(oldest) => tables.pushed.remove(oldest),
+                Room::InsteadOf(oldest) => waiting.remove(oldest),
                 Room::None => return Ok(action.full()),
             }
-            tables.pushed.insert(action.key().into(), action.record().clone());
+            waiting.insert(action.key().into(), action.record().clone());
             Ok(action.inserted())
         })
     }
@@ -203,7 +205,7 @@ impl Store for MemoryStore {
 
     fn insert_decision(&self, action: InsertDecision) -> Stored<'_, DecisionInsertion> {
         self.act(|tables, now| {
-            if action.pushed().is_some_and(|pushed| !tables.pushed.contains_key(pushed.into())) {
+            if action.pushed().is_some_and(|pushed| tables.pushed.get(pushed.into()).is_none()) {
                 return Ok(action.pushed_is_gone());
             }
             if tables.decisions.contains_key(action.key().into()) {

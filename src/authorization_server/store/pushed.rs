@@ -12,6 +12,7 @@ pub struct InsertPushed {
     id: ActionId,
     key: SecretDigest,
     record: PushedRecord,
+    of_operator: bool,
 }
 
 /// That [`InsertPushed`] was carried out.
@@ -26,10 +27,11 @@ impl InsertPushed {
     pub(crate) fn new(
         key: SecretDigest,
         record: PushedRecord,
+        of_operator: bool,
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, ActionId), EntropyUnavailable> {
         let (id, twin) = ActionId::pair(entropy)?;
-        Ok((Self { id, key, record }, twin))
+        Ok((Self { id, key, record, of_operator }, twin))
     }
 
     /// The key: the digest of the request URI.
@@ -42,12 +44,18 @@ impl InsertPushed {
         &self.record
     }
 
+    /// Whether a client of the operator pushed it, and has proved that it did. These are counted apart from all others: room
+    /// for one kind does not depend on how many of the other wait (I-P7).
+    pub fn is_of_operator(&self) -> bool {
+        self.of_operator
+    }
+
     /// It is stored.
     pub fn inserted(self) -> PushedInsertion {
         PushedInsertion { id: self.id, outcome: Insertion::Done }
     }
 
-    /// As many requests wait as may, all of other clients (I-P7); nothing was changed.
+    /// As many requests of its kind wait as may, all of other clients (I-P7); nothing was changed.
     pub fn full(self) -> PushedInsertion {
         PushedInsertion { id: self.id, outcome: Insertion::Full }
     }

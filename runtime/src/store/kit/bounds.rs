@@ -12,7 +12,14 @@ use crate::store::{Bounds, Store};
 
 /// Small enough to be reached, and each of its own size.
 fn small() -> Bounds {
-    Bounds { decisions: 4, decisions_of_a_person: 2, pushed: 3, pushed_of_a_client: 2, unused_clients: 3 }
+    Bounds {
+        decisions: 4,
+        decisions_of_a_person: 2,
+        pushed_of_operator: 4,
+        pushed_of_strangers: 3,
+        pushed_of_a_client: 2,
+        unused_clients: 3,
+    }
 }
 
 /// Runs the checks of the bounds, each on a store of its own that `make` gives for those bounds.
@@ -29,7 +36,10 @@ where
     a_client_that_something_rests_on_stays(make(small()).await).await?;
     a_document_without_room_is_not_shown(make(small()).await).await?;
     a_client_that_was_asked_for_is_not_swept(make(small()).await).await?;
-    a_client_makes_room_for_itself_only(make(small()).await).await
+    for of_operator in [false, true] {
+        a_client_makes_room_for_itself_only(make(small()).await, of_operator).await?;
+    }
+    strangers_take_no_room_of_the_operators_clients(make(small()).await).await
 }
 
 /// Asks `subject` about `client`; says whether there was room.
@@ -187,21 +197,31 @@ async fn a_client_that_was_asked_for_is_not_swept<S: Store>(store: S) -> Checked
     holds("and else goes", !known(&store, "idle").await?)
 }
 
-async fn a_client_makes_room_for_itself_only<S: Store>(store: S) -> Checked {
-    let now = clock(&store).await?;
-    let push = async |id: &str, second: i64| -> Result<(SecretDigest, bool), KitError> {
-        let (key, end) = (random_digest()?, now.saturating_add(Duration::seconds(second)));
-        let insert = core::insert_pushed(key, ClientId::new(id)?, end, &mut OsEntropy)?;
-        Ok((key, !core::pushed_full(&store.insert_pushed(insert).await?)))
-    };
-    let there = async |key| -> Result<bool, KitError> {
-        Ok(core::pushed_found(store.read_pushed(core::read_pushed(key)).await?).is_some())
-    };
+/// Pushes a request of that client, which ends so many seconds from now; says whether there was room.
+async fn push(
+    store: &impl Store,
+    (id, of_operator): (&str, bool),
+    second: i64,
+) -> Result<(SecretDigest, bool), KitError> {
+    let (key, end) = (random_digest()?, clock(store).await?.saturating_add(Duration::seconds(second)));
+    let insert = core::insert_pushed(key, ClientId::new(id)?, of_operator, end, &mut OsEntropy)?;
+    Ok((key, !core::pushed_full(&store.insert_pushed(insert).await?)))
+}
+
+async fn is_pushed(store: &impl Store, key: SecretDigest) -> Result<bool, KitError> {
+    Ok(core::pushed_found(store.read_pushed(core::read_pushed(key)).await?).is_some())
+}
+
+async fn a_client_makes_room_for_itself_only<S: Store>(store: S, of_operator: bool) -> Checked {
+    let push = async |id: &str, second: i64| push(&store, (id, of_operator), second).await;
+    let there = async |key| is_pushed(&store, key).await;
     let (first, second, third) = (push("c1", 50).await?, push("c1", 51).await?, push("c1", 52).await?);
     holds("a client's pushed requests find room", first.1 && second.1 && third.1)?;
     holds("its oldest gives way", !there(first.0).await?)?;
     let other = push("c2", 40).await?;
     holds("and nobody else's", other.1 && there(second.0).await? && there(third.0).await?)?;
+    let more = if of_operator { Some(push("c4", 45).await?) } else { None };
+    holds("each kind has as many places as its bound says", more.is_none_or(|more| more.1))?;
     let newcomer = push("c3", 60).await?;
     holds("where all places are taken, a newcomer finds none", !newcomer.1 && !there(newcomer.0).await?)?;
     for key in [second.0, third.0, other.0] {
@@ -209,4 +229,48 @@ async fn a_client_makes_room_for_itself_only<S: Store>(store: S) -> Checked {
     }
     let own = push("c2", 61).await?;
     holds("who is there can still push", own.1 && there(own.0).await? && !there(other.0).await?)
+}
+
+/// As many as may wait of one kind, by as many clients as it takes, refuse and take away nothing of the other.
+async fn strangers_take_no_room_of_the_operators_clients<S: Store>(store: S) -> Checked {
+    let mut waiting = Vec::new();
+    for (id, of_operator, second) in
+        [("own", true, 50), ("shared", true, 30), ("s1", false, 50), ("s2", false, 51), ("shared", false, 52)]
+    {
+        let pushed = push(&store, (id, of_operator), second).await?;
+        holds("there is room for a few", pushed.1)?;
+        waiting.push(pushed.0);
+    }
+    for id in ["s3", "s4", "s5"] {
+        holds("strangers fill their own room", !push(&store, (id, false), 60).await?.1)?;
+    }
+    for key in &waiting {
+        holds("and take nobody's", is_pushed(&store, *key).await?)?;
+    }
+    for id in ["own", "late"] {
+        let pushed = push(&store, (id, true), 55).await?;
+        holds("a client of the operator finds its own", pushed.1 && is_pushed(&store, pushed.0).await?)?;
+        waiting.push(pushed.0);
+    }
+    holds("as much as there is", !push(&store, ("later", true), 60).await?.1)?;
+    // In the name of a client of the operator, by who has not proved to be it.
+    let [_, _, _, _, by_a_stranger, ..] = waiting.as_slice() else { return Err(KitError::Broken("pushes")) };
+    let by_a_stranger = *by_a_stranger;
+    let again = push(&store, ("shared", false), 61).await?;
+    holds("who pushes in another's name takes only what was pushed like that", again.1)?;
+    for key in &waiting {
+        holds("and no other", is_pushed(&store, *key).await? == (*key != by_a_stranger))?;
+    }
+    // Where some of the strangers' have gone, there is room for theirs, whatever the operator's clients have taken.
+    let record = core::sample_decision(
+        "s1",
+        SUBJECT,
+        Path::fresh("s1", clock(&store).await?)?.agent,
+        clock(&store).await?,
+    )?;
+    let Some(shown) = waiting.get(2) else { return Err(KitError::Broken("pushes")) };
+    let insert = core::insert_pushed_decision(random_digest()?, record, *shown, &mut OsEntropy)?;
+    let _shown = store.insert_decision(insert).await?;
+    holds("what was shown makes room among its own kind", push(&store, ("s6", false), 60).await?.1)?;
+    holds("and not among the other", !push(&store, ("later", true), 60).await?.1)
 }

@@ -217,7 +217,7 @@ async fn a_pushed_request_is_consumed_once<S: Store>(store: S) -> Checked {
         Ok(core::pushed_found(store.read_pushed(core::read_pushed(key)).await?))
     };
     holds("an unknown request is absent", read().await?.is_none())?;
-    let insert = core::insert_pushed(key, ClientId::new("c1")?, end, &mut OsEntropy)?;
+    let insert = core::insert_pushed(key, ClientId::new("c1")?, false, end, &mut OsEntropy)?;
     let _inserted = store.insert_pushed(insert).await?;
     for _ in 0..2 {
         holds(
@@ -308,7 +308,7 @@ async fn expiry_is_left_to_the_record<S: Store>(store: S) -> Checked {
     )?;
     holds("an access token that is over is read", access(&store, path.access().0).await?.is_some())?;
     let key = random_digest()?;
-    let insert = core::insert_pushed(key, ClientId::new("c1")?, long_ago, &mut OsEntropy)?;
+    let insert = core::insert_pushed(key, ClientId::new("c1")?, false, long_ago, &mut OsEntropy)?;
     let _inserted = store.insert_pushed(insert).await?;
     let found = core::pushed_found(store.read_pushed(core::read_pushed(key)).await?);
     holds("a pushed request that is over is read", found.is_some())

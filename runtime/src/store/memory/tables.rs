@@ -24,7 +24,7 @@ pub(super) struct Tables {
     pub(super) access_tokens: ByDigest<Arc<AccessRecord>>,
     /// The key is made of what a client chose: it is hashed as a stranger's.
     pub(super) consents: HashMap<[u8; 32], ConsentRecord>,
-    pub(super) pushed: Waiting<PushedRecord>,
+    pub(super) pushed: Pushed,
     pub(super) keys: BTreeMap<String, KeyRow>,
     pub(super) incarnation: u64,
     pub(super) refresh_tokens: ByDigest<Refresh>,
@@ -32,6 +32,33 @@ pub(super) struct Tables {
     pub(super) epochs: EpochRows,
     /// By digests of what strangers choose, so that the hash is one that nobody can choose for.
     pub(super) reservations: HashMap<[u8; 32], OffsetDateTime>,
+}
+
+/// Pushed requests: those of the operator's clients, and those that strangers may have pushed.
+#[derive(Default)]
+pub(super) struct Pushed {
+    of_operator: Waiting<PushedRecord>,
+    of_strangers: Waiting<PushedRecord>,
+}
+
+impl Pushed {
+    pub(super) fn of(&mut self, operator: bool) -> &mut Waiting<PushedRecord> {
+        if operator { &mut self.of_operator } else { &mut self.of_strangers }
+    }
+
+    pub(super) fn get(&self, key: Key) -> Option<&PushedRecord> {
+        self.of_operator.get(key).or_else(|| self.of_strangers.get(key))
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        self.of_operator.remove(key);
+        self.of_strangers.remove(key);
+    }
+
+    pub(super) fn forget_ended(&mut self, now: OffsetDateTime) {
+        self.of_operator.forget_ended(now);
+        self.of_strangers.forget_ended(now);
+    }
 }
 
 pub(super) struct Client {
@@ -181,15 +208,5 @@ impl Tables {
         now: OffsetDateTime,
     ) -> Room<Key> {
         self.decisions.room(subject, bounds.decisions, bounds.decisions_of_a_person, now)
-    }
-
-    /// Room for one more pushed request of that client.
-    pub(super) fn room_for_pushed(
-        &mut self,
-        client: &ClientId,
-        bounds: Bounds,
-        now: OffsetDateTime,
-    ) -> Room<Key> {
-        self.pushed.room(client, bounds.pushed, bounds.pushed_of_a_client, now)
     }
 }

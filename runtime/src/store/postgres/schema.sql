@@ -25,12 +25,13 @@ CREATE INDEX decisions_by_client ON decisions (client_id, not_after);
 CREATE INDEX decisions_by_end ON decisions (not_after);
 
 CREATE TABLE pushed_requests (
-    key       BYTEA PRIMARY KEY NOT NULL,
-    client_id TEXT NOT NULL,
-    not_after BIGINT NOT NULL,
-    record    BYTEA NOT NULL
+    key         BYTEA PRIMARY KEY NOT NULL,
+    of_operator BOOLEAN NOT NULL,           -- by a client that the operator let in and that has proved it
+    client_id   TEXT NOT NULL,
+    not_after   BIGINT NOT NULL,
+    record      BYTEA NOT NULL
 );
-CREATE INDEX pushed_requests_by_client ON pushed_requests (client_id, not_after);
+CREATE INDEX pushed_requests_by_client ON pushed_requests (of_operator, client_id, not_after);
 CREATE INDEX pushed_requests_by_end ON pushed_requests (not_after);
 
 CREATE TABLE consents (

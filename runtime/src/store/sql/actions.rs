@@ -14,7 +14,7 @@ use mcp_authz::authorization_server::store::{
 
 use super::driver::query;
 use super::epochs::move_epoch;
-use super::room::{DECISIONS, PUSHED, make_room_for_client};
+use super::room::{DECISIONS, make_room_for_client, pushed};
 use super::rows::{
     Replace, blob, bytes, epochs, family_bytes, is_known, reservation_key, standing, stands, write_client,
 };
@@ -83,18 +83,21 @@ impl Turn {
 
     pub(super) async fn insert_pushed_row(self, action: InsertPushed) -> Result<PushedInsertion, StoreError> {
         let (mut transaction, now) = self.write(Locks::NONE).await?;
-        let client = action.record().client_id.as_str();
-        let bounds = (self.bounds.pushed, self.bounds.pushed_of_a_client);
-        if !PUSHED.make_room(&mut transaction, client, bounds, now).await? {
+        let (client, of_operator) = (action.record().client_id.as_str(), action.is_of_operator());
+        let bounds = (self.bounds.pushed(of_operator), self.bounds.pushed_of_a_client);
+        if !pushed(of_operator).make_room(&mut transaction, client, bounds, now).await? {
             return transaction.unchanged(action.full()).await;
         }
-        query("INSERT INTO pushed_requests (key, client_id, not_after, record) VALUES ($1, $2, $3, $4)")
-            .bind(bytes(action.key()))
-            .bind(client)
-            .bind(action.record().not_after.unix_timestamp())
-            .bind(action.record().to_bytes())
-            .execute(&mut *transaction)
-            .await?;
+        query(
+            "INSERT INTO pushed_requests (key, of_operator, client_id, not_after, record) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(bytes(action.key()))
+        .bind(of_operator)
+        .bind(client)
+        .bind(action.record().not_after.unix_timestamp())
+        .bind(action.record().to_bytes())
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(action.inserted())
     }

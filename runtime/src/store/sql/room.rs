@@ -30,16 +30,20 @@ pub(super) struct Waiting {
     oldest: &'static str,
 }
 
-/// Declares the statements on a table whose rows belong to what a column names.
+/// Declares the statements on those rows of a table that are counted together, and belong to what a column names.
 macro_rules! waiting {
-    ($table:literal, $owner:literal) => {
+    ($table:literal, $together:literal, $owner:literal) => {
         Waiting {
             counts: concat!(
                 "SELECT (SELECT count(*) FROM (SELECT 1 FROM ",
                 $table,
+                " WHERE ",
+                $together,
                 " LIMIT $1) AS few) AS all_waiting, (SELECT count(*) FROM (SELECT 1 FROM ",
                 $table,
                 " WHERE ",
+                $together,
+                " AND ",
                 $owner,
                 " = $3 LIMIT $2) AS few) AS own_waiting"
             ),
@@ -50,6 +54,8 @@ macro_rules! waiting {
                 " WHERE key IN (SELECT key FROM ",
                 $table,
                 " WHERE ",
+                $together,
+                " AND ",
                 $owner,
                 " = $1 ORDER BY not_after, key LIMIT 1)"
             ),
@@ -57,8 +63,14 @@ macro_rules! waiting {
     };
 }
 
-pub(super) const DECISIONS: Waiting = waiting!("decisions", "subject");
-pub(super) const PUSHED: Waiting = waiting!("pushed_requests", "client_id");
+pub(super) const DECISIONS: Waiting = waiting!("decisions", "TRUE", "subject");
+const PUSHED_OF_OPERATOR: Waiting = waiting!("pushed_requests", "of_operator = TRUE", "client_id");
+const PUSHED_OF_STRANGERS: Waiting = waiting!("pushed_requests", "of_operator = FALSE", "client_id");
+
+/// Pushed requests of one kind: those of the other take none of their room.
+pub(super) const fn pushed(of_operator: bool) -> &'static Waiting {
+    if of_operator { &PUSHED_OF_OPERATOR } else { &PUSHED_OF_STRANGERS }
+}
 
 impl Waiting {
     /// Makes room for one more row of that owner; says whether there is some.
