@@ -65,7 +65,7 @@ impl Page {
             }
             Self::Remembered(after) => Some(after),
         };
-        shown.remembered = store.list_consents(subject, after).await?;
+        shown.remembered = store.list_consents(GrantsOf::Subject(subject), after).await?;
         if let Some(last) = shown.remembered.last().filter(|_| shown.remembered.len() >= LISTED) {
             let key = base64url::encode(last.key().as_bytes());
             shown.more.push(("More that is remembered", format!("remembered={key}")));

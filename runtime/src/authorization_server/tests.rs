@@ -506,8 +506,9 @@ async fn a_person_signs_in_by_password_and_only_then_is_asked() {
     use super::passwords::{Passwords, hash_password};
     let sealer = Arc::new(crate::sealer::AeadSealer::ephemeral().unwrap());
     let people = [("alice".to_owned(), hash_password("correct horse").unwrap())];
-    let people = Arc::new(Passwords::new(people, sealer, false).unwrap());
-    let world = World::of(Arc::new(MemoryStore::new()), people, |host| host);
+    let store = Arc::new(MemoryStore::new());
+    let people = Arc::new(Passwords::new(people, store.clone(), sealer, false).unwrap());
+    let world = World::of(store, people, |host| host);
     let client = world.register().await;
     let page = world.consent_page(&client, None).await;
     assert!(page.body.contains("type=\"password\"") && !page.body.contains("name=\"decision\""));

@@ -38,7 +38,12 @@ impl EpochRows {
     pub(super) fn of(&self, client: &ClientId, subject: &str) -> Epochs {
         let or_none = |epoch: Option<&u64>| epoch.copied().unwrap_or_default();
         let consent = self.consents.get(subject).and_then(|with| with.get(client));
-        Epochs::new(or_none(self.clients.get(client)), or_none(self.subjects.get(subject)), or_none(consent))
+        Epochs::new(or_none(self.clients.get(client)), self.of_subject(subject), or_none(consent))
+    }
+
+    /// Today's of a person.
+    pub(super) fn of_subject(&self, subject: &str) -> u64 {
+        self.subjects.get(subject).copied().unwrap_or_default()
     }
 
     /// The number to move.
