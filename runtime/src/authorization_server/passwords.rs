@@ -160,6 +160,12 @@ impl Passwords {
         }
         // I-P7: who waits for a hash is bounded, in number and in time.
         let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let known = self.people.get(name).cloned();
+        let is_known = known.is_some();
+        // I-T4: before the password. It is asked for a name that nobody has as well, so that the time does not tell.
+        let Some(before) = self.sessions.before_proof(if is_known { name } else { "" }).await else {
+            return Verdict::Busy;
+        };
         let Ok(Ok(permit)) = tokio::time::timeout(WAIT, Arc::clone(&self.hashing).acquire_owned()).await
         else {
             return Verdict::Busy;
@@ -167,12 +173,6 @@ impl Passwords {
         if !self.tries().may_try(name, trier, self.clock.now()) {
             return Verdict::Wrong;
         }
-        let known = self.people.get(name).cloned();
-        let is_known = known.is_some();
-        // I-T4: before the password. Of a name that nobody has as well, so that the time does not tell.
-        let Some(found) = self.sessions.before_proof(if is_known { name } else { "" }).await else {
-            return Verdict::Busy;
-        };
         let hash = known.unwrap_or_else(|| self.nobody.as_ref().clone());
         let password = Zeroizing::new(password.to_owned());
         let verified = tokio::task::spawn_blocking(move || {
@@ -185,7 +185,7 @@ impl Passwords {
             return Verdict::Wrong;
         }
         self.tries().signed_in(name, trier);
-        Verdict::Right(found.epoch)
+        Verdict::Right(before.epoch)
     }
 
     /// Who is signed in in the browser. Somebody who was removed is signed out, and whose password has changed as well: the
@@ -261,10 +261,13 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
+    use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
+
     use super::super::tries::{TRIES, Trier};
     use super::{InvalidPeople, NAME_BYTES, Passwords, Verdict, WAIT, WAITING, hash_password};
     use crate::sealer::AeadSealer;
     use crate::store::memory::MemoryStore;
+    use crate::store::{ReadSession, Store as _};
 
     fn people(list: &[(&str, &str)]) -> Result<Passwords, InvalidPeople> {
         let sealer = Arc::new(AeadSealer::ephemeral().unwrap());
@@ -336,7 +339,33 @@ mod tests {
         }
         assert!(began.elapsed() >= WAIT);
         drop(held);
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(0), "and nothing was counted");
+        assert_eq!(
+            people.verify("ann", "secret", from(1)).await,
+            Verdict::Right(0),
+            "and nothing was counted"
+        );
+    }
+
+    // I-T4: what is revoked while a password is looked at ends the session that comes of it.
+    #[tokio::test]
+    async fn the_epoch_of_a_session_is_that_of_before_its_password() {
+        let store = Arc::new(MemoryStore::new());
+        let list = [("ann".to_owned(), hash_password("secret").unwrap())];
+        let sealer = Arc::new(AeadSealer::ephemeral().unwrap());
+        let people = Arc::new(Passwords::new(list, store.clone(), sealer, true).unwrap());
+        let held = people.hashing.clone().acquire_many_owned(2).await.unwrap();
+        let verifying = tokio::spawn({
+            let people = people.clone();
+            async move { people.verify("ann", "secret", from(1)).await }
+        });
+        tokio::task::yield_now().await;
+        let target = RevocationTarget::Subject("ann".to_owned());
+        let _revoked = store.revoke_all(RevokeAll::of(target)).await.unwrap();
+        drop(held);
+        let Verdict::Right(epoch) = verifying.await.unwrap() else { panic!("the password is right") };
+        let today = store.read_session(ReadSession::of("ann")).await.unwrap();
+        assert!(!today.stands(epoch));
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(today.epoch));
     }
 
     #[test]

@@ -255,9 +255,7 @@ impl PersonAuthentication for LocalUser {
     fn person<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         let subject = self.subject.clone();
         Box::pin(std::future::ready(match self.since(browser) {
-            Some(since) => {
-                Person::SignedIn { subject, since, name: None, ended_by: EndedBy::Host }
-            }
+            Some(since) => Person::SignedIn { subject, since, name: None, ended_by: EndedBy::Host },
             None => Person::Button { subject },
         }))
     }

@@ -571,7 +571,9 @@ fn not_admitted(subject: &str) -> SignInFault {
 fn revoked_meanwhile() -> SignInFault {
     SignInFault {
         status: StatusCode::FORBIDDEN,
-        reason: "everything you had allowed here was ended while you signed in, by the operator of this server".to_owned(),
+        reason:
+            "everything you had allowed here was ended while you signed in, by the operator of this server"
+                .to_owned(),
         advice: AGAIN,
         account: None,
     }
