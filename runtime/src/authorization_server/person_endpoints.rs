@@ -102,22 +102,21 @@ impl AuthorizationServerHost {
     pub(super) async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
         let person = self.people.person(parts, browser).await;
         let Person::SignedIn { subject, ended_by, .. } = &person else { return person };
-        // I-P9: in whichever process it was, and whoever has a copy of the cookies.
-        let asked = ReadSession::of(subject.as_str())
-            .in_browser(self.server.signed_out(browser.agent(), self.clock.now()));
-        let found = match (ended_by, browser.set_cookie()) {
-            // A browser that is new has not signed out.
-            (EndedBy::Host, Some(_)) => return person,
-            _ => match self.store.read_session(asked).await {
-                Ok(found) => found,
-                Err(error) => {
-                    self.store_failed(&error);
-                    return Person::Unavailable;
-                }
-            },
+        // A browser that is new has not signed out.
+        if browser.set_cookie().is_some() && *ended_by == EndedBy::Host {
+            return person;
+        }
+        let signed_out = self.server.signed_out(browser.agent(), self.clock.now());
+        let asked = ReadSession::of(subject.as_str()).in_browser(signed_out);
+        let found = match self.store.read_session(asked).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.store_failed(&error);
+                return Person::Unavailable;
+            }
         };
+        // I-P9, I-T4: in whichever process it was, and whoever has a copy of the cookies.
         let stands = |ended_by: &EndedBy| match ended_by {
-            // I-T4
             EndedBy::Epoch(epoch) => found.stands(*epoch),
             EndedBy::Host => !found.signed_out,
         };

@@ -251,7 +251,10 @@ async fn a_page_of_before_grants_nothing_after_everything_was_revoked() {
 async fn while_the_store_cannot_be_asked_nobody_is_signed_in() {
     let folder = tempfile::tempdir().unwrap();
     let store = crate::store::sqlite::SqliteStore::open(folder.path().join("store.db")).await.unwrap();
-    let world = served(Arc::new(store.clone()), Arc::new(crate::clock::SystemClock), |host| host);
+    // What the page shows is in another, which answers.
+    let shown = Arc::new(MemoryStore::new());
+    let clock = Arc::new(crate::clock::SystemClock);
+    let world = served(Arc::new(store.clone()), clock, |host| host.grants_page(shown));
     let ann = signed_in(&world, "ann").await;
     assert!(counts(&world, "ann", &ann).await);
     store.close().await;
