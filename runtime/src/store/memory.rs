@@ -461,7 +461,7 @@ impl Store for MemoryStore {
             let key = action.signed_out().map(reservation_key).transpose()?;
             let until = key.and_then(|key| tables.reservations.get(key.as_bytes()));
             let signed_out = until.is_some_and(|until| *until > now);
-            Ok(SessionFound { signed_out, epoch: tables.epochs.of_subject(action.subject()), now })
+            Ok(SessionFound { signed_out, epoch: tables.epochs.of_sessions(action.subject()), now })
         })
     }
 

@@ -235,8 +235,8 @@ pub trait AdministeredStore: Store {
     fn incarnation(&self) -> Stored<'_, u64>;
     /// Adds one to the incarnation, and gives the new number.
     fn advance_incarnation(&self) -> Stored<'_, u64>;
-    /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and sets the
-    /// incarnation to more than `seen`. Every signing key goes, because one that was withdrawn since would be trusted again,
+    /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and every session, because
+    /// one that was ended since would live again; and sets the incarnation to more than `seen`. Every signing key goes, because one that was withdrawn since would be trusted again,
     /// and every client but the operator's, because one that was deleted since would live again: they register again, or
     /// their document is fetched again. Gives the new number.
     fn restored(&self, seen: u64) -> Stored<'_, u64>;

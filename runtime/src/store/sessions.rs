@@ -43,8 +43,9 @@ impl ReadSession {
 pub struct SessionFound {
     /// Whether they signed out in the browser; not where none was named.
     pub signed_out: bool,
-    /// Their epoch: when everything of theirs was last revoked, in microseconds since 1970, or a little later. 0 where it never
-    /// was, or has been forgotten ([`EPOCH_KEPT`]).
+    /// Their epoch: when everything of theirs was last revoked, or everybody's ended with an older copy of the store
+    /// ([`AdministeredStore::restored`](super::AdministeredStore::restored)), in microseconds since 1970, or a little later. 0 where
+    /// neither was, or has been forgotten ([`EPOCH_KEPT`]).
     pub epoch: u64,
     /// The store's clock.
     pub now: OffsetDateTime,

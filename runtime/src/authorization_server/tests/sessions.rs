@@ -245,6 +245,18 @@ async fn a_page_of_before_grants_nothing_after_everything_was_revoked() {
     }
 }
 
+// I-G14: what ended a session since the copy was made is not in it.
+#[tokio::test]
+async fn after_an_older_copy_was_restored_everybody_signs_in_again() {
+    let store = Arc::new(MemoryStore::new());
+    let world = served(store.clone(), Arc::new(crate::clock::SystemClock), |host| host);
+    let ann = signed_in(&world, "ann").await;
+    assert!(counts(&world, "ann", &ann).await);
+    store.restored(7).await.unwrap();
+    assert!(!counts(&world, "ann", &ann).await);
+    assert!(counts(&world, "ann", &signed_in(&world, "ann").await).await);
+}
+
 // I-G8: who cannot be known to stand, is not signed in.
 #[cfg(feature = "sqlite")]
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{
     refresh, register,
 };
 use crate::entropy::OsEntropy;
-use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED};
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, ReadSession};
 
 pub(super) async fn run<S, F>(make: &impl Fn() -> F) -> Checked
 where
@@ -238,7 +238,11 @@ async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checke
     asked.ask(&store).await?;
     approved.ask_and_approve(&store).await?;
     live.up_to_refresh(&store).await?;
+    let signed_in = store.read_session(ReadSession::of(SUBJECT)).await?.epoch;
     holds("the number passes what was seen", store.restored(41).await? == 42)?;
+    let found = store.read_session(ReadSession::of(SUBJECT)).await?;
+    holds("no session of before stands, whatever has ended since", !found.stands(signed_in))?;
+    holds("and those of later do", found.stands(found.epoch))?;
     holds("and is stored", store.incarnation().await? == 42)?;
     holds("nothing is pending", decision(&store, &asked).await?.is_none())?;
     holds("no code is left", code(&store, &approved).await? == Seen::Absent)?;

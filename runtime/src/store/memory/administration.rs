@@ -135,7 +135,7 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        self.act_at_any_time(|tables| {
+        self.act(|tables, now| {
             let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
             let old = std::mem::take(tables);
             // What only ever refuses stays, and the operator's own clients.
@@ -143,6 +143,7 @@ impl AdministeredStore for MemoryStore {
             clients.retain(|_, client| client.record.origin == ClientOrigin::PreRegistered);
             let kept = Tables { clients, epochs, tombstones, reservations, ..Tables::default() };
             *tables = Tables { incarnation: next, ..kept };
+            tables.move_epoch(EpochKey::Everybody, now)?;
             Ok(next)
         })
     }

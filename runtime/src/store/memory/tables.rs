@@ -107,7 +107,7 @@ impl Tables {
     /// nothing to end, none is kept, but for a person, whose sessions are in no table: only an operator ends everything of a
     /// person's, so that no stranger makes these rows grow.
     pub(super) fn move_epoch(&mut self, key: EpochKey, now: OffsetDateTime) -> Result<(), StoreError> {
-        let has_sessions = matches!(key, EpochKey::Subject(_));
+        let has_sessions = matches!(key, EpochKey::Subject(_) | EpochKey::Everybody);
         if !has_sessions && !self.granted().any(|(client, subject)| key.covers(client, subject)) {
             return Ok(());
         }

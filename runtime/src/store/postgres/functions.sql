@@ -101,8 +101,10 @@ BEGIN
     END IF;
     IF cardinality(p_reservation) > 0 THEN
         SELECT array_agg(r.until), array_agg(r.epoch) INTO until, person_epochs FROM (SELECT t.until,
+                GREATEST(COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 2 AND e.subject = u.person AND e.client_id = ''), 0),
                 COALESCE((SELECT e.epoch FROM epochs e
-                    WHERE e.kind = 2 AND e.subject = u.person AND e.client_id = ''), 0) AS epoch
+                    WHERE e.kind = 4 AND e.subject = '' AND e.client_id = ''), 0)) AS epoch
             FROM unnest(p_reservation, p_person) WITH ORDINALITY AS u(key, person, nth)
             LEFT JOIN reservations t ON t.key = u.key ORDER BY u.nth) AS r;
     END IF;

@@ -348,9 +348,10 @@ impl Turn {
         transaction.commit().await
     }
 
-    /// Sets the incarnation to more than `seen`, and gives it.
+    /// Ends everybody's sessions, sets the incarnation to more than `seen`, and gives it.
     pub(super) async fn incarnation_after(self, seen: u64) -> Result<u64, StoreError> {
-        let (mut transaction, _) = self.write(Locks::KEYS).await?;
+        let (mut transaction, now) = self.write(Locks::KEYS).await?;
+        move_epoch(&mut transaction, (4, "", ""), now).await?;
         let next =
             incarnation(&mut transaction).await?.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
         set_incarnation(&mut transaction, next).await?;

@@ -62,7 +62,7 @@ const SWEEPS: [&str; 3] = [
     sweeping!("3", "subject = epochs.subject AND client_id = epochs.client_id"),
 ];
 
-/// Ends everything that was granted for that kind of key.
+/// Ends everything that was granted for that kind of key, of those that `schema.sql` names.
 pub(super) async fn move_epoch(
     connection: &mut Connection,
     (kind, subject, client): (u8, &str, &str),
@@ -70,8 +70,8 @@ pub(super) async fn move_epoch(
 ) -> Result<(), StoreError> {
     let sql = match kind {
         1 => moving!(granted!("client_id = $3")),
-        // Their sessions are in no table.
-        2 => moving!("TRUE"),
+        // Sessions are in no table: a person's, and everybody's.
+        2 | 4 => moving!("TRUE"),
         3 => moving!(granted!("subject = $2 AND client_id = $3")),
         // A target this store does not know must not count as revoked.
         _ => return Err(StoreError::Inconsistent),

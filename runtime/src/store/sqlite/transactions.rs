@@ -291,7 +291,8 @@ impl Turn {
     pub(super) async fn read_session_row(self, action: ReadSession) -> Result<SessionFound, StoreError> {
         let sql = concat!(
             "SELECT (SELECT until FROM reservations WHERE key = $1) AS until, \
-             COALESCE((SELECT epoch FROM epochs WHERE kind = 2 AND subject = $2 AND client_id = ''), 0) AS epoch, ",
+             max(COALESCE((SELECT epoch FROM epochs WHERE kind = 2 AND subject = $2 AND client_id = ''), 0), \
+             COALESCE((SELECT epoch FROM epochs WHERE kind = 4 AND subject = '' AND client_id = ''), 0)) AS epoch, ",
             clock!()
         );
         // No reservation has the empty key.
