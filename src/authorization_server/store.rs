@@ -16,7 +16,7 @@
 //! | [`RedeemCode`] | if the code is live, its family pending and the epochs unchanged: marks it spent, activates the family, inserts grant, refresh token and opaque access token |
 //! | [`RotateRefresh`] | if the token is the leaf of that generation, its family active and the epochs unchanged: retires it and inserts the successor and the opaque access token; the repetition of a rotation has conditions of its own |
 //! | [`RevokeFamily`] | upserts a tombstone; every insert into a family is conditional on its absence |
-//! | [`RevokeAll`] | adds one to an epoch, which the conditional writes compare |
+//! | [`RevokeAll`] | moves an epoch to a greater number, which the conditional writes compare; a person's ends their sessions as well |
 //! | [`ReserveOnce`] | sets if absent, on the injective key of all its parts |
 //!
 //! What strangers cause to be stored is bounded (I-P7). Room is made by deleting what has ended, then the oldest of the

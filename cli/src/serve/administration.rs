@@ -8,6 +8,7 @@ use mcp_authz::authorization_server::record::{ClientRecord, FamilyId};
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz::entropy::Entropy as _;
 use mcp_authz::identifier::ClientId;
+use mcp_authz::secret::SecretDigest;
 use mcp_authz::syntax::base64url;
 use mcp_authz::time::Duration;
 use mcp_authz_tokio::authorization_server::key_ring::KeyRing;
@@ -36,7 +37,7 @@ pub(crate) enum Grants {
     },
     /// Ends everything that a person granted, or that a client was granted, or what one granted the other.
     Revoke {
-        /// The person.
+        /// The person. Named without a client, they are signed out everywhere as well.
         #[arg(long)]
         subject: Option<String>,
         /// The client.
@@ -202,8 +203,8 @@ pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
             ))?;
             if is_person {
                 say(format_args!(
-                    "Whoever is signed in as this person stays so for up to eight hours, and can allow anew: a new password, or \
-                     taking the person out of the configuration, ends that with the next start."
+                    "Whoever was signed in as this person is signed out everywhere, and can sign in again with the password or at \
+                     the provider: a new password, or taking the person out of the configuration, ends that with the next start."
                 ))?;
             }
             Ok(())
@@ -283,7 +284,8 @@ pub(super) async fn end_clients_taken_out(
 /// Ends for good what people of this server's own allowed who stand in its configuration no longer: whoever gets the name next
 /// must not come into it. Until then it is withheld, and what people of a provider allowed always is.
 ///
-/// It looks at every grant that stands, so it runs beside the server.
+/// It looks at every grant and every remembered consent that stands, so it runs beside the server. Somebody of whom neither is
+/// left is not found, and has nothing but sessions, which count in no process that was started with this configuration.
 pub(super) async fn end_people_taken_out(
     store: &dyn AdministeredStore,
     configured: &HashSet<String>,
@@ -292,23 +294,42 @@ pub(super) async fn end_people_taken_out(
     let mut after: Option<FamilyId> = None;
     loop {
         let page = store.list_grants(GrantsOf::All, after).await?;
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { break };
         after = Some(last.family);
         let subjects = page.iter().map(|grant| &grant.subject);
-        let gone = subjects.filter(|subject| !is_of_a_provider(subject) && !configured.contains(&***subject));
-        for subject in gone {
-            if !seen.insert(Arc::clone(subject)) {
-                continue;
-            }
-            // I-T4
-            let _revoked =
-                store.revoke_all(RevokeAll::of(RevocationTarget::Subject(subject.to_string()))).await?;
-            tracing::warn!(
-                subject = %TerminalText(subject),
-                "this person stands in the configuration no longer: what they allowed has ended"
-            );
-        }
+        end_those_gone(store, configured, &mut seen, subjects).await?;
     }
+    let mut after: Option<SecretDigest> = None;
+    loop {
+        let page = store.list_consents(GrantsOf::All, after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.key());
+        let subjects = page.iter().map(|consent| &consent.subject);
+        end_those_gone(store, configured, &mut seen, subjects).await?;
+    }
+}
+
+/// Ends what those allowed who are this server's own, stand in its configuration no longer, and were not seen before.
+async fn end_those_gone<'a>(
+    store: &dyn AdministeredStore,
+    configured: &HashSet<String>,
+    seen: &mut HashSet<Arc<str>>,
+    subjects: impl Iterator<Item = &'a Arc<str>>,
+) -> Result<(), Failure> {
+    let gone = subjects.filter(|subject| !is_of_a_provider(subject) && !configured.contains(&***subject));
+    for subject in gone {
+        if !seen.insert(Arc::clone(subject)) {
+            continue;
+        }
+        // I-T4
+        let _revoked =
+            store.revoke_all(RevokeAll::of(RevocationTarget::Subject(subject.to_string()))).await?;
+        tracing::warn!(
+            subject = %TerminalText(subject),
+            "this person stands in the configuration no longer: what they allowed has ended, and so have their sessions"
+        );
+    }
+    Ok(())
 }
 
 /// 256 random bits as text.

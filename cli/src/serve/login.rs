@@ -131,12 +131,12 @@ pub(super) fn people(
     let secure = settings.issuer.starts_with("https://");
     let sealer = Arc::new(AeadSealer::new(*derived_key(master, b"mcp-authz sessions 1")));
     let users = settings.user.iter().map(|user| (user.name.clone(), user.password_hash.clone()));
-    let passwords = || Passwords::new(users, sealer.clone(), secure);
+    let passwords = || Passwords::new(users, Arc::clone(&store), sealer.clone(), secure);
     let invalid = |error: &dyn std::fmt::Display| Misconfigured(error.to_string());
     if settings.login.is_empty() {
         return Ok(Arc::new(passwords().map_err(|error| invalid(&error))?));
     }
-    let mut upstream = Upstream::new(server.clone(), store, sealer.clone(), fetcher.clone());
+    let mut upstream = Upstream::new(server.clone(), Arc::clone(&store), sealer.clone(), fetcher.clone());
     for login in &settings.login {
         let provider = login.provider()?;
         let redirect_uri = provider.redirect_uri(server.issuer());

@@ -91,8 +91,11 @@ fn two_processes_over_one_database_are_one_server() {
     assert_eq!(browser.submit("/sign-out", &[("csrf", &leave)], &[]).status(), StatusCode::OK);
     assert!(!copy.visit("/grants").contains("You are signed in as ann"));
     // And the operator's commands reach both.
-    let (_, approved) = grant();
+    let (browser, approved) = grant();
     let refresh = member(one.redeem(&client, &approved, VERIFIER), "refresh_token");
+    let signed_in = |server| browser.at(server).visit("/grants").contains("You are signed in as ann");
+    assert!(signed_in(&one) && signed_in(&other));
     assert!(tool(folder, &[&["grants", "revoke", "--subject", "ann"], &store[..]].concat()).status.success());
     assert_eq!(member(other.refresh(&client, &refresh), "error"), "invalid_grant");
+    assert!(!signed_in(&one) && !signed_in(&other));
 }

@@ -2,8 +2,8 @@
 
 use reqwest::StatusCode;
 
-use super::people::{Browser, hidden, path, user, user_with};
-use super::{STORED, Server, free_port};
+use super::people::{Browser, CONFIDENTIAL, code, confidential, hidden, path, path_to, user, user_with};
+use super::{STORED, Server, VERIFIER, free_port, tool};
 
 const SIGNED_IN: &str = "You are signed in as ann";
 
@@ -111,6 +111,100 @@ fn whoever_signs_out_is_signed_out_everywhere_and_nobody_else_signs_them_out() {
     let answer = browser.sign_in("/grants", "bob", "password of bob");
     assert_eq!(answer.status(), StatusCode::SEE_OTHER);
     assert!(browser.visit("/grants").contains("You are signed in as bob"));
+}
+
+// I-T4
+#[test]
+fn whoever_is_revoked_is_signed_out_everywhere_and_can_sign_in_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (ann, bob) = (user("ann"), user("bob"));
+    let (port, second) = (free_port(), free_port());
+    let arguments = arguments(&[&ann, &bob]);
+    let one = Server::start_at(port, folder, &arguments);
+    let other = Server::start_beside(port, second, folder, &arguments);
+    let client = one.register();
+    let mut browsers = [Browser::of(&one, "ann", &client), Browser::of(&other, "ann", &client)];
+    let mut bob = Browser::of(&one, "bob", &client);
+    let of_bob = bob.visit(&path(&client, &[]));
+    let pages = browsers.each_mut().map(|browser| browser.visit(&path(&client, &[])));
+    let revoke = |whom: &[&str]| {
+        let done = tool(folder, &[&["grants", "revoke"], whom, &STORED[..]].concat());
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    // What ends a part of it signs nobody out.
+    for part in [&["--client-id", &client][..], &["--subject", "ann", "--client-id", &client]] {
+        assert!(!revoke(part).contains("signed out"));
+        assert!(browsers.iter_mut().all(|browser| browser.visit("/grants").contains(SIGNED_IN)));
+    }
+    // She allowed nothing yet, so that nothing is stored of her.
+    assert!(revoke(&["--subject", "ann"]).contains("signed out everywhere"));
+    for server in [&one, &other] {
+        for (browser, page) in browsers.iter().zip(&pages) {
+            let mut browser = browser.at(server);
+            let answer = browser.approve(page, &[]);
+            assert_eq!(answer.status(), StatusCode::FORBIDDEN, "a page of before grants nothing");
+            let asked = browser.visit(&path(&client, &[]));
+            assert!(asked.contains("type=\"password\"") && !asked.contains("name=\"decision\""), "{asked}");
+            assert!(!browser.visit("/grants").contains(SIGNED_IN));
+        }
+    }
+    let answer = bob.approve(&of_bob, &[]);
+    assert_eq!(
+        one.redeem(&client, &code(&answer), VERIFIER).status(),
+        StatusCode::OK,
+        "bob is not concerned"
+    );
+    // She signs in again in the same browser, at either process.
+    let [mut browser, _] = browsers;
+    let answer = browser.sign_in(&path(&client, &[]), "ann", "password of ann");
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    let mut browser = browser.at(&other);
+    let page = browser.visit(&path(&client, &[]));
+    let answer = browser.approve(&page, &[]);
+    assert_eq!(other.redeem(&client, &code(&answer), VERIFIER).status(), StatusCode::OK);
+    assert!(browser.visit("/grants").contains(SIGNED_IN));
+}
+
+// I-T4: with a person's place in the configuration goes what they wanted remembered, and their sessions, though no grant stands.
+#[test]
+fn a_person_who_is_taken_out_is_asked_for_everything_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (ann, bob) = (user("ann"), user("bob"));
+    let port = free_port();
+    let mut server = Server::start_at(port, folder, &arguments(&[&ann, &bob]));
+    let (client, _) = confidential(&server);
+    let asked = path_to(CONFIDENTIAL, &client, &[]);
+    let remember = |name: &str| {
+        let mut browser = Browser::new(&server);
+        let answer = browser.sign_in(&asked, name, &format!("password of {name}"));
+        assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+        let page = browser.visit(&asked);
+        assert_eq!(browser.approve(&page, &[("remember", "on")]).status(), StatusCode::SEE_OTHER);
+        browser.cookies
+    };
+    let (of_ann, of_bob) = (remember("ann"), remember("bob"));
+    server.stop();
+    let mut server = Server::start_at(port, folder, &arguments(&[&bob]));
+    let ended = |line: &String| line.contains("ann") && line.contains("what they allowed has ended");
+    let wait = std::time::Duration::from_secs(20);
+    while !ended(&server.log.lock().unwrap().recv_timeout(wait).unwrap()) {}
+    server.stop();
+    let server = Server::start_at(port, folder, &arguments(&[&ann, &bob]));
+    let at = |cookies: &[(String, String)]| {
+        let mut browser = Browser::new(&server);
+        browser.cookies = cookies.to_vec();
+        let answer = browser.send(server.http.get(format!("{}{asked}", server.base)));
+        (answer.status(), answer.text().unwrap())
+    };
+    let (status, page) = at(&of_ann);
+    assert!(status == StatusCode::OK && page.contains("type=\"password\""), "{page}");
+    let mut ann = Browser::new(&server);
+    assert_eq!(ann.sign_in(&asked, "ann", "password of ann").status(), StatusCode::SEE_OTHER);
+    assert!(ann.visit(&asked).contains("name=\"decision\""), "she is asked again");
+    assert_eq!(at(&of_bob).0, StatusCode::SEE_OTHER, "and he is not");
 }
 
 // I-G8, I-P7: ten tries for a name from an address, and ten for a browser that its person signed in with.

@@ -65,7 +65,7 @@ impl Page {
             }
             Self::Remembered(after) => Some(after),
         };
-        shown.remembered = store.list_consents(subject, after).await?;
+        shown.remembered = store.list_consents(GrantsOf::Subject(subject), after).await?;
         if let Some(last) = shown.remembered.last().filter(|_| shown.remembered.len() >= LISTED) {
             let key = base64url::encode(last.key().as_bytes());
             shown.more.push(("More that is remembered", format!("remembered={key}")));
@@ -119,8 +119,9 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let Person::SignedIn { subject, .. } = self.person_in(&parts, &browser).await else {
-            return pages::expired();
+        let subject = match self.sender(&parts, &browser).await {
+            Ok(subject) => subject,
+            Err(answer) => return answer,
         };
         // I-P9: the form was shown to this person in this browser, by this server.
         if !self.forms.is_token(browser.agent(), &subject, form.get("csrf").unwrap_or_default()) {

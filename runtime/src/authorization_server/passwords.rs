@@ -19,12 +19,13 @@ use zeroize::Zeroizing;
 
 use super::browser::Browser;
 use super::devices::Devices;
-use super::people::{Person, PersonAuthentication, SignIn, Standing, Ways, is_of_a_provider};
+use super::people::{EndedBy, Person, PersonAuthentication, SignIn, Standing, Ways, is_of_a_provider};
 use super::sessions::{Session, Sessions};
 pub use super::tries::RequestAddress;
 use super::tries::{Trier, Tries};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
+use crate::store::Store;
 
 /// Hashes computed at one time: each takes tens of megabytes.
 const HASHES: usize = 2;
@@ -64,10 +65,11 @@ pub enum InvalidPeople {
 /// What a try came to.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Right,
+    /// With the person's epoch of before.
+    Right(u64),
     /// Or tried too often.
     Wrong,
-    /// Nothing was looked at.
+    /// No password was looked at.
     Busy,
 }
 
@@ -101,12 +103,14 @@ pub fn hash_password(password: &str) -> Result<String, InvalidPeople> {
 }
 
 impl Passwords {
-    /// These people, by name and hash, at an issuer that is https or not; `sealer` seals who is signed in.
+    /// These people, by name and hash, at an issuer that is https or not. The store is the server's; `sealer` seals who is signed
+    /// in.
     ///
     /// # Errors
     /// [`InvalidPeople`]
     pub fn new(
         people: impl IntoIterator<Item = (String, String)>,
+        store: Arc<dyn Store>,
         sealer: Arc<dyn Sealer + Send + Sync>,
         secure: bool,
     ) -> Result<Self, InvalidPeople> {
@@ -129,7 +133,7 @@ impl Passwords {
         Ok(Self {
             people: Arc::new(known),
             nobody: Arc::new(hash_password("nobody has this password")?),
-            sessions: Sessions::new(Arc::clone(&sealer), "person", secure),
+            sessions: Sessions::new(store, Arc::clone(&sealer), "person", secure),
             devices: Devices::new(sealer, secure),
             tries: Mutex::new(Tries::new()),
             waiting: Semaphore::new(WAITING),
@@ -156,6 +160,12 @@ impl Passwords {
         }
         // I-P7: who waits for a hash is bounded, in number and in time.
         let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let known = self.people.get(name).cloned();
+        let is_known = known.is_some();
+        // I-T4: before the password. It is asked for a name that nobody has as well, so that the time does not tell.
+        let Some(before) = self.sessions.before_proof(if is_known { name } else { "" }).await else {
+            return Verdict::Busy;
+        };
         let Ok(Ok(permit)) = tokio::time::timeout(WAIT, Arc::clone(&self.hashing).acquire_owned()).await
         else {
             return Verdict::Busy;
@@ -163,8 +173,6 @@ impl Passwords {
         if !self.tries().may_try(name, trier, self.clock.now()) {
             return Verdict::Wrong;
         }
-        let known = self.people.get(name).cloned();
-        let is_known = known.is_some();
         let hash = known.unwrap_or_else(|| self.nobody.as_ref().clone());
         let password = Zeroizing::new(password.to_owned());
         let verified = tokio::task::spawn_blocking(move || {
@@ -177,7 +185,7 @@ impl Passwords {
             return Verdict::Wrong;
         }
         self.tries().signed_in(name, trier);
-        Verdict::Right
+        Verdict::Right(before.epoch)
     }
 
     /// Who is signed in in the browser. Somebody who was removed is signed out, and whose password has changed as well: the
@@ -202,7 +210,9 @@ impl PersonAuthentication for Passwords {
 
     fn person<'a>(&'a self, request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         Box::pin(std::future::ready(match self.signed_in(request, browser) {
-            Some(Session { subject, since, .. }) => Person::SignedIn { subject, since, name: None },
+            Some(Session { subject, since, epoch, .. }) => {
+                Person::SignedIn { subject, since, name: None, ended_by: EndedBy::Epoch(epoch) }
+            }
             None => Person::Ways(Ways { password: true, providers: Vec::new() }),
         }))
     }
@@ -218,14 +228,14 @@ impl PersonAuthentication for Passwords {
             let password = form.get("password").unwrap_or_default();
             let device = self.devices.of(request, name, self.clock.now()).map(Trier::Device);
             let trier = device.unwrap_or_else(|| Trier::Address(RequestAddress::network_of(request)));
-            match self.verify(name, password, trier).await {
-                Verdict::Right => {}
+            let epoch = match self.verify(name, password, trier).await {
+                Verdict::Right(epoch) => epoch,
                 Verdict::Wrong => return SignIn::Refused,
                 Verdict::Busy => return SignIn::Busy,
-            }
+            };
             let now = self.clock.now();
             let proved = self.proved(name);
-            let session = Session { subject: name.to_owned(), since: now, name: None, proved };
+            let session = Session { subject: name.to_owned(), since: now, name: None, proved, epoch };
             match self.sessions.cookie(&session, browser, now) {
                 Some(cookie) => {
                     SignIn::SignedIn([cookie].into_iter().chain(self.devices.cookie(name, now)).collect())
@@ -251,14 +261,18 @@ mod tests {
     use std::net::IpAddr;
     use std::sync::Arc;
 
+    use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
+
     use super::super::tries::{TRIES, Trier};
     use super::{InvalidPeople, NAME_BYTES, Passwords, Verdict, WAIT, WAITING, hash_password};
     use crate::sealer::AeadSealer;
+    use crate::store::memory::MemoryStore;
+    use crate::store::{ReadSession, Store as _};
 
     fn people(list: &[(&str, &str)]) -> Result<Passwords, InvalidPeople> {
         let sealer = Arc::new(AeadSealer::ephemeral().unwrap());
         let list = list.iter().map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned()));
-        Passwords::new(list, sealer, true)
+        Passwords::new(list, Arc::new(MemoryStore::new()), sealer, true)
     }
 
     #[test]
@@ -287,7 +301,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_is_right_and_a_stranger_locks_nobody_out() {
         let people = people(&[("ann", &hash_password("secret").unwrap())]).unwrap();
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right);
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(0));
         let long = "a".repeat(NAME_BYTES + 1);
         for (name, password) in [
             ("ann", ""),
@@ -303,7 +317,7 @@ mod tests {
             assert_eq!(people.verify("ann", "wrong", from(2)).await, Verdict::Wrong);
         }
         assert_eq!(people.verify("ann", "secret", from(2)).await, Verdict::Wrong, "that address rests");
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right, "and no other");
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(0), "and no other");
     }
 
     // I-P7
@@ -325,7 +339,33 @@ mod tests {
         }
         assert!(began.elapsed() >= WAIT);
         drop(held);
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right, "and nothing was counted");
+        assert_eq!(
+            people.verify("ann", "secret", from(1)).await,
+            Verdict::Right(0),
+            "and nothing was counted"
+        );
+    }
+
+    // I-T4: what is revoked while a password is looked at ends the session that comes of it.
+    #[tokio::test]
+    async fn the_epoch_of_a_session_is_that_of_before_its_password() {
+        let store = Arc::new(MemoryStore::new());
+        let list = [("ann".to_owned(), hash_password("secret").unwrap())];
+        let sealer = Arc::new(AeadSealer::ephemeral().unwrap());
+        let people = Arc::new(Passwords::new(list, store.clone(), sealer, true).unwrap());
+        let held = people.hashing.clone().acquire_many_owned(2).await.unwrap();
+        let verifying = tokio::spawn({
+            let people = people.clone();
+            async move { people.verify("ann", "secret", from(1)).await }
+        });
+        tokio::task::yield_now().await;
+        let target = RevocationTarget::Subject("ann".to_owned());
+        let _revoked = store.revoke_all(RevokeAll::of(target)).await.unwrap();
+        drop(held);
+        let Verdict::Right(epoch) = verifying.await.unwrap() else { panic!("the password is right") };
+        let today = store.read_session(ReadSession::of("ann")).await.unwrap();
+        assert!(!today.stands(epoch));
+        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(today.epoch));
     }
 
     #[test]

@@ -156,10 +156,20 @@ pub enum SignIn {
     SignedIn(Vec<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
     Refused,
-    /// As many sign in at the moment as can: the answer is 503.
+    /// As many sign in at the moment as can, or the store fails: the answer is 503.
     Busy,
     /// This kind of authentication has no such page.
     NoPage,
+}
+
+/// Who ends a session when everything of its person is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// This server: it compares their epoch of today with that of when they signed in, which the host has kept with the session
+    /// ([`SessionFound::epoch`](crate::store::SessionFound::epoch)).
+    Epoch(u64),
+    /// The host, which keeps the session itself.
+    Host,
 }
 
 /// What the host knows about the person.
@@ -173,6 +183,8 @@ pub enum Person {
         since: OffsetDateTime,
         /// What somebody else calls the person, for the page; a peer's text, which identifies nobody.
         name: Option<String>,
+        /// Who ends the session when everything of the person is revoked.
+        ended_by: EndedBy,
     },
     /// Not signed in; show the built-in page with one button for this person, which calls
     /// [`PersonAuthentication::sign_in`].
@@ -192,7 +204,8 @@ pub enum Person {
 /// Browsers of a [`LocalUser`] that stay signed in; the oldest goes when one more comes.
 const SIGNED_IN_BROWSERS: usize = 256;
 
-/// The one person at this machine, for demonstrations and servers of one's own on loopback.
+/// The one person at this machine, for demonstrations and servers of one's own on loopback. Whoever revokes everything of theirs
+/// is they themselves, and stays signed in.
 pub struct LocalUser {
     subject: String,
     clock: Arc<dyn Clock>,
@@ -242,7 +255,7 @@ impl PersonAuthentication for LocalUser {
     fn person<'a>(&'a self, _request: &'a Parts, browser: &'a Browser) -> BoxFuture<'a, Person> {
         let subject = self.subject.clone();
         Box::pin(std::future::ready(match self.since(browser) {
-            Some(since) => Person::SignedIn { subject, since, name: None },
+            Some(since) => Person::SignedIn { subject, since, name: None, ended_by: EndedBy::Host },
             None => Person::Button { subject },
         }))
     }

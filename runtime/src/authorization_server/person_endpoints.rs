@@ -9,10 +9,10 @@ use mcp_authz::authorization_server::authorization::{
     Authorizing, ErrorAwaitingPerson, PageOutcome, Recall, Recalled, Redirect, RequestOutcome,
     RequestValidated,
 };
-use mcp_authz::authorization_server::decision::{AwaitingCodeStored, Decided};
+use mcp_authz::authorization_server::decision::{AwaitingCodeStored, AwaitingDecision, Decided};
 use mcp_authz::authorization_server::refusal::Refusal;
 use mcp_authz::authorization_server::sign_in::RequestShown;
-use mcp_authz::authorization_server::store::DecideOnce;
+use mcp_authz::authorization_server::store::{DecideOnce, DecisionFound};
 use mcp_authz::evidence::{Approval, Authentication};
 use mcp_authz::identifier::{Scope, ScopeSet};
 use mcp_authz::limits;
@@ -22,11 +22,15 @@ use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
-use super::people::{Person, Returned, SignIn, Ways};
+use super::people::{EndedBy, Person, Returned, SignIn, Ways};
 use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::ThreadEntropy;
 use crate::http_io::{read_body, response};
+use crate::store::ReadSession;
+
+/// What the store found under the handle of a page, and what waits for it.
+type ReadPage = (AwaitingDecision, DecisionFound);
 
 impl AuthorizationServerHost {
     /// `GET /authorize`
@@ -93,24 +97,48 @@ impl AuthorizationServerHost {
         }
     }
 
-    /// Who is signed in in the browser, as far as the host knows and as long as they did not sign out there.
+    /// Who is signed in in the browser, as far as the host knows, and as long as they did not sign out there and nobody revoked
+    /// everything of theirs.
     pub(super) async fn person_in(&self, parts: &Parts, browser: &Browser) -> Person {
         let person = self.people.person(parts, browser).await;
+        let Person::SignedIn { subject, ended_by, .. } = &person else { return person };
         // A browser that is new has not signed out.
-        if browser.set_cookie().is_some() || !matches!(person, Person::SignedIn { .. }) {
+        if browser.set_cookie().is_some() && *ended_by == EndedBy::Host {
             return person;
         }
-        // I-P9: in whichever process it was, and whoever has a copy of the cookies.
-        match self.store.is_reserved(self.server.signed_out(browser.agent(), self.clock.now())).await {
-            Ok(false) => person,
-            Ok(true) => match self.browsers.fresh() {
-                Some(fresh) => self.people.person(parts, &fresh).await,
-                None => Person::Unavailable,
-            },
+        let signed_out = self.server.signed_out(browser.agent(), self.clock.now());
+        let asked = ReadSession::of(subject.as_str()).in_browser(signed_out);
+        let found = match self.store.read_session(asked).await {
+            Ok(found) => found,
             Err(error) => {
                 self.store_failed(&error);
+                return Person::Unavailable;
+            }
+        };
+        // I-P9, I-T4: in whichever process it was, and whoever has a copy of the cookies.
+        let stands = |ended_by: &EndedBy| match ended_by {
+            EndedBy::Epoch(epoch) => found.stands(*epoch),
+            EndedBy::Host => !found.signed_out,
+        };
+        if stands(ended_by) {
+            return person;
+        }
+        let Some(fresh) = self.browsers.fresh() else { return Person::Unavailable };
+        match self.people.person(parts, &fresh).await {
+            // The same session, whatever the browser.
+            Person::SignedIn { ended_by: EndedBy::Epoch(epoch), .. } if found.is_revoked_since(epoch) => {
                 Person::Unavailable
             }
+            person => person,
+        }
+    }
+
+    /// Who sends a form of a page that was shown to somebody who was signed in, or what they get if nobody is any more.
+    pub(super) async fn sender(&self, parts: &Parts, browser: &Browser) -> Result<String, Response> {
+        match self.person_in(parts, browser).await {
+            Person::SignedIn { subject, .. } => Ok(subject),
+            Person::Unavailable => Err(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+            Person::Button { .. } | Person::Ways(_) | Person::Elsewhere(_) => Err(pages::expired()),
         }
     }
 
@@ -122,7 +150,7 @@ impl AuthorizationServerHost {
         asked: impl FnOnce() -> RequestShown,
     ) -> Result<(Authentication, Option<String>), Response> {
         match self.person_in(parts, browser).await {
-            Person::SignedIn { subject, since, name } => {
+            Person::SignedIn { subject, since, name, .. } => {
                 let person = Authentication::assertion(subject, *browser.agent(), since);
                 let person = person.ok_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response())?;
                 Ok((person, name))
@@ -181,7 +209,11 @@ impl AuthorizationServerHost {
         if self.approves_everything {
             let all = view.scopes.iter().map(|shown| shown.scope.clone()).collect();
             let approval = Approval::assertion(person.subject(), *browser.agent(), all);
-            return match self.answered(&view.handle, &view.csrf, Ok(approval)).await {
+            let answered = match self.read_decision(&view.handle).await {
+                Ok(read) => self.answered(read, &view.csrf, Ok(approval)).await,
+                Err(refusal) => Err(refusal),
+            };
+            return match answered {
                 Ok(redirect) => self.redirect(redirect),
                 Err(refusal) => self.refusal(&refusal),
             };
@@ -246,18 +278,29 @@ impl AuthorizationServerHost {
             Err(answer) => return answer,
         };
         let Some(browser) = self.browsers.known(&parts) else { return pages::expired() };
-        let person = match self.person_in(&parts, &browser).await {
-            Person::SignedIn { subject, .. } => subject,
-            _ => return pages::expired(),
+        // I-T4: what is granted is granted under the epochs that are read here, and whether the session stands is asked after
+        // that: a revocation between the two ends the session, and a later one the grant.
+        let read = match self.read_decision(form.get("handle").unwrap_or_default()).await {
+            Ok(read) => read,
+            Err(refusal) => return self.refusal(&refusal),
         };
-        match self.decide(&form, &browser, &person).await {
+        let person = match self.sender(&parts, &browser).await {
+            Ok(subject) => subject,
+            Err(answer) => return answer,
+        };
+        match self.decide(read, &form, &browser, &person).await {
             Ok(redirect) => self.redirect(redirect),
             Err(refusal) => self.refusal(&refusal),
         }
     }
 
-    async fn decide(&self, form: &Form, browser: &Browser, subject: &str) -> Result<Redirect, Refusal> {
-        let handle = form.get("handle").unwrap_or_default();
+    async fn decide(
+        &self,
+        read: ReadPage,
+        form: &Form,
+        browser: &Browser,
+        subject: &str,
+    ) -> Result<Redirect, Refusal> {
         let csrf = form.get("csrf").unwrap_or_default();
         let agent = *browser.agent();
         // Anything but the one word is no approval (I-G8).
@@ -267,25 +310,29 @@ impl AuthorizationServerHost {
         } else {
             Err((subject, agent))
         };
-        self.answered(handle, csrf, answer).await
+        self.answered(read, csrf, answer).await
+    }
+
+    /// What is pending under that handle.
+    async fn read_decision(&self, handle: &str) -> Result<ReadPage, Refusal> {
+        let (action, waiting) = self.core.measure(|| self.server.decide(handle)).into_parts();
+        self.observe(AuthorizationEvent::ReadDecision(&action));
+        match self.store.read_decision(action).await {
+            Ok(found) => Ok((waiting, found)),
+            Err(error) => {
+                self.store_failed(&error);
+                Err(waiting.store_failed())
+            }
+        }
     }
 
     /// The person approved, or denied.
     async fn answered(
         &self,
-        handle: &str,
+        (waiting, found): ReadPage,
         csrf: &str,
         answer: Result<Approval, (&str, AgentBinding)>,
     ) -> Result<Redirect, Refusal> {
-        let (action, waiting) = self.core.measure(|| self.server.decide(handle)).into_parts();
-        self.observe(AuthorizationEvent::ReadDecision(&action));
-        let found = match self.store.read_decision(action).await {
-            Ok(found) => found,
-            Err(error) => {
-                self.store_failed(&error);
-                return Err(waiting.store_failed());
-            }
-        };
         let step = self.core.measure(|| {
             let deciding = waiting.found(found)?;
             match answer {

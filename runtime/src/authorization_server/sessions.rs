@@ -1,7 +1,9 @@
 //! Who is signed in, in a cookie of the person's browser: sealed under the server's key and bound to the browser, so that
 //! every process over one store knows it and none has to remember it. A session ends with its time, with the browser that its
-//! person signs out in ([`mcp_authz::authorization_server::AuthorizationServer::signed_out`]), and with what they proved
-//! themselves with.
+//! person signs out in ([`mcp_authz::authorization_server::AuthorizationServer::signed_out`]), with what they proved themselves
+//! with, and when everything of theirs is revoked: the store's epoch of the person is sealed with it.
+//!
+//! The epoch is that of before the proof: what is revoked while somebody proves themselves ends the session that comes of it.
 
 use std::sync::Arc;
 
@@ -15,15 +17,21 @@ use mcp_authz::syntax::json::{JsonObject, ObjectWriter};
 use mcp_authz::time::{Duration, OffsetDateTime};
 
 use super::browser::Browser;
+use crate::store::{EPOCH_KEPT, ReadSession, SessionFound, Store};
 
 /// How long a person stays signed in.
 pub(super) const SESSION: Duration = Duration::hours(8);
+
+// I-T4: an epoch that was forgotten ends nothing, so it is kept for longer than what it ends; twice, because one is measured by
+// the store's clock and the other by this machine's.
+const _: () = assert!(SESSION.whole_seconds() * 2 < EPOCH_KEPT.whole_seconds());
 
 /// Longest sealed session, in bytes.
 const SESSION_BYTES: usize = 4096;
 
 /// Makes the cookies and reads them.
 pub(super) struct Sessions {
+    store: Arc<dyn Store>,
     sealer: Arc<dyn Sealer + Send + Sync>,
     /// The cookie's name, and what is sealed with it: sessions of one kind of sign-in are none of another's.
     name: String,
@@ -39,18 +47,36 @@ pub(super) struct Session {
     pub(super) name: Option<String>,
     /// A digest of what they proved themselves with here: whoever changes it ends the sessions that came of the old one.
     pub(super) proved: Option<SecretDigest>,
+    /// Their epoch of before they proved themselves.
+    pub(super) epoch: u64,
 }
 
 impl Sessions {
-    /// Sessions of that kind, at an issuer that is https or not.
-    pub(super) fn new(sealer: Arc<dyn Sealer + Send + Sync>, kind: &str, secure: bool) -> Self {
+    /// Sessions of that kind, at an issuer that is https or not. The store is the server's.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        sealer: Arc<dyn Sealer + Send + Sync>,
+        kind: &str,
+        secure: bool,
+    ) -> Self {
         let prefix = if secure { "__Host-" } else { "" };
-        Self { sealer, name: format!("{prefix}mcp-authz-{kind}"), secure }
+        Self { store, sealer, name: format!("{prefix}mcp-authz-{kind}"), secure }
+    }
+
+    /// What the store says of that person before they prove themselves; `None` where it cannot be asked.
+    pub(super) async fn before_proof(&self, subject: &str) -> Option<SessionFound> {
+        match self.store.read_session(ReadSession::of(subject)).await {
+            Ok(found) => Some(found),
+            Err(error) => {
+                tracing::error!(%error, "the store failed");
+                None
+            }
+        }
     }
 
     /// What a session is sealed for: this kind, in this browser.
     fn associated(&self, browser: &Browser) -> Vec<u8> {
-        [self.name.as_bytes(), b" session 3 ", browser.agent().to_bytes().as_slice()].concat()
+        [self.name.as_bytes(), b" session 4 ", browser.agent().to_bytes().as_slice()].concat()
     }
 
     /// The cookie of somebody who has just signed in, in a browser that has just got a cookie for it.
@@ -64,6 +90,7 @@ impl Sessions {
             .integer("at", now.unix_timestamp())
             .integer("since", session.since.unix_timestamp())
             .string("subject", session.subject.as_str())
+            .string("epoch", session.epoch.to_string())
             .optional_string("name", session.name.as_deref())
             .optional_string("proved", session.proved.map(|proved| base64url::encode(proved.as_bytes())))
             .finish();
@@ -83,6 +110,7 @@ impl Sessions {
         Some(Session {
             subject: session.required_string("subject").ok()?.to_owned(),
             since: time("since")?,
+            epoch: session.required_string("epoch").ok()?.parse().ok()?,
             name: session.string("name").ok()?.map(str::to_owned),
             proved: match session.string("proved").ok()? {
                 None => None,

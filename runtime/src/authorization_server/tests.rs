@@ -2,6 +2,8 @@
 
 mod key_sets;
 mod room;
+#[cfg(feature = "passwords")]
+mod sessions;
 mod standing;
 
 use std::sync::{Arc, LazyLock, Mutex};
@@ -499,46 +501,6 @@ async fn a_person_sees_and_ends_what_they_allowed() {
             .status,
         StatusCode::NOT_FOUND
     );
-}
-
-#[cfg(feature = "passwords")]
-#[tokio::test]
-async fn a_person_signs_in_by_password_and_only_then_is_asked() {
-    use super::passwords::{Passwords, hash_password};
-    let sealer = Arc::new(crate::sealer::AeadSealer::ephemeral().unwrap());
-    let people = [("alice".to_owned(), hash_password("correct horse").unwrap())];
-    let people = Arc::new(Passwords::new(people, sealer, false).unwrap());
-    let world = World::of(Arc::new(MemoryStore::new()), people, |host| host);
-    let client = world.register().await;
-    let page = world.consent_page(&client, None).await;
-    assert!(page.body.contains("type=\"password\"") && !page.body.contains("name=\"decision\""));
-    let (cookie, request) = (page.cookie().unwrap(), page.hidden("request"));
-    let sign_in = async |name: &str, password: &str, request: &str| {
-        let pairs = [("request", request), ("name", name), ("password", password)];
-        world.post("/as/sign-in", Some(&cookie), &pairs).await
-    };
-    let refused = sign_in("alice", "wrong", &request).await;
-    assert!(refused.status == StatusCode::FORBIDDEN && refused.cookie().is_none());
-    // No open redirect.
-    let elsewhere = sign_in("alice", "correct horse", "//evil.example/").await;
-    assert!(elsewhere.status == StatusCode::FORBIDDEN && elsewhere.cookie().is_none());
-    let signed_in = sign_in("alice", "correct horse", &request).await;
-    assert_eq!(signed_in.status, StatusCode::SEE_OTHER);
-    let cookies: Vec<String> = signed_in
-        .headers
-        .get_all("set-cookie")
-        .iter()
-        .map(|value| value.to_str().unwrap().split(';').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(cookies.len(), 3);
-    let both = cookies.join("; ");
-    let page = world.get(&authorize(&client, "notes:read"), Some(&both)).await;
-    assert!(page.body.contains("signed in as"), "{}", page.body);
-    assert_eq!(world.decide(&page, Some(&both), "approve").await.status, StatusCode::SEE_OTHER);
-    // The one cookie is nothing without the other.
-    let stolen = format!("{cookie}; {}", cookies[1]);
-    let page = world.get(&authorize(&client, "notes:read"), Some(&stolen)).await;
-    assert!(page.body.contains("type=\"password\""));
 }
 
 // RFC9126-2.2-1, RFC7592-2.1-2, over HTTP.

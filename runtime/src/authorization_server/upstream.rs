@@ -38,7 +38,7 @@ use tokio::sync::Mutex;
 use super::browser::Browser;
 use super::default_importer;
 use super::people::{
-    Person, PersonAuthentication, ProviderShown, Returned, SignIn, SignInFault, Standing, Ways,
+    EndedBy, Person, PersonAuthentication, ProviderShown, Returned, SignIn, SignInFault, Standing, Ways,
 };
 use super::person_endpoints::is_own_place;
 use super::sessions::{Session, Sessions, cookie, only_cookie};
@@ -46,7 +46,7 @@ use crate::BoxFuture;
 use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::ThreadEntropy;
-use crate::store::Store;
+use crate::store::{Store, epoch_at};
 
 /// How long a provider's document is used.
 const KNOWN: Duration = Duration::hours(1);
@@ -201,7 +201,7 @@ impl Upstream {
         let secure = server.issuer().as_str().starts_with("https://");
         let cookie = if secure { "__Host-mcp-authz-sign-in" } else { "mcp-authz-sign-in" };
         Self {
-            sessions: Sessions::new(Arc::clone(&sealer), "upstream", secure),
+            sessions: Sessions::new(Arc::clone(&store), Arc::clone(&sealer), "upstream", secure),
             server,
             store,
             sealer,
@@ -404,6 +404,10 @@ impl Upstream {
                 return failed(refusal(configured, response.code.as_str()), cookies, place);
             }
         };
+        // Who comes is known only by the proof: the time before it stands for their epoch.
+        let Some(before) = self.sessions.before_proof("").await else {
+            return failed(unavailable(), cookies, place);
+        };
         let signed_in = match self.identified(call).await {
             Ok(signed_in) => signed_in,
             Err(error) => return failed(fault(configured, &error), cookies, place),
@@ -412,8 +416,17 @@ impl Upstream {
             tracing::warn!(provider = %configured.issuer, "somebody who is not on the list signed in");
             return failed(not_admitted(signed_in.subject()), cookies, place);
         }
+        let subject = signed_in.local_subject();
+        let Some(found) = self.sessions.before_proof(&subject).await else {
+            return failed(unavailable(), cookies, place);
+        };
+        // I-T4: what the provider said may be older than the revocation.
+        if found.is_revoked_since(epoch_at(before.now)) {
+            return failed(revoked_meanwhile(), cookies, place);
+        }
         let session = Session {
-            subject: signed_in.local_subject(),
+            subject,
+            epoch: found.epoch,
             since: signed_in.authenticated(),
             name: signed_in.name().map(str::to_owned),
             proved: None,
@@ -446,8 +459,8 @@ impl PersonAuthentication for Upstream {
             // Somebody whose provider was removed, or who was taken from its list, is signed out.
             let session =
                 session.filter(|session| self.providers.iter().any(|known| known.admits(&session.subject)));
-            if let Some(Session { subject, since, name, .. }) = session {
-                return Person::SignedIn { subject, since, name };
+            if let Some(Session { subject, since, name, epoch, .. }) = session {
+                return Person::SignedIn { subject, since, name, ended_by: EndedBy::Epoch(epoch) };
             }
             let providers = self.providers.iter().map(Configured::shown).collect();
             match &self.beside {
@@ -551,6 +564,18 @@ fn not_admitted(subject: &str) -> SignInFault {
         reason: "this account is not among those that may sign in to this server".to_owned(),
         advice: "Sign in with another account, or ask the operator of this server to let this one in.",
         account: Some(subject.to_owned()),
+    }
+}
+
+/// An operator was faster.
+fn revoked_meanwhile() -> SignInFault {
+    SignInFault {
+        status: StatusCode::FORBIDDEN,
+        reason:
+            "everything you had allowed here was ended while you signed in, by the operator of this server"
+                .to_owned(),
+        advice: AGAIN,
+        account: None,
     }
 }
 

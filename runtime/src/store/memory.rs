@@ -16,8 +16,8 @@ use mcp_authz::authorization_server::store::{
 use mcp_authz::time::OffsetDateTime;
 
 use super::{
-    AFTER_FAMILY, Bounds, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME, USED_CLIENT_LIFETIME,
-    reservation_key,
+    AFTER_FAMILY, Bounds, ReadSession, SessionFound, Store, StoreError, Stored, UNUSED_CLIENT_LIFETIME,
+    USED_CLIENT_LIFETIME, reservation_key,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -458,12 +458,12 @@ impl Store for MemoryStore {
         })
     }
 
-    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool> {
+    fn read_session(&self, action: ReadSession) -> Stored<'_, SessionFound> {
         self.act(|tables, now| {
-            Ok(tables
-                .reservations
-                .get(reservation_key(&action)?.as_bytes())
-                .is_some_and(|until| *until > now))
+            let key = action.signed_out().map(reservation_key).transpose()?;
+            let until = key.and_then(|key| tables.reservations.get(key.as_bytes()));
+            let signed_out = until.is_some_and(|until| *until > now);
+            Ok(SessionFound { signed_out, epoch: tables.epochs.of_sessions(action.subject()), now })
         })
     }
 

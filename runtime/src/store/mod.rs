@@ -44,6 +44,7 @@ mod parsed;
 pub mod postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod schema;
+mod sessions;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod witness;
@@ -51,6 +52,8 @@ pub mod witness;
 pub use bounds::Bounds;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 use bounds::WAITING;
+pub(crate) use sessions::epoch_at;
+pub use sessions::{EPOCH_KEPT, ReadSession, SessionFound};
 
 /// How many rows one call of an [`AdministeredStore`] lists.
 pub const LISTED: usize = 100;
@@ -148,18 +151,20 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn rotate_refresh(&self, action: RotateRefresh) -> Stored<'_, RefreshRotation>;
     /// Revokes a family.
     fn revoke_family(&self, action: RevokeFamily) -> Stored<'_, FamilyRevocation>;
-    /// Moves an epoch.
+    /// Moves an epoch: to a number that is more, and no less than the store's clock in microseconds. A client's and a consent's
+    /// need not be kept where there is nothing that they could end; a person's is kept for [`EPOCH_KEPT`] in any case, because
+    /// sessions are in no store.
     fn revoke_all(&self, action: RevokeAll) -> Stored<'_, AllRevoked>;
     /// Reserves an identifier.
     fn reserve_once(&self, action: ReserveOnce) -> Stored<'_, Reservation>;
-    /// Whether the identifier of that action is reserved; changes nothing.
-    fn is_reserved(&self, action: ReserveOnce) -> Stored<'_, bool>;
+    /// Reads what ends sessions: whether the identifier of that browser is reserved, and the person's epoch.
+    fn read_session(&self, action: ReadSession) -> Stored<'_, SessionFound>;
     /// Deletes what nothing can depend on any more, in bounded steps. The host calls it every few minutes; a sweep
     /// that fails or is dropped half way has deleted less, and nothing else.
     fn sweep(&self) -> Stored<'_, ()>;
 }
 
-/// Whose grants are listed.
+/// Whose grants, or remembered consents, are listed.
 #[derive(Debug, Clone, Copy)]
 pub enum GrantsOf<'a> {
     /// One person's.
@@ -204,11 +209,11 @@ pub struct KeyRow {
 pub trait AdministeredStore: Store {
     /// Grants that stand, ordered by family, [`LISTED`] at most, after the one of the family given.
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>>;
-    /// What a person wanted remembered and nothing has ended since, ordered by its key, [`LISTED`] at most, after the one of the
+    /// What people wanted remembered and nothing has ended since, ordered by its key, [`LISTED`] at most, after the one of the
     /// key given.
     fn list_consents<'a>(
         &'a self,
-        subject: &'a str,
+        of: GrantsOf<'a>,
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>>;
     /// Clients, ordered by identifier, [`LISTED`] at most, after the one given.
@@ -230,8 +235,8 @@ pub trait AdministeredStore: Store {
     fn incarnation(&self) -> Stored<'_, u64>;
     /// Adds one to the incarnation, and gives the new number.
     fn advance_incarnation(&self) -> Stored<'_, u64>;
-    /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and sets the
-    /// incarnation to more than `seen`. Every signing key goes, because one that was withdrawn since would be trusted again,
+    /// After an older copy was restored: ends everything that was ever granted, pending or remembered, and every session, because
+    /// one that was ended since would live again; and sets the incarnation to more than `seen`. Every signing key goes, because one that was withdrawn since would be trusted again,
     /// and every client but the operator's, because one that was deleted since would live again: they register again, or
     /// their document is fetched again. Gives the new number.
     fn restored(&self, seen: u64) -> Stored<'_, u64>;
@@ -268,7 +273,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         revoke_family(RevokeFamily) -> FamilyRevocation;
         revoke_all(RevokeAll) -> AllRevoked;
         reserve_once(ReserveOnce) -> Reservation;
-        is_reserved(ReserveOnce) -> bool;
+        read_session(ReadSession) -> SessionFound;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {

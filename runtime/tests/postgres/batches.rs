@@ -235,6 +235,7 @@ async fn an_answer_with_more_than_was_asked_for_is_none() {
         ("repeats", "BIGINT"),
         ("leaf", "BIGINT"),
         ("until", "BIGINT"),
+        ("person_epochs", "BIGINT"),
     ];
     for longer in [None].into_iter().chain((0..arrays.len()).map(Some)) {
         let (mut gives, mut selects) = (String::new(), String::new());
@@ -245,8 +246,9 @@ async fn an_answer_with_more_than_was_asked_for_is_none() {
             selects += &if longer == Some(place) { format!("array_append({array}, NULL)") } else { array };
         }
         let sql = format!(
-            "CREATE OR REPLACE FUNCTION read_rows(TEXT[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], OUT now BIGINT{gives}) \
-             RETURNS RECORD LANGUAGE sql STABLE AS 'SELECT r.now{selects} FROM rows_read($1, $2, $3, $4, $5, $6) AS r'"
+            "CREATE OR REPLACE FUNCTION read_rows(TEXT[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], BYTEA[], TEXT[], \
+             OUT now BIGINT{gives}) RETURNS RECORD LANGUAGE sql STABLE \
+             AS 'SELECT r.now{selects} FROM rows_read($1, $2, $3, $4, $5, $6, $7) AS r'"
         );
         sqlx::raw_sql(&sql).execute(&mut admin).await.unwrap();
         // Its connections have no plan of the function before.

@@ -8,6 +8,7 @@ mod support;
 mod hostile;
 mod provider;
 mod published;
+mod sessions;
 mod world;
 
 use std::sync::Arc;

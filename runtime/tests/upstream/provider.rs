@@ -67,6 +67,8 @@ pub(crate) struct Told {
     pub(crate) visits: Vec<String>,
     /// Token requests that were good.
     pub(crate) redeemed: usize,
+    /// What is done once a code was redeemed, before anybody hears of it.
+    pub(crate) meanwhile: Option<Box<dyn FnOnce() + Send>>,
     codes: BTreeMap<String, Asked>,
 }
 
@@ -86,6 +88,7 @@ impl OpenIdProvider {
             name: "Ann <b>Other</b>".to_owned(),
             visits: Vec::new(),
             redeemed: 0,
+            meanwhile: None,
             codes: BTreeMap::new(),
         };
         let key = SigningKey::generate(Algorithm::EdDsa).unwrap();
@@ -175,6 +178,9 @@ impl OpenIdProvider {
             return refused();
         }
         told.redeemed += 1;
+        if let Some(meanwhile) = told.meanwhile.take() {
+            meanwhile();
+        }
         let mut answer = json!({
             "access_token": format!("{CANARY}-access"), "token_type": "Bearer", "expires_in": 3600,
             "refresh_token": format!("{CANARY}-refresh"), "scope": "openid",

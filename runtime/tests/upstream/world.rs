@@ -34,6 +34,7 @@ const VERIFIER: &str = "a-verifier-of-at-least-forty-three-characters";
 /// The server, its provider, and what happened.
 pub(crate) struct World {
     pub(crate) issuer: Issuer,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) provider: OpenIdProvider,
     pub(crate) resource: String,
     pub(crate) events: Arc<Mutex<Vec<String>>>,
@@ -90,11 +91,11 @@ impl World {
         let administered: Arc<dyn AdministeredStore> = store.clone();
         let events = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&events);
-        let host = AuthorizationServerHost::new(server, store, key, people, fetcher)
+        let host = AuthorizationServerHost::new(server, store.clone(), key, people, fetcher)
             .grants_page(administered)
             .observer(move |event: AuthorizationEvent<'_>| log.lock().unwrap().push(format!("{event:?}")));
         tokio::spawn(async move { axum::serve(listener, host.router()).await });
-        Self { issuer, provider, resource: resource.to_owned(), events }
+        Self { issuer, store, provider, resource: resource.to_owned(), events }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

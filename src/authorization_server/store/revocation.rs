@@ -107,7 +107,8 @@ pub enum RevocationTarget {
     },
 }
 
-/// Ends all grants of a client, a person, or a person's consent, by moving an epoch.
+/// Ends all grants of a client, a person, or a person's consent, by moving an epoch. A host that keeps the person's epoch with
+/// their sessions ends these as well.
 #[must_use = "the grants end only once this is carried out"]
 #[derive(Debug)]
 pub struct RevokeAll {

@@ -21,7 +21,7 @@ use mcp_authz::syntax::form::Form;
 use super::{Answer, LocalUser, REDIRECT, World, authorize, world_with};
 use crate::clock::{Clock as _, SystemClock};
 use crate::store::memory::MemoryStore;
-use crate::store::{Bounds, Store, StoreError, Stored};
+use crate::store::{Bounds, ReadSession, SessionFound, Store, StoreError, Stored};
 
 /// A client of the operator, with a secret.
 fn operators(id: &str, secret: &str) -> ClientRecord {
@@ -124,7 +124,7 @@ impl Store for Busy {
         revoke_family(RevokeFamily) -> FamilyRevocation;
         revoke_all(RevokeAll) -> AllRevoked;
         reserve_once(ReserveOnce) -> Reservation;
-        is_reserved(ReserveOnce) -> bool;
+        read_session(ReadSession) -> SessionFound;
     }
 
     fn sweep(&self) -> Stored<'_, ()> {
@@ -147,6 +147,7 @@ async fn a_busy_store_says_when_to_come_again() {
     let request = Request::get("/as/register/c1").header("authorization", "Bearer token");
     let managed = world.send(request.body(Body::empty()).unwrap()).await;
     let shown = world.consent_page("c1", None).await;
+    let decided = world.post("/as/decision", shown.cookie().as_deref(), &[("handle", "h")]).await;
     let reference = world
         .get("/as/authorize?client_id=c1&request_uri=urn%3Aietf%3Aparams%3Aoauth%3Arequest_uri%3Ax", None);
     for (endpoint, answer) in [
@@ -158,6 +159,7 @@ async fn a_busy_store_says_when_to_come_again() {
         ("registration", registered),
         ("management", managed),
         ("authorization", shown),
+        ("decision", decided),
         ("reference", reference.await),
     ] {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{endpoint}: {}", answer.body);

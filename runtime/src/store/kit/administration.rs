@@ -12,7 +12,7 @@ use super::{
     refresh, register,
 };
 use crate::entropy::OsEntropy;
-use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED};
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, ReadSession};
 
 pub(super) async fn run<S, F>(make: &impl Fn() -> F) -> Checked
 where
@@ -110,7 +110,7 @@ async fn what_is_remembered_is_listed_while_it_stands<S: AdministeredStore>(stor
     expected.sort_unstable_by_key(|record| *record.key().as_bytes());
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
-        let page = store.list_consents(SUBJECT, after).await?;
+        let page = store.list_consents(GrantsOf::Subject(SUBJECT), after).await?;
         holds("a page is bounded", page.len() <= LISTED)?;
         let Some(last) = page.last() else { break };
         after = Some(last.key());
@@ -118,7 +118,17 @@ async fn what_is_remembered_is_listed_while_it_stands<S: AdministeredStore>(stor
     }
     let expected: Vec<_> = expected.iter().map(ConsentRecord::to_bytes).collect();
     holds("what stands is listed, in order, and nothing else", listed == expected)?;
-    holds("and nobody else's", store.list_consents("ad", None).await?.is_empty())
+    holds("and nobody else's", store.list_consents(GrantsOf::Subject("ad"), None).await?.is_empty())?;
+    for (of, how_many) in [
+        (GrantsOf::All, LISTED),
+        (GrantsOf::Client(&ClientId::new("client-0001")?), 1),
+        (GrantsOf::Client(&ClientId::new("withdrawn")?), 0),
+        (GrantsOf::Client(&ClientId::new("ended")?), 0),
+    ] {
+        let page = store.list_consents(of, None).await?;
+        holds("a client's and everybody's are listed too", page.len() == how_many)?;
+    }
+    Ok(())
 }
 
 async fn a_removed_client_takes_its_grants_with_it<S: AdministeredStore>(store: S) -> Checked {
@@ -228,7 +238,11 @@ async fn a_restoration_ends_everything<S: AdministeredStore>(store: S) -> Checke
     asked.ask(&store).await?;
     approved.ask_and_approve(&store).await?;
     live.up_to_refresh(&store).await?;
+    let signed_in = store.read_session(ReadSession::of(SUBJECT)).await?.epoch;
     holds("the number passes what was seen", store.restored(41).await? == 42)?;
+    let found = store.read_session(ReadSession::of(SUBJECT)).await?;
+    holds("no session of before stands, whatever has ended since", !found.stands(signed_in))?;
+    holds("and those of later do", found.stands(found.epoch))?;
     holds("and is stored", store.incarnation().await? == 42)?;
     holds("nothing is pending", decision(&store, &asked).await?.is_none())?;
     holds("no code is left", code(&store, &approved).await? == Seen::Absent)?;

@@ -7,6 +7,7 @@ use mcp_authz::authorization_server::record::Epochs;
 use mcp_authz::authorization_server::test_kit::{self as core, Seen};
 use mcp_authz::time::{Duration, OffsetDateTime};
 
+use super::sessions::a_session_stands_until_its_person_is_revoked;
 use super::{Checked, KitError, Path, SUBJECT, client, code, decision, holds, refresh, register};
 use crate::clock::Clock;
 use crate::entropy::OsEntropy;
@@ -14,11 +15,15 @@ use crate::store::Store;
 
 /// A clock that stands still until it is set.
 #[derive(Debug, Default)]
-struct Minutes(AtomicI64);
+pub(super) struct Minutes(AtomicI64);
 
 impl Minutes {
     fn set(&self, since: Duration) {
         self.0.store(since.whole_minutes(), Ordering::SeqCst);
+    }
+
+    pub(super) fn pass(&self, time: Duration) {
+        self.0.fetch_add(time.whole_minutes(), Ordering::SeqCst);
     }
 }
 
@@ -43,7 +48,9 @@ where
     let clock = Arc::new(Minutes::default());
     an_epoch_stays_as_long_as_what_it_ends(make(clock.clone()).await, &clock).await?;
     let clock = Arc::new(Minutes::default());
-    a_code_stays_as_long_as_it_is_told_from_a_guess(make(clock.clone()).await, &clock).await
+    a_code_stays_as_long_as_it_is_told_from_a_guess(make(clock.clone()).await, &clock).await?;
+    let clock = Arc::new(Minutes::default());
+    a_session_stands_until_its_person_is_revoked(make(clock.clone()).await, &clock).await
 }
 
 /// The second sweep sees what the first one's order left.

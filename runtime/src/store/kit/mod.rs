@@ -27,6 +27,7 @@ mod credentials;
 mod housekeeping;
 mod later;
 mod revocation;
+mod sessions;
 
 pub use aging::run_aging;
 pub use bounds::run_bounded;
@@ -75,6 +76,7 @@ where
     clients::run(&make).await?;
     credentials::run(&make).await?;
     revocation::run(&make).await?;
+    sessions::run(&make).await?;
     housekeeping::run(&make).await?;
     later::run(&make).await
 }

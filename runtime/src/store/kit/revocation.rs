@@ -154,7 +154,6 @@ async fn an_epoch_is_written_only_where_it_ends_something<S: Store>(store: S) ->
     other.grant.subject = "bob".into();
     for target in [
         RevocationTarget::Client(client_id.clone()),
-        RevocationTarget::Subject("eve".to_owned()),
         RevocationTarget::Consent { subject: subject.clone(), client_id: client_id.clone() },
         RevocationTarget::Consent { subject: "eve".to_owned(), client_id: ClientId::new("c2")? },
     ] {

@@ -14,14 +14,21 @@ use super::epochs::EpochKey;
 use super::tables::Tables;
 use crate::store::{AdministeredStore, GrantsOf, KeyRow, KeyState, LISTED, StoreError, Stored};
 
+impl GrantsOf<'_> {
+    /// Whether what that person granted that client is listed.
+    fn includes(self, client_id: &ClientId, subject: &str) -> bool {
+        match self {
+            Self::Subject(own) => own == subject,
+            Self::Client(own) => own == client_id,
+            Self::All => true,
+        }
+    }
+}
+
 impl AdministeredStore for MemoryStore {
     fn list_grants<'a>(&'a self, of: GrantsOf<'a>, after: Option<FamilyId>) -> Stored<'a, Vec<GrantRecord>> {
         self.act_at_any_time(|tables| {
-            let wanted = |grant: &&Arc<GrantRecord>| match of {
-                GrantsOf::Subject(subject) => *grant.subject == *subject,
-                GrantsOf::Client(client) => grant.client_id == *client,
-                GrantsOf::All => true,
-            };
+            let wanted = |grant: &&Arc<GrantRecord>| of.includes(&grant.client_id, &grant.subject);
             let later = tables.grants().filter(|grant| after.is_none_or(|after| grant.family > after));
             let mut listed: Vec<_> = later.filter(wanted).filter(|grant| tables.stands(grant)).collect();
             listed.sort_unstable_by_key(|grant| grant.family);
@@ -31,13 +38,13 @@ impl AdministeredStore for MemoryStore {
 
     fn list_consents<'a>(
         &'a self,
-        subject: &'a str,
+        of: GrantsOf<'a>,
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>> {
         self.act(|tables, now| {
             let after = after.map(|after| *after.as_bytes());
             let stands = |consent: &ConsentRecord| {
-                *consent.subject == *subject
+                of.includes(&consent.client_id, &consent.subject)
                     && consent.not_after > now
                     && consent.epochs == tables.epochs(&consent.client_id, &consent.subject)
             };
@@ -128,7 +135,7 @@ impl AdministeredStore for MemoryStore {
     }
 
     fn restored(&self, seen: u64) -> Stored<'_, u64> {
-        self.act_at_any_time(|tables| {
+        self.act(|tables, now| {
             let next = tables.incarnation.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
             let old = std::mem::take(tables);
             // What only ever refuses stays, and the operator's own clients.
@@ -136,6 +143,7 @@ impl AdministeredStore for MemoryStore {
             clients.retain(|_, client| client.record.origin == ClientOrigin::PreRegistered);
             let kept = Tables { clients, epochs, tombstones, reservations, ..Tables::default() };
             *tables = Tables { incarnation: next, ..kept };
+            tables.move_epoch(EpochKey::Everybody, now)?;
             Ok(next)
         })
     }

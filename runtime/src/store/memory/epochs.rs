@@ -12,6 +12,8 @@ pub(super) enum EpochKey {
     Client(ClientId),
     Subject(Arc<str>),
     Consent(Arc<str>, ClientId),
+    /// Of the sessions of everybody.
+    Everybody,
 }
 
 impl EpochKey {
@@ -21,6 +23,7 @@ impl EpochKey {
             Self::Client(own) => own == client,
             Self::Subject(own) => **own == *subject,
             Self::Consent(own, with) => **own == *subject && with == client,
+            Self::Everybody => false,
         }
     }
 }
@@ -31,6 +34,7 @@ pub(super) struct EpochRows {
     clients: HashMap<ClientId, u64>,
     subjects: HashMap<Arc<str>, u64>,
     consents: HashMap<Arc<str>, HashMap<ClientId, u64>>,
+    everybody: u64,
 }
 
 impl EpochRows {
@@ -38,7 +42,17 @@ impl EpochRows {
     pub(super) fn of(&self, client: &ClientId, subject: &str) -> Epochs {
         let or_none = |epoch: Option<&u64>| epoch.copied().unwrap_or_default();
         let consent = self.consents.get(subject).and_then(|with| with.get(client));
-        Epochs::new(or_none(self.clients.get(client)), or_none(self.subjects.get(subject)), or_none(consent))
+        Epochs::new(or_none(self.clients.get(client)), self.of_subject(subject), or_none(consent))
+    }
+
+    /// Today's of a person.
+    fn of_subject(&self, subject: &str) -> u64 {
+        self.subjects.get(subject).copied().unwrap_or_default()
+    }
+
+    /// Today's of a person's sessions.
+    pub(super) fn of_sessions(&self, subject: &str) -> u64 {
+        self.of_subject(subject).max(self.everybody)
     }
 
     /// The number to move.
@@ -46,6 +60,7 @@ impl EpochRows {
         match key {
             EpochKey::Client(client) => self.clients.entry(client),
             EpochKey::Subject(subject) => return self.subjects.entry(subject).or_default(),
+            EpochKey::Everybody => return &mut self.everybody,
             EpochKey::Consent(subject, client) => self.consents.entry(subject).or_default().entry(client),
         }
         .or_default()

@@ -9,11 +9,11 @@ use mcp_authz::authorization_server::record::{
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
-use mcp_authz::time::{Duration, OffsetDateTime};
+use mcp_authz::time::OffsetDateTime;
 
 use super::epochs::{EpochKey, EpochRows};
 use super::maps::{ByDigest, ByFamily, Key, Waiting};
-use crate::store::{Bounds, KeyRow, StoreError};
+use crate::store::{Bounds, EPOCH_KEPT, KeyRow, StoreError, epoch_at};
 
 #[derive(Default)]
 pub(super) struct Tables {
@@ -130,15 +130,17 @@ impl Tables {
         self.families.values().filter_map(|family| family.grant.as_ref())
     }
 
-    /// Ends everything that was granted under that key. The number is the time, so that none is used twice; where there is
-    /// nothing to end, none is kept.
+    /// Ends everything that was granted under that key. The number is the time, so that none is used twice. Where there is
+    /// nothing to end, none is kept, but for a person, whose sessions are in no table: only an operator ends everything of a
+    /// person's, so that no stranger makes these rows grow.
     pub(super) fn move_epoch(&mut self, key: EpochKey, now: OffsetDateTime) -> Result<(), StoreError> {
-        if !self.granted().any(|(client, subject)| key.covers(client, subject)) {
+        let has_sessions = matches!(key, EpochKey::Subject(_) | EpochKey::Everybody);
+        if !has_sessions && !self.granted().any(|(client, subject)| key.covers(client, subject)) {
             return Ok(());
         }
         let epoch = self.epochs.entry(key);
         let next = epoch.checked_add(1).ok_or(StoreError::Inconsistent)?;
-        *epoch = next.max(u64::try_from(now.unix_timestamp_nanos().div_euclid(1000)).unwrap_or_default());
+        *epoch = next.max(epoch_at(now));
         Ok(())
     }
 
@@ -152,17 +154,17 @@ impl Tables {
         asked.chain(grants).chain(remembered)
     }
 
-    /// Forgets epochs that end nothing any more, a day after they were moved: no request that read what was before takes that
-    /// long.
+    /// Forgets epochs that end nothing any more, a day after they were moved: no session that began before lasts that long, and
+    /// no request that read what was before.
     pub(super) fn sweep_epochs(&mut self, now: OffsetDateTime) {
-        let before = now.saturating_sub(Duration::DAY).unix_timestamp_nanos().div_euclid(1000);
+        let before = epoch_at(now.saturating_sub(EPOCH_KEPT));
         let (mut clients, mut subjects, mut pairs) = (HashSet::new(), HashSet::new(), HashSet::new());
         for (client, subject) in self.granted() {
             clients.insert(client.clone());
             subjects.insert(subject.to_owned());
             pairs.insert((subject.to_owned(), client.clone()));
         }
-        let fresh = |epoch: u64| i128::from(epoch) > before;
+        let fresh = |epoch: u64| epoch > before;
         self.epochs.retain(
             |client, epoch| fresh(epoch) || clients.contains(client),
             |subject, epoch| fresh(epoch) || subjects.contains(subject),

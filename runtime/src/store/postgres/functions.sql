@@ -18,14 +18,16 @@ BEGIN
 END $$;
 
 -- Reads what flows read, each kind by its keys, and the clock. The arrays have an element for each key, kind after kind in the order
--- of the parameters, each array for those kinds that have such a thing: `records` for all but reservations, NULL where there is
--- none; `client_records` for decisions, NULL where the client is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` for reservations; what else there is for
+-- of the parameters, each array for those kinds that have such a thing: `records` for all but sessions, NULL where there is
+-- none; `client_records` for decisions, NULL where the client is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` and
+-- `person_epochs` for sessions, of which each has a key of a reservation and a person; what else there is for
 -- refresh tokens. All of it is one moment (STABLE).
 CREATE FUNCTION read_rows(
     p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
+    p_person TEXT[],
     OUT now BIGINT, OUT records BYTEA[], OUT client_records BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
     OUT consent_epochs BIGINT[], OUT spent BOOLEAN[], OUT standing BOOLEAN[], OUT generation BIGINT[], OUT retired BIGINT[],
-    OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[]
+    OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[], OUT person_epochs BIGINT[]
 ) RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     found BYTEA[];
@@ -98,9 +100,13 @@ BEGIN
         consent_epochs := consent_epochs || consents_epochs;
     END IF;
     IF cardinality(p_reservation) > 0 THEN
-        SELECT array_agg(r.until) INTO until FROM (SELECT t.until
-            FROM unnest(p_reservation) WITH ORDINALITY AS u(key, nth) LEFT JOIN reservations t ON t.key = u.key
-            ORDER BY u.nth) AS r;
+        SELECT array_agg(r.until), array_agg(r.epoch) INTO until, person_epochs FROM (SELECT t.until,
+                GREATEST(COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 2 AND e.subject = u.person AND e.client_id = ''), 0),
+                COALESCE((SELECT e.epoch FROM epochs e
+                    WHERE e.kind = 4 AND e.subject = '' AND e.client_id = ''), 0)) AS epoch
+            FROM unnest(p_reservation, p_person) WITH ORDINALITY AS u(key, person, nth)
+            LEFT JOIN reservations t ON t.key = u.key ORDER BY u.nth) AS r;
     END IF;
 END $$;
 

@@ -5,7 +5,7 @@ use mcp_authz::authorization_server::record::{
 };
 use mcp_authz::authorization_server::store::{
     ClientFound, CodeFound, ConsentFound, DecisionFound, FindClient, ReadCode, ReadConsent, ReadDecision,
-    ReadRefresh, RefreshFound, ReserveOnce, Retirement,
+    ReadRefresh, RefreshFound, Retirement,
 };
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
@@ -15,6 +15,7 @@ use sqlx::{Decode, PgConnection, Postgres, Row as _, Type};
 use super::batch::{Queue, Work};
 use super::rows::{bytes, digest, instant, reservation_key, unsigned};
 use super::{PostgresStore, StoreError};
+use crate::store::{ReadSession, SessionFound};
 
 /// One row, by its key.
 pub(super) enum Read {
@@ -23,23 +24,25 @@ pub(super) enum Read {
     Consent(SecretDigest),
     Code(SecretDigest),
     Refresh(SecretDigest),
-    Reservation(Vec<u8>),
+    /// What ends sessions: the key of a reservation, and a person.
+    Session(Vec<u8>, String),
 }
 
 /// What was found of one key, and when.
 pub(super) struct Found {
     now: OffsetDateTime,
-    /// None where there is none, and of a reservation.
+    /// None where there is none, and of a session.
     record: Option<Vec<u8>>,
     /// Of a decision: its client's, where there is one.
     client: Option<Vec<u8>>,
-    /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token.
+    /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token; of the person alone, for
+    /// a session.
     epochs: [i64; 3],
     /// Of a code.
     spent: bool,
     /// Of a refresh token.
     token: Token,
-    /// Of a reservation.
+    /// Of a session's reservation.
     until: Option<i64>,
 }
 
@@ -59,16 +62,18 @@ struct Token {
 #[derive(Default)]
 struct Keys {
     clients: Vec<String>,
-    /// Of decisions, consents, codes, refresh tokens and reservations.
+    /// Of decisions, consents, codes, refresh tokens and the reservations of sessions.
     others: [Vec<Vec<u8>>; 5],
+    /// Whose sessions.
+    people: Vec<String>,
     askers: [Vec<usize>; 6],
 }
 
 impl Keys {
     fn of(batch: &[Read]) -> Self {
         let mut keys = Self::default();
-        let [decisions, consents, codes, refresh_tokens, reservations] = &mut keys.others;
-        let [client, decision, consent, code, refresh, reservation] = &mut keys.askers;
+        let [decisions, consents, codes, refresh_tokens, sessions] = &mut keys.others;
+        let [client, decision, consent, code, refresh, session] = &mut keys.askers;
         for (asker, read) in batch.iter().enumerate() {
             let (kind, others, key) = match read {
                 Read::Client(id) => {
@@ -80,7 +85,10 @@ impl Keys {
                 Read::Consent(key) => (&mut *consent, &mut *consents, bytes(*key)),
                 Read::Code(key) => (&mut *code, &mut *codes, bytes(*key)),
                 Read::Refresh(key) => (&mut *refresh, &mut *refresh_tokens, bytes(*key)),
-                Read::Reservation(key) => (&mut *reservation, &mut *reservations, key.clone()),
+                Read::Session(key, subject) => {
+                    keys.people.push(subject.clone());
+                    (&mut *session, &mut *sessions, key.clone())
+                }
             };
             kind.push(asker);
             others.push(key);
@@ -139,6 +147,7 @@ struct Answers {
     repeats: Array<i64>,
     leaf: Array<i64>,
     until: Array<i64>,
+    person: Array<i64>,
 }
 
 impl Answers {
@@ -160,6 +169,7 @@ impl Answers {
             repeats: Array::of(row, "repeats")?,
             leaf: Array::of(row, "leaf")?,
             until: Array::of(row, "until")?,
+            person: Array::of(row, "person_epochs")?,
         })
     }
 
@@ -180,6 +190,7 @@ impl Answers {
             &self.repeats,
             &self.leaf,
             &self.until,
+            &self.person,
         ];
         self.records.is_over()
             && self.clients.is_over()
@@ -192,7 +203,7 @@ impl Answers {
     /// The next answer, to somebody who asked for this. They come kind after kind.
     fn next(&mut self, read: &Read) -> Result<Found, StoreError> {
         let record = match read {
-            Read::Reservation(_) => None,
+            Read::Session(..) => None,
             _ => self.records.next()?,
         };
         let exists = record.is_some();
@@ -202,7 +213,8 @@ impl Answers {
         };
         let epochs = match read {
             Read::Decision(_) | Read::Consent(_) | Read::Refresh(_) => self.epochs()?,
-            Read::Client(_) | Read::Code(_) | Read::Reservation(_) => [0; 3],
+            Read::Session(..) => [0, self.person.of_row(true)?, 0],
+            Read::Client(_) | Read::Code(_) => [0; 3],
         };
         let spent = matches!(read, Read::Code(_)) && self.spent.of_row(exists)?;
         let token = match read {
@@ -217,7 +229,7 @@ impl Answers {
             _ => Token::default(),
         };
         let until = match read {
-            Read::Reservation(_) => self.until.next()?,
+            Read::Session(..) => self.until.next()?,
             _ => None,
         };
         Ok(Found { now: self.now, record, client, epochs, spent, token, until })
@@ -238,12 +250,12 @@ impl Work for Read {
         connection: &mut PgConnection,
         batch: &[Self],
     ) -> Result<Vec<Found>, StoreError> {
-        let Keys { clients, others, askers } = Keys::of(batch);
-        let mut query = sqlx::query("SELECT * FROM read_rows($1, $2, $3, $4, $5, $6)").bind(clients);
+        let Keys { clients, others, people, askers } = Keys::of(batch);
+        let mut query = sqlx::query("SELECT * FROM read_rows($1, $2, $3, $4, $5, $6, $7)").bind(clients);
         for others in others {
             query = query.bind(others);
         }
-        let row = query.fetch_one(connection).await?;
+        let row = query.bind(people).fetch_one(connection).await?;
         let now = match &store.clock {
             Some(clock) => clock.now(),
             None => instant(row.try_get("now")?)?,
@@ -317,8 +329,11 @@ impl PostgresStore {
         Ok(action.retired(record, Retirement::new(instant(retired)?, request, repeats, unused), now))
     }
 
-    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
-        let found = self.together(Read::Reservation(reservation_key(&action)?)).await?;
-        Ok(found.until.is_some_and(|until| found.now.unix_timestamp() < until))
+    pub(super) async fn read_session_row(self, action: ReadSession) -> Result<SessionFound, StoreError> {
+        // No reservation has the empty key.
+        let key = action.signed_out().map(reservation_key).transpose()?.unwrap_or_default();
+        let found = self.together(Read::Session(key, action.subject().to_owned())).await?;
+        let signed_out = found.until.is_some_and(|until| found.now.unix_timestamp() < until);
+        Ok(SessionFound { signed_out, epoch: epochs(found.epochs)?.subject, now: found.now })
     }
 }

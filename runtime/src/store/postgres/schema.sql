@@ -107,7 +107,7 @@ CREATE INDEX tombstones_by_end ON tombstones (not_after);
 -- What was granted under an older number has ended. No number is used twice: it says when it was written, in
 -- microseconds. A row that ends nothing any more is deleted.
 CREATE TABLE epochs (
-    kind      BIGINT NOT NULL,            -- 1 client, 2 subject, 3 consent
+    kind      BIGINT NOT NULL,            -- 1 client, 2 subject, 3 consent, 4 the sessions of everybody
     subject   TEXT NOT NULL,
     client_id TEXT NOT NULL,
     epoch     BIGINT NOT NULL,

@@ -111,13 +111,38 @@ macro_rules! listing {
     };
 }
 
+/// Declares the statement that lists remembered consents of which that condition holds, by `$1`.
+macro_rules! remembered {
+    ($condition:literal) => {
+        concat!(
+            "SELECT record, ",
+            epochs!("consents.client_id", "consents.subject"),
+            " FROM consents WHERE ",
+            $condition,
+            " AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4"
+        )
+    };
+}
+
+/// Declares what chooses among the statements of that kind, and gives its first argument.
+macro_rules! choosing {
+    ($of:expr, $listing:ident) => {
+        match $of {
+            GrantsOf::Subject(subject) => ($listing!("subject = $1"), subject.to_owned()),
+            GrantsOf::Client(client) => ($listing!("client_id = $1"), client.as_str().to_owned()),
+            GrantsOf::All => ($listing!("$1 = ''"), String::new()),
+        }
+    };
+}
+
 /// The statement that lists those grants, and its first argument.
 pub(super) fn grants_of(of: GrantsOf<'_>) -> (&'static str, String) {
-    match of {
-        GrantsOf::Subject(subject) => (listing!("subject = $1"), subject.to_owned()),
-        GrantsOf::Client(client) => (listing!("client_id = $1"), client.as_str().to_owned()),
-        GrantsOf::All => (listing!("$1 = ''"), String::new()),
-    }
+    choosing!(of, listing)
+}
+
+/// The statement that lists those consents, and its first argument.
+pub(super) fn consents_of(of: GrantsOf<'_>) -> (&'static str, String) {
+    choosing!(of, remembered)
 }
 
 impl Turn {
@@ -163,7 +188,7 @@ impl Turn {
 
     pub(super) async fn list_consent_rows(
         self,
-        (subject, after): (String, Option<SecretDigest>),
+        ((sql, of), after): ((&'static str, String), Option<SecretDigest>),
     ) -> Result<Vec<ConsentRecord>, StoreError> {
         let (_, now) = self.one(query(concat!("SELECT ", clock!()))).await?;
         let mut snapshot = self.snapshot().await?;
@@ -171,17 +196,13 @@ impl Turn {
         let mut after = after.map_or_else(Vec::new, bytes);
         let page = i64::try_from(LISTED).unwrap_or(i64::MAX);
         while listed.len() < LISTED {
-            let rows = query(concat!(
-                "SELECT record, ",
-                epochs!("consents.client_id", "consents.subject"),
-                " FROM consents WHERE subject = $1 AND key > $2 AND not_after > $3 ORDER BY key LIMIT $4",
-            ))
-            .bind(subject.as_str())
-            .bind(after.clone())
-            .bind(now.unix_timestamp())
-            .bind(page)
-            .fetch_all(&mut snapshot.connection)
-            .await?;
+            let rows = query(sql)
+                .bind(of.as_str())
+                .bind(after.clone())
+                .bind(now.unix_timestamp())
+                .bind(page)
+                .fetch_all(&mut snapshot.connection)
+                .await?;
             let read = rows.len();
             for row in rows {
                 let record = ConsentRecord::from_bytes(&blob(&row)?)?;
@@ -327,9 +348,10 @@ impl Turn {
         transaction.commit().await
     }
 
-    /// Sets the incarnation to more than `seen`, and gives it.
+    /// Ends everybody's sessions, sets the incarnation to more than `seen`, and gives it.
     pub(super) async fn incarnation_after(self, seen: u64) -> Result<u64, StoreError> {
-        let (mut transaction, _) = self.write(Locks::KEYS).await?;
+        let (mut transaction, now) = self.write(Locks::KEYS).await?;
+        move_epoch(&mut transaction, (4, "", ""), now).await?;
         let next =
             incarnation(&mut transaction).await?.max(seen).checked_add(1).ok_or(StoreError::Inconsistent)?;
         set_incarnation(&mut transaction, next).await?;

@@ -1,18 +1,16 @@
 // Epochs: the numbers that end everything granted under an older one. The same for every SQL database, like `rows.rs`.
 //
 // A number is the time at which it was written, so that none is ever used twice, even where its row was deleted between. A row
-// is written only where it ends something, and deleted once nothing is left that it could end: not the grant of a stranger's
-// choice, and not the client that comes and goes, makes the table grow.
+// of a client or a consent is written only where it ends something: not the grant of a stranger's choice, and not the client
+// that comes and goes, makes the table grow. One of a person is always written, because it ends their sessions, which are in no
+// table: only an operator ends everything of a person's. Each is deleted once nothing is left that it could end.
 
-use mcp_authz::time::{Duration, OffsetDateTime};
+use mcp_authz::time::OffsetDateTime;
 
 use super::driver::query;
 use super::rows::micros;
 use super::{Connection, Locks, Turn};
-use crate::store::StoreError;
-
-/// How long a row is kept before it is looked at, and again. No request that read what was before it takes that long.
-const LOOKED_AT_EVERY: Duration = Duration::days(1);
+use crate::store::{EPOCH_KEPT, StoreError};
 
 /// How many rows are looked at in one transaction.
 const BATCH: i64 = 256;
@@ -36,10 +34,10 @@ macro_rules! granted {
 
 /// Declares the statement that writes an epoch where that condition on `$2`, the person, and `$3`, the client, holds.
 macro_rules! moving {
-    ($condition:literal) => {
+    ($condition:expr) => {
         concat!(
             "INSERT INTO epochs (kind, subject, client_id, epoch, looked_at) SELECT $1, $2, $3, $4, $4 WHERE ",
-            granted!($condition),
+            $condition,
             " ON CONFLICT (kind, subject, client_id) DO UPDATE SET looked_at = excluded.looked_at, \
              epoch = CASE WHEN excluded.epoch > epochs.epoch THEN excluded.epoch ELSE epochs.epoch + 1 END"
         )
@@ -64,16 +62,17 @@ const SWEEPS: [&str; 3] = [
     sweeping!("3", "subject = epochs.subject AND client_id = epochs.client_id"),
 ];
 
-/// Ends everything that was granted for that kind of key.
+/// Ends everything that was granted for that kind of key, of those that `schema.sql` names.
 pub(super) async fn move_epoch(
     connection: &mut Connection,
     (kind, subject, client): (u8, &str, &str),
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     let sql = match kind {
-        1 => moving!("client_id = $3"),
-        2 => moving!("subject = $2"),
-        3 => moving!("subject = $2 AND client_id = $3"),
+        1 => moving!(granted!("client_id = $3")),
+        // Sessions are in no table: a person's, and everybody's.
+        2 | 4 => moving!("TRUE"),
+        3 => moving!(granted!("subject = $2 AND client_id = $3")),
         // A target this store does not know must not count as revoked.
         _ => return Err(StoreError::Inconsistent),
     };
@@ -82,10 +81,11 @@ pub(super) async fn move_epoch(
 }
 
 impl Turn {
-    /// Deletes epochs that end nothing any more, of so many; says whether there may be more.
+    /// Deletes epochs that end nothing any more, of so many; says whether there may be more. A row is kept so long before it is
+    /// looked at, and again: no session that began before it lasts that long, and no request that read what was before.
     pub(super) async fn sweep_epochs(self, (): ()) -> Result<bool, StoreError> {
         let (mut transaction, now) = self.write(Locks::NONE).await?;
-        let before = micros(now.saturating_sub(LOOKED_AT_EVERY));
+        let before = micros(now.saturating_sub(EPOCH_KEPT));
         let looked_at = query(
             "UPDATE epochs SET looked_at = $1 WHERE looked_at <= $2 AND (kind, subject, client_id) IN \
              (SELECT kind, subject, client_id FROM epochs WHERE looked_at <= $2 ORDER BY looked_at LIMIT $3)",

@@ -13,9 +13,9 @@ use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
 use mcp_authz::time::OffsetDateTime;
 
-use super::administration::{RESTORED, SWEEPS, grants_of};
+use super::administration::{RESTORED, SWEEPS, consents_of, grants_of};
 use super::{This, Turn};
-use crate::store::{AdministeredStore, GrantsOf, KeyRow, Store, Stored};
+use crate::store::{AdministeredStore, GrantsOf, KeyRow, ReadSession, SessionFound, Store, Stored};
 
 /// Declares one method per action that reads.
 macro_rules! read {
@@ -54,7 +54,7 @@ impl Store for This {
         read_decision(ReadDecision) -> DecisionFound = read_decision_row;
         read_code(ReadCode) -> CodeFound = read_code_row;
         read_refresh(ReadRefresh) -> RefreshFound = read_refresh_row;
-        is_reserved(ReserveOnce) -> bool = reservation_stands;
+        read_session(ReadSession) -> SessionFound = read_session_row;
     }
 
     carry_out! {
@@ -94,10 +94,10 @@ impl AdministeredStore for This {
 
     fn list_consents<'a>(
         &'a self,
-        subject: &'a str,
+        of: GrantsOf<'a>,
         after: Option<SecretDigest>,
     ) -> Stored<'a, Vec<ConsentRecord>> {
-        self.list((subject.to_owned(), after), Turn::list_consent_rows)
+        self.list((consents_of(of), after), Turn::list_consent_rows)
     }
 
     fn list_clients<'a>(&'a self, after: Option<&'a ClientId>) -> Stored<'a, Vec<ClientRecord>> {

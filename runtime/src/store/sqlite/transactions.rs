@@ -9,7 +9,7 @@ use mcp_authz::authorization_server::record::{
 use mcp_authz::authorization_server::store::{
     Basis, ClientFound, CodeFound, CodeRedemption, ConsentFound, DecideOnce, DecisionFound, DecisionTaken,
     FindClient, InsertDecision, ReadCode, ReadConsent, ReadDecision, ReadRefresh, RedeemCode, RefreshFound,
-    RefreshRotation, ReserveOnce, Retirement, RotateRefresh,
+    RefreshRotation, Retirement, RotateRefresh,
 };
 use mcp_authz::identifier::ClientId;
 use mcp_authz::secret::SecretDigest;
@@ -19,10 +19,10 @@ use super::driver::{Connection, Get as _, Query, Row, query};
 use super::room::limit;
 use super::rows::{
     blob, bytes, digest, epochs, family_bytes, instant, micros, reservation_key, signed, standing, stands,
-    today,
+    today, unsigned,
 };
 use super::{Locks, Turn};
-use crate::store::{CLIENT_USE_NOTED, StoreError};
+use crate::store::{CLIENT_USE_NOTED, ReadSession, SessionFound, StoreError};
 
 impl Turn {
     pub(super) async fn find_client_row(self, action: FindClient) -> Result<ClientFound, StoreError> {
@@ -288,11 +288,20 @@ impl Turn {
         Ok(action.rotated())
     }
 
-    pub(super) async fn reservation_stands(self, action: ReserveOnce) -> Result<bool, StoreError> {
-        let sql = concat!("SELECT until, ", clock!(), " FROM reservations WHERE key = $1");
-        let (row, now) = self.one(query(sql).bind(reservation_key(&action)?)).await?;
-        let until: Option<i64> = row.map(|row| row.try_get("until")).transpose()?;
-        Ok(until.is_some_and(|until| now.unix_timestamp() < until))
+    pub(super) async fn read_session_row(self, action: ReadSession) -> Result<SessionFound, StoreError> {
+        let sql = concat!(
+            "SELECT (SELECT until FROM reservations WHERE key = $1) AS until, \
+             max(COALESCE((SELECT epoch FROM epochs WHERE kind = 2 AND subject = $2 AND client_id = ''), 0), \
+             COALESCE((SELECT epoch FROM epochs WHERE kind = 4 AND subject = '' AND client_id = ''), 0)) AS epoch, ",
+            clock!()
+        );
+        // No reservation has the empty key.
+        let key = action.signed_out().map(reservation_key).transpose()?.unwrap_or_default();
+        let (row, now) = self.one(query(sql).bind(key).bind(action.subject())).await?;
+        let row = row.ok_or(StoreError::Inconsistent)?;
+        let until: Option<i64> = row.try_get("until")?;
+        let signed_out = until.is_some_and(|until| now.unix_timestamp() < until);
+        Ok(SessionFound { signed_out, epoch: unsigned(row.try_get("epoch")?)?, now })
     }
 }
 
