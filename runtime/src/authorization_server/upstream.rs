@@ -282,9 +282,9 @@ impl Upstream {
         provider
     }
 
-    /// What binds the page to come back to: the browser, and nothing that is sealed for another use.
-    fn place_of(browser: &Browser) -> Vec<u8> {
-        [b"mcp-authz place 1 ".as_slice(), &browser.agent().to_bytes()].concat()
+    /// What binds what is known of the beginning: the browser, and nothing that is sealed for another use.
+    fn beginning_in(browser: &Browser) -> Vec<u8> {
+        [b"mcp-authz beginning 2 ".as_slice(), &browser.agent().to_bytes()].concat()
     }
 
     /// The person has just approved it: the browser, whose cookie is new, is sent to the provider.
@@ -295,40 +295,45 @@ impl Upstream {
         browser: &Browser,
     ) -> Result<(HeaderValue, HeaderValue), SignInFault> {
         let provider = self.known(configured).await.map_err(|error| fault(configured, &error))?;
+        // Who comes is known only by the proof: the store's time before it stands for their epoch.
+        let before = self.sessions.before_proof("").await.ok_or_else(unavailable)?;
+        let epoch = epoch_at(before.now).max(before.epoch);
         // MCP-SBP-009, MCP-SBP-010, MCP-SBP-011, I-P3: what a callback could answer is made here, after the approval.
         let step = provider.begin(*browser.agent(), self.clock.now(), &mut ThreadEntropy);
         let (open, waiting) = step.map_err(|error| fault(configured, &error))?.into_parts();
         let record = waiting.park(&*self.sealer).map_err(|failed| fault(configured, &failed.error))?;
         let location = HeaderValue::try_from(open.url()).map_err(|_| unavailable())?;
-        let mut value = base64url::encode(&record.to_bytes());
-        if place.len() <= PLACE_BYTES {
-            let sealed = self.sealer.seal(&Self::place_of(browser), place.as_bytes());
-            let sealed = base64url::encode(&sealed.map_err(|_| unavailable())?);
-            if value.len().saturating_add(sealed.len()) < COOKIE_BYTES {
-                value.push('.');
-                value.push_str(&sealed);
-            }
-        }
+        let record = base64url::encode(&record.to_bytes());
+        let with = |place: &str| {
+            let sealed =
+                self.sealer.seal(&Self::beginning_in(browser), format!("{epoch} {place}").as_bytes());
+            sealed.map(|sealed| format!("{record}.{}", base64url::encode(&sealed))).map_err(|_| unavailable())
+        };
+        let value = match with(if place.len() <= PLACE_BYTES { place } else { "" })? {
+            // Whoever asked something that long begins anew from a page of this server.
+            long if long.len() > COOKIE_BYTES => with("")?,
+            value => value,
+        };
         let cookie = cookie(&self.cookie, &value, PATIENCE, self.secure).ok_or_else(unavailable)?;
         Ok((location, cookie))
     }
 
-    /// What this browser was sent away with, if it is for that provider: the state, and the page to come back to.
+    /// What this browser was sent away with, if it is for that provider: the state, the epoch of everybody who was not revoked
+    /// since, and the page to come back to.
     fn waiting(
         &self,
         provider: &Provider,
         request: &Parts,
         browser: &Browser,
-    ) -> Option<(AwaitingSignIn, Option<String>)> {
-        let value = only_cookie(request, &self.cookie)?;
-        let (record, place) = value.split_once('.').map_or((value, None), |(it, place)| (it, Some(place)));
+    ) -> Option<(AwaitingSignIn, u64, Option<String>)> {
+        let (record, beginning) = only_cookie(request, &self.cookie)?.split_once('.')?;
         let record = SignInRecord::from_bytes(&base64url::decode(record).ok()?).ok()?;
         let waiting = record.resume(provider, &*self.sealer, self.clock.now()).ok()?;
-        let place = place.and_then(|place| {
-            let text = self.sealer.open(&Self::place_of(browser), &base64url::decode(place).ok()?).ok()?;
-            String::from_utf8(text.to_vec()).ok().filter(|place| is_own_place(place))
-        });
-        Some((waiting, place))
+        let opened =
+            self.sealer.open(&Self::beginning_in(browser), &base64url::decode(beginning).ok()?).ok()?;
+        let (epoch, place) = std::str::from_utf8(&opened).ok()?.split_once(' ')?;
+        let place = Some(place).filter(|place| is_own_place(place)).map(str::to_owned);
+        Some((waiting, epoch.parse().ok()?, place))
     }
 
     /// Reserves a request's state: the answer to it counts once.
@@ -381,7 +386,7 @@ impl Upstream {
             Ok(known) => known,
             Err(error) => return failed(fault(configured, &error), Vec::new(), None),
         };
-        let Some((waiting, place)) = self.waiting(&known, request, browser) else {
+        let Some((waiting, epoch, place)) = self.waiting(&known, request, browser) else {
             return Returned::NotOurs;
         };
         let counted = (waiting.state_digest(), waiting.not_after());
@@ -404,10 +409,6 @@ impl Upstream {
                 return failed(refusal(configured, response.code.as_str()), cookies, place);
             }
         };
-        // Who comes is known only by the proof: the time before it stands for their epoch.
-        let Some(before) = self.sessions.before_proof("").await else {
-            return failed(unavailable(), cookies, place);
-        };
         let signed_in = match self.identified(call).await {
             Ok(signed_in) => signed_in,
             Err(error) => return failed(fault(configured, &error), cookies, place),
@@ -420,8 +421,8 @@ impl Upstream {
         let Some(found) = self.sessions.before_proof(&subject).await else {
             return failed(unavailable(), cookies, place);
         };
-        // I-T4: what the provider said may be older than the revocation.
-        if found.is_revoked_since(epoch_at(before.now)) {
+        // I-T4: they may have proved themselves at the provider before the revocation, at any time since they were sent there.
+        if found.is_revoked_since(epoch) {
             return failed(revoked_meanwhile(), cookies, place);
         }
         let session = Session {

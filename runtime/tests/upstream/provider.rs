@@ -67,6 +67,8 @@ pub(crate) struct Told {
     pub(crate) visits: Vec<String>,
     /// Token requests that were good.
     pub(crate) redeemed: usize,
+    /// What is done once somebody has proved who they are, before they are sent back.
+    pub(crate) proved: Option<Box<dyn FnOnce() + Send>>,
     /// What is done once a code was redeemed, before anybody hears of it.
     pub(crate) meanwhile: Option<Box<dyn FnOnce() + Send>>,
     codes: BTreeMap<String, Asked>,
@@ -88,6 +90,7 @@ impl OpenIdProvider {
             name: "Ann <b>Other</b>".to_owned(),
             visits: Vec::new(),
             redeemed: 0,
+            proved: None,
             meanwhile: None,
             codes: BTreeMap::new(),
         };
@@ -144,6 +147,9 @@ impl OpenIdProvider {
             redirect_uri: query["redirect_uri"].clone(),
         };
         told.codes.insert(code.clone(), asked);
+        if let Some(proved) = told.proved.take() {
+            proved();
+        }
         let iss = match &told.lie {
             Lie::CallbackIssuer(other) => Some((*other).to_owned()),
             Lie::NoCallbackIssuer => None,

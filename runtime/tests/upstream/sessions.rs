@@ -50,19 +50,28 @@ async fn whoever_is_revoked_signs_in_at_the_provider_again() {
     assert!(ann.approve(&page).await.location.is_some_and(|place| place.contains("code=")));
 }
 
-// I-T4: what the provider says of a person may be older than the revocation.
+// I-T4: what the provider says of a person may be older than the revocation, whenever since they were sent there that came.
 #[tokio::test]
 async fn a_revocation_while_somebody_signs_in_ends_the_sign_in() {
     let world = world().await;
     let client = world.register().await;
     "ann".clone_into(&mut world.provider.told.lock().unwrap().subject);
-    let (store, ann) = (world.store.clone(), subject(&world, "ann"));
-    world.provider.told.lock().unwrap().meanwhile = Some(Box::new(move || revoke(&store, &ann)));
     let browser = Browser::new();
-    let page = browser.sign_in(&world.asks(&client)).await;
-    assert_eq!(page.status, StatusCode::FORBIDDEN);
-    assert!(page.body.contains("ended while you signed in") && !page.body.contains(ALLOW), "{}", page.body);
-    assert!(!browser.get(&world.asks(&client)).await.body.contains(ALLOW));
+    for at_the_provider in [true, false] {
+        let (store, ann) = (world.store.clone(), subject(&world, "ann"));
+        let revocation: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(move || revoke(&store, &ann)));
+        let mut told = world.provider.told.lock().unwrap();
+        *(if at_the_provider { &mut told.proved } else { &mut told.meanwhile }) = revocation;
+        drop(told);
+        let page = browser.sign_in(&world.asks(&client)).await;
+        assert_eq!(page.status, StatusCode::FORBIDDEN, "{at_the_provider}");
+        assert!(
+            page.body.contains("ended while you signed in") && !page.body.contains(ALLOW),
+            "{}",
+            page.body
+        );
+        assert!(!browser.get(&world.asks(&client)).await.body.contains(ALLOW));
+    }
     // That of another concerns nobody else, and the next time nothing is in the way.
     let (store, bob) = (world.store.clone(), subject(&world, "bob"));
     world.provider.told.lock().unwrap().meanwhile = Some(Box::new(move || revoke(&store, &bob)));
