@@ -14,7 +14,8 @@ pub struct Bounds {
     pub decisions_of_a_person: usize,
     /// Pushed requests that wait for their browser, of clients that the operator let in and that have proved who they are: 10 000.
     /// A request is at most as long as a form, [`limits::FORM_BYTES`](mcp_authz::limits::FORM_BYTES), and mostly less than 1 KiB:
-    /// so many take some 10 MB of memory or disk, and at worst 330 MB.
+    /// so many take some 10 MB of memory or disk, and at worst 330 MB. Whoever holds an initial access token registers as many
+    /// such clients as they like, and can fill it.
     pub pushed_of_operator: usize,
     /// Pushed requests of all other clients, which anybody can make: 10 000, as large. However many wait, there is room for
     /// those of the operator's clients. Among each other they take away nothing, but 50 clients with all their places taken
