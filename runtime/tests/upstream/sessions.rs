@@ -60,9 +60,10 @@ async fn a_revocation_while_somebody_signs_in_ends_the_sign_in() {
     for at_the_provider in [true, false] {
         let (store, ann) = (world.store.clone(), subject(&world, "ann"));
         let revocation: Option<Box<dyn FnOnce() + Send>> = Some(Box::new(move || revoke(&store, &ann)));
-        let mut told = world.provider.told.lock().unwrap();
-        *(if at_the_provider { &mut told.proved } else { &mut told.meanwhile }) = revocation;
-        drop(told);
+        {
+            let mut told = world.provider.told.lock().unwrap();
+            *(if at_the_provider { &mut told.proved } else { &mut told.meanwhile }) = revocation;
+        }
         let page = browser.sign_in(&world.asks(&client)).await;
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{at_the_provider}");
         assert!(
