@@ -98,15 +98,15 @@ pub(crate) fn is_loopback_host(host: &str) -> bool {
 pub(crate) fn web_uri<'u>(kind: &'static str, text: &'u str) -> Result<Uri<'u>, InvalidIdentifier> {
     let refuse = |fault| InvalidIdentifier { kind, fault };
     // The scheme comes first: what another one makes of the rest is not what is wrong.
-    let read = Uri::read(text).map_err(|error| refuse(error.into()))?;
-    match read.scheme() {
+    let uri = Uri::read(text).map_err(|error| refuse(error.into()))?;
+    match uri.scheme() {
         "https" => {}
         // OAUTH21-1.5-1, MCP-SBP-022: plain http stays on this machine.
-        "http" if is_loopback_host(read.host()) => {}
+        "http" if is_loopback_host(uri.host()) => {}
         // MCP-SBP-040, MCP-SBP-041: an allow-list, so that javascript:, data: and file: need no mention.
         _ => return Err(refuse(IdentifierFault::Scheme)),
     }
-    let uri = Uri::parse(text).map_err(|error| refuse(error.into()))?;
+    uri.agrees_with_whatwg(text).map_err(|error| refuse(error.into()))?;
     if uri.userinfo().is_some() {
         return Err(refuse(IdentifierFault::Userinfo));
     }

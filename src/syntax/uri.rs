@@ -152,7 +152,11 @@ impl<'u> Uri<'u> {
         self.path.split('/').any(is_dot_segment)
     }
 
-    fn agrees_with_whatwg(&self, text: &str) -> Result<(), UriError> {
+    /// Refuses what was [`Uri::read`] of that text if the other reading is another one, or none.
+    pub(crate) fn agrees_with_whatwg(&self, text: &str) -> Result<(), UriError> {
+        if self.is_plain() {
+            return Ok(());
+        }
         let other = url::Url::parse(text).map_err(|_| UriError::Ambiguous)?;
         if !self.has_authority() {
             // A private-use URI: what follows the scheme is opaque to the other reading, dot segments too. For
@@ -169,6 +173,19 @@ impl<'u> Uri<'u> {
             && other.port_or_known_default() == self.effective_port()
             && same_path;
         if same { Ok(()) } else { Err(UriError::Ambiguous) }
+    }
+
+    /// Whether there is nothing in it that the other reading changes, so that it need not be made: http or https, a name of which
+    /// no word may be an encoded one or the last a number, or the loopback address, and a path without escapes and dots that
+    /// lead a segment.
+    fn is_plain(&self) -> bool {
+        let last = self.host.rsplit('.').next().unwrap_or_default();
+        let is_name =
+            !self.host.contains("--") && last.starts_with(|first: char| first.is_ascii_alphabetic());
+        let is_segment = |segment: &str| !segment.starts_with('.') && !segment.contains('%');
+        matches!(self.scheme, "https" | "http")
+            && (is_name || self.host == "127.0.0.1")
+            && self.path.split('/').all(is_segment)
     }
 }
 
@@ -418,6 +435,20 @@ mod tests {
     }
 
     proptest! {
+        // I-R3: what is read once is what would be read twice.
+        #[test]
+        fn a_plain_uri_has_one_reading(
+            text in "https?://[a-zA-Z0-9_\\-]{1,80}(\\.[a-zA-Z0-9_\\-]{1,5}){0,3}(:[1-9][0-9]{0,3})?(/[a-zA-Z0-9.~_!$&'()*+,;=:@\\-]{0,9}){0,4}",
+        ) {
+            if let Some(uri) = Uri::read(&text).ok().filter(Uri::is_plain) {
+                let other = url::Url::parse(&text).unwrap();
+                prop_assert_eq!(other.scheme(), uri.scheme());
+                prop_assert_eq!(other.host_str().unwrap(), uri.host().to_ascii_lowercase());
+                prop_assert_eq!(other.port_or_known_default(), uri.effective_port());
+                prop_assert_eq!(other.path(), if uri.path().is_empty() { "/" } else { uri.path() });
+            }
+        }
+
         // I-G1
         #[test]
         fn never_panics(text in "(https?:|[a-z]{0,5}:)?/{0,3}.{0,40}") {
