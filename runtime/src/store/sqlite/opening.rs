@@ -226,7 +226,7 @@ fn set(path: &Path, connection: &Connection, access: Access) -> Result<(), OpenE
             // The thread that writes copies the log into the file (`writer.rs`). Readers that stay on the log let it grow; what is
             // above twice the length at which it is copied is given back. What a savepoint goes back to stays in memory.
             connection.execute_batch(
-                "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 0; \
+                "PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 0; \
                  PRAGMA journal_size_limit = 67108864; PRAGMA temp_store = MEMORY",
             )?;
         }

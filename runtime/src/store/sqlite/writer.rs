@@ -11,6 +11,8 @@
 //! four   .................................................................... ├ BEGIN, savepoint, statements ┤ ...
 //! ```
 //!
+//! Where many were committed together lately, the group also waits a millisecond for more ([`MANY`]).
+//!
 //! Nobody is answered before their group is on the disk, whether they changed something or only saw what another of the group did; if
 //! that fails, it fails for all of them. A transaction that waits for its turn is carried out to its end, whether or not its caller
 //! still waits. Not more than [`WAITING`] wait; a caller that comes then is told to try again.
@@ -19,6 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -38,6 +41,11 @@ const CHANGES: u64 = 512;
 
 /// How many are committed together at most, so that the first need not wait for ever.
 const TOGETHER: usize = 256;
+
+/// So many together are many: where as many were lately, more are waited for once before a commit, for this long. A commit costs
+/// as much as ten transactions, and waiting nothing but time; fewer callers would spend it waiting for one another.
+const MANY: usize = 40;
+const LINGER: Duration = Duration::from_millis(1);
 
 /// The thread that writes. Clones share it; it ends with the last of them.
 #[derive(Debug, Clone)]
@@ -116,7 +124,7 @@ impl Writer {
         })?;
         thread::Builder::new().name("mcp-authz-sqlite".to_owned()).spawn(move || {
             let open = Some(Open { log, connection: Connection::new(connection) });
-            Lane { disk, open, path, open_log, health, measured: 0 }.serve(messages);
+            Lane { disk, open, path, open_log, health, measured: 0, crowd: 0 }.serve(messages);
         })?;
         Ok(Self(sender))
     }
@@ -161,6 +169,8 @@ struct Lane {
     health: Health,
     /// How many rows the connection had changed when the log was measured.
     measured: u64,
+    /// How many were committed together, at most of late.
+    crowd: usize,
 }
 
 impl Lane {
@@ -195,7 +205,10 @@ impl Lane {
         let mut group = Vec::new();
         let (committed, next) = match self.begin() {
             Ok((connection, log)) => {
-                let (ended, next) = together(&connection, &self.disk, first, messages, &mut group);
+                let many = self.crowd >= MANY;
+                let (ended, next) = together(&connection, &self.disk, many, first, messages, &mut group);
+                // Half of it is forgotten after a dozen groups.
+                self.crowd = self.crowd.saturating_sub(self.crowd / 16).max(group.len());
                 (ended.map(|()| log), next)
             }
             Err(failure) => {
@@ -267,11 +280,12 @@ impl Lane {
     }
 }
 
-/// Runs what waits, and what comes while the disk is waited for, in one transaction and commits it; gives what else has come from
-/// the queue.
+/// Runs what waits, and what comes while the disk is waited for and, where there are many, a little longer, in one transaction and
+/// commits it; gives what else has come from the queue.
 fn together(
     connection: &Connection,
     disk: &Disk,
+    mut many: bool,
     first: Box<dyn Job>,
     messages: &mut mpsc::Receiver<Message>,
     group: &mut Vec<Box<dyn Job>>,
@@ -294,6 +308,11 @@ fn together(
         }
         next = match messages.try_recv() {
             Ok(message) => Some(message),
+            Err(_) if disk.is_free() && many => {
+                many = false;
+                thread::sleep(LINGER);
+                Some(Message::Freed)
+            }
             Err(_) if disk.is_free() => break None,
             Err(_) => messages.blocking_recv(),
         };

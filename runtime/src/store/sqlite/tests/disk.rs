@@ -303,6 +303,35 @@ async fn what_comes_while_the_disk_is_waited_for_is_one_commit() {
     assert_eq!(noted(&store).len(), 20);
 }
 
+/// After a crowd a group waits for more: whoever comes alone then, or closes the store, is not left waiting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_crowd_those_who_come_alone_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::default();
+    let store = slow.open(folder.path());
+    for round in 0..2 {
+        slow.hold(true);
+        let began = slow.began.load(Ordering::SeqCst);
+        let mut writing = vec![noting(&store, round * 1000)];
+        slow.began(began + 1).await;
+        writing.extend((1..100).map(|number| noting(&store, round * 1000 + number)));
+        a_while().await;
+        slow.hold(false);
+        for answer in writing {
+            answer.await.unwrap().unwrap();
+        }
+        for number in 100..200 {
+            note(&store, round * 1000 + number).await.unwrap();
+            // Whatever it was committed with, it was answered after a sync of its own.
+            assert!(noted(&store).contains(&(round * 1000 + number)));
+        }
+    }
+    let last = noting(&store, 9999);
+    store.close().await;
+    let answered = last.await.unwrap().is_ok();
+    assert_eq!(noted(&store).contains(&9999), answered);
+}
+
 /// The sync after a failed one may succeed, and say nothing about what the failed one should have brought to the disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn after_a_sync_that_failed_nobody_is_told_that_anything_is_stored() {
