@@ -1,6 +1,7 @@
 //! Paths to endpoints, each run to its end whatever the peer does.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -34,13 +35,13 @@ impl AuthorizationServerHost {
             .route(&path("/par"), any(Self::push))
             .route(
                 &path("/register"),
-                post(|State(host): State<Self>, request: Request| {
+                post(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.register(request).await })
                 }),
             )
             .route(
                 &path("/register/{client_id}"),
-                any(|State(host): State<Self>, Path(client_id): Path<String>, request: Request| {
+                any(|State(host): State<Arc<Self>>, Path(client_id): Path<String>, request: Request| {
                     detached(async move { host.manage(&client_id, request).await })
                 }),
             )
@@ -49,44 +50,44 @@ impl AuthorizationServerHost {
         let people = Router::new()
             .route(
                 &path("/authorize"),
-                get(|State(host): State<Self>, request: Request| {
+                get(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.authorize(request.into_parts().0).await })
                 }),
             )
             .route(
                 &path("/decision"),
-                post(|State(host): State<Self>, request: Request| {
+                post(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.decision(request).await })
                 }),
             )
             .route(
                 &path("/grants"),
-                get(|State(host): State<Self>, request: Request| {
+                get(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.grants(request.into_parts().0).await })
                 })
-                .post(|State(host): State<Self>, request: Request| {
+                .post(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.end_grants(request).await })
                 }),
             )
             .route(
                 &path("/sign-in"),
-                post(|State(host): State<Self>, request: Request| {
+                post(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.sign_in(request).await })
                 }),
             )
             .route(
                 &path("/sign-out"),
-                post(|State(host): State<Self>, request: Request| {
+                post(|State(host): State<Arc<Self>>, request: Request| {
                     detached(async move { host.sign_out(request).await })
                 }),
             )
             .route(
                 &path("/sign-in/{provider}"),
-                get(|State(host): State<Self>, Path(provider): Path<String>, request: Request| {
+                get(|State(host): State<Arc<Self>>, Path(provider): Path<String>, request: Request| {
                     detached(async move { host.returned(&provider, request.into_parts().0).await })
                 }),
             );
-        clients.merge(people).layer(map_response(later)).with_state(self)
+        clients.merge(people).layer(map_response(later)).with_state(Arc::new(self))
     }
 
     /// Which pages' programs may read the answers for clients (D45): those of the configured origins, without credentials.
@@ -99,19 +100,19 @@ impl AuthorizationServerHost {
             .max_age(Duration::from_secs(600))
     }
 
-    async fn token(State(host): State<Self>, request: Request) -> Response {
+    async fn token(State(host): State<Arc<Self>>, request: Request) -> Response {
         detached(async move { host.called(request, AuthorizationServer::token).await }).await
     }
 
-    async fn revoke(State(host): State<Self>, request: Request) -> Response {
+    async fn revoke(State(host): State<Arc<Self>>, request: Request) -> Response {
         detached(async move { host.called(request, AuthorizationServer::revoke).await }).await
     }
 
-    async fn introspect(State(host): State<Self>, request: Request) -> Response {
+    async fn introspect(State(host): State<Arc<Self>>, request: Request) -> Response {
         detached(async move { host.called(request, AuthorizationServer::introspect).await }).await
     }
 
-    async fn push(State(host): State<Self>, request: Request) -> Response {
+    async fn push(State(host): State<Arc<Self>>, request: Request) -> Response {
         detached(async move { host.called(request, AuthorizationServer::push).await }).await
     }
 
@@ -122,12 +123,12 @@ impl AuthorizationServerHost {
         path.strip_suffix('/').unwrap_or(path)
     }
 
-    async fn metadata(State(host): State<Self>) -> Response {
+    async fn metadata(State(host): State<Arc<Self>>) -> Response {
         host.observe(AuthorizationEvent::MetadataServed);
         response(&host.core.measure(|| host.server.metadata_response()))
     }
 
-    async fn key_set(State(host): State<Self>) -> Response {
+    async fn key_set(State(host): State<Arc<Self>>) -> Response {
         host.observe(AuthorizationEvent::KeySetServed);
         let Ok(keys) = JwkSet::new(host.signer.public_keys()) else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
