@@ -1,24 +1,22 @@
 //! What an authorization server keeps in its store: the inputs of its checks, and digests instead of secrets.
 //!
-//! Each record has one stored form: a JSON object with its kind and version, read back strictly. A store keeps it as a blob
+//! Each record has one stored form: a flat JSON object with its kind and version, read back strictly. A store keeps it as a blob
 //! beside the key columns it needs; an unknown kind or version is refused by name and never guessed at.
 
-use alloc::string::{String, ToString as _};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::identifier::{ClientId, RedirectUri, ResourceId, ScopeSet};
-use crate::limits;
 use crate::message::client_metadata::ClientMetadata;
 use crate::pkce::CodeChallenge;
 use crate::secret::{AgentBinding, SecretDigest, State};
-use crate::syntax::base64url;
-use crate::syntax::json::{JsonObject, JsonValue, ObjectWriter};
 use crate::time::OffsetDateTime;
 
 mod access;
 mod consent;
 mod family;
+mod form;
 mod pushed;
 
 pub use access::AccessRecord;
@@ -26,9 +24,7 @@ pub use consent::ConsentRecord;
 pub use family::FamilyId;
 pub use pushed::PushedRecord;
 
-/// Largest stored record, in bytes: what was accepted must fit. A client's metadata is kept as text inside the
-/// record, where each quotation mark and backslash takes twice its place.
-const RECORD_BYTES: usize = 4 * limits::DOCUMENT_BYTES;
+use form::{Members, Written};
 
 /// Bytes from a store that are no record of the kind and version they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,18 +55,6 @@ impl Epochs {
     /// The three numbers a store read in one transaction.
     pub const fn new(client: u64, subject: u64, consent: u64) -> Self {
         Self { client, subject, consent }
-    }
-
-    fn to_text(self) -> String {
-        alloc::format!("{} {} {}", self.client, self.subject, self.consent)
-    }
-
-    fn read(object: &JsonObject) -> Result<Self, InvalidRecord> {
-        let wrong = InvalidRecord::Member("epochs");
-        let mut numbers = required(object, "epochs")?.split(' ').map(str::parse::<u64>);
-        let mut number = || numbers.next().and_then(Result::ok).ok_or(wrong);
-        let epochs = Self { client: number()?, subject: number()?, consent: number()? };
-        if numbers.next().is_some() { Err(wrong) } else { Ok(epochs) }
     }
 }
 
@@ -168,31 +152,21 @@ impl ClientRecord {
             ClientOrigin::Registered => "registered",
             ClientOrigin::MetadataDocument => "metadata-document",
         };
-        let writer = envelope("client")
+        let written = Written::new("client")
             .string("client_id", self.client_id.as_str())
             .string("origin", origin)
             .string("method", self.credential.method())
-            .string("metadata", String::from_utf8_lossy(&self.metadata.render()))
-            .integer("created", self.created.unix_timestamp())
-            .optional_string(
-                "management",
-                self.management.map(|digest| base64url::encode(digest.as_bytes())),
-            );
-        let writer = match self.gone_since {
-            Some(at) => writer.integer("gone_since", at.unix_timestamp()),
-            None => writer,
-        };
-        let writer = if self.configured { writer.boolean("configured", true) } else { writer };
-        let writer = if self.initial_access { writer.boolean("initial_access", true) } else { writer };
+            .string("metadata", &String::from_utf8_lossy(&self.metadata.render()))
+            .time("created", self.created)
+            .optional(self.management, |it, digest| it.bytes("management", digest.as_bytes()))
+            .optional(self.gone_since, |it, at| it.time("gone_since", at))
+            .optional(self.configured.then_some(true), |it, yes| it.boolean("configured", yes))
+            .optional(self.initial_access.then_some(true), |it, yes| it.boolean("initial_access", yes));
         match &self.credential {
-            ClientCredential::None | ClientCredential::PrivateKey => writer,
-            ClientCredential::Secret { digest, expires, .. } => {
-                let writer = writer.string("secret_digest", base64url::encode(digest.as_bytes()));
-                match expires {
-                    Some(at) => writer.integer("secret_expires", at.unix_timestamp()),
-                    None => writer,
-                }
-            }
+            ClientCredential::None | ClientCredential::PrivateKey => written,
+            ClientCredential::Secret { digest, expires, .. } => written
+                .bytes("secret_digest", digest.as_bytes())
+                .optional(*expires, |it, at| it.time("secret_expires", at)),
         }
         .finish()
     }
@@ -202,25 +176,25 @@ impl ClientRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("client", bytes)?;
-        let origin = match required(&object, "origin")? {
+        let members = Members::of("client", bytes)?;
+        let origin = match members.required("origin")? {
             "pre-registered" => ClientOrigin::PreRegistered,
             "registered" => ClientOrigin::Registered,
             "metadata-document" => ClientOrigin::MetadataDocument,
             _ => return Err(InvalidRecord::Member("origin")),
         };
-        let has_secret = object.get("secret_digest").is_some();
+        let has_secret = members.has("secret_digest");
         let secret = |method| -> Result<_, InvalidRecord> {
             Ok(ClientCredential::Secret {
                 method,
-                digest: SecretDigest::from_bytes(bytes_of(&object, "secret_digest")?),
-                expires: optional_time(&object, "secret_expires")?,
+                digest: members.digest("secret_digest")?,
+                expires: members.optional_time("secret_expires")?,
             })
         };
-        let metadata = parsed(&object, "metadata", |text| ClientMetadata::parse(text.as_bytes()))?;
+        let metadata = members.parsed("metadata", |text| ClientMetadata::parse(text.as_bytes()))?;
         let has_keys = metadata.jwks.is_some() || metadata.jwks_uri.is_some();
         // OAUTH21-2.1-1, I-P6: public exactly when there is no secret.
-        let credential = match required(&object, "method")? {
+        let credential = match members.required("method")? {
             "none" if !has_secret => ClientCredential::None,
             "private_key_jwt" if !has_secret && has_keys => ClientCredential::PrivateKey,
             "client_secret_basic" => secret(SecretMethod::Basic)?,
@@ -228,25 +202,16 @@ impl ClientRecord {
             _ => return Err(InvalidRecord::Member("method")),
         };
         Ok(Self {
-            client_id: parsed(&object, "client_id", ClientId::new)?,
+            client_id: members.parsed("client_id", ClientId::new)?,
             origin,
             credential,
             metadata,
-            created: time(&object, "created")?,
-            management: optional_digest(&object, "management")?,
-            gone_since: optional_time(&object, "gone_since")?,
-            configured: flag(&object, "configured")?,
-            initial_access: flag(&object, "initial_access")?,
+            created: members.time("created")?,
+            management: members.optional_digest("management")?,
+            gone_since: members.optional_time("gone_since")?,
+            configured: members.flag("configured")?,
+            initial_access: members.flag("initial_access")?,
         })
-    }
-}
-
-/// A member that is there and true, or not there.
-fn flag(object: &JsonObject, name: &'static str) -> Result<bool, InvalidRecord> {
-    match object.get(name) {
-        None => Ok(false),
-        Some(JsonValue::Boolean(true)) => Ok(true),
-        Some(_) => Err(InvalidRecord::Member(name)),
     }
 }
 
@@ -287,23 +252,20 @@ pub struct DecisionRecord {
 impl DecisionRecord {
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("decision")
+        Written::new("decision")
             .string("client_id", self.client_id.as_str())
             .string("redirect_uri", self.redirect_uri.as_str())
             .string("resource", self.resource.as_str())
-            .string("scope", self.scope.to_string())
-            .optional_string("state", self.state.as_ref().map(State::expose))
-            .string("challenge", self.challenge.to_text())
+            .scope("scope", &self.scope)
+            .optional(self.state.as_ref(), |it, state| it.string("state", state.expose()))
+            .bytes("challenge", self.challenge.as_bytes())
             .boolean("refresh", self.refresh)
-            .string("agent", base64url::encode(&self.agent.to_bytes()))
-            .string("subject", &*self.subject)
-            .integer("authenticated", self.authenticated.unix_timestamp())
-            .string("csrf", base64url::encode(self.csrf.as_bytes()))
-            .optional_string(
-                "rememberable",
-                self.rememberable.map(|digest| base64url::encode(digest.as_bytes())),
-            )
-            .integer("not_after", self.not_after.unix_timestamp())
+            .bytes("agent", &self.agent.to_bytes())
+            .string("subject", &self.subject)
+            .time("authenticated", self.authenticated)
+            .bytes("csrf", self.csrf.as_bytes())
+            .optional(self.rememberable, |it, digest| it.bytes("rememberable", digest.as_bytes()))
+            .time("not_after", self.not_after)
             .finish()
     }
 
@@ -312,26 +274,23 @@ impl DecisionRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("decision", bytes)?;
-        let state = match object.string("state").map_err(|_| InvalidRecord::Member("state"))? {
-            Some(text) => Some(State::new(text).map_err(|_| InvalidRecord::Member("state"))?),
-            None => None,
-        };
+        let members = Members::of("decision", bytes)?;
+        let state = members.optional("state")?.map(State::new).transpose();
         Ok(Self {
-            client_id: parsed(&object, "client_id", ClientId::new)?,
-            redirect_uri: redirect_uri(&object, "redirect_uri")?,
-            resource: parsed(&object, "resource", ResourceId::new)?,
-            scope: scope(&object)?,
-            state,
-            challenge: challenge(&object)?,
-            refresh: boolean(&object, "refresh")?,
-            agent: AgentBinding::from_bytes(&bytes_of::<33>(&object, "agent")?)
+            client_id: members.parsed("client_id", ClientId::new)?,
+            redirect_uri: members.redirect_uri()?,
+            resource: members.parsed("resource", ResourceId::new)?,
+            scope: members.scope("scope")?,
+            state: state.map_err(|_| InvalidRecord::Member("state"))?,
+            challenge: members.challenge()?,
+            refresh: members.boolean("refresh")?,
+            agent: AgentBinding::from_bytes(&members.bytes::<33>("agent")?)
                 .ok_or(InvalidRecord::Member("agent"))?,
-            subject: subject(&object)?,
-            authenticated: time(&object, "authenticated")?,
-            csrf: SecretDigest::from_bytes(bytes_of(&object, "csrf")?),
-            rememberable: optional_digest(&object, "rememberable")?,
-            not_after: time(&object, "not_after")?,
+            subject: members.subject()?,
+            authenticated: members.time("authenticated")?,
+            csrf: members.digest("csrf")?,
+            rememberable: members.optional_digest("rememberable")?,
+            not_after: members.time("not_after")?,
         })
     }
 }
@@ -359,37 +318,9 @@ pub struct GrantRecord {
 }
 
 impl GrantRecord {
-    fn to_object(&self) -> JsonObject {
-        envelope("grant")
-            .string("family", base64url::encode(self.family.as_bytes()))
-            .string("client_id", self.client_id.as_str())
-            .string("subject", &*self.subject)
-            .string("resource", self.resource.as_str())
-            .string("scope", self.scope.to_string())
-            .string("epochs", self.epochs.to_text())
-            .integer("authenticated", self.authenticated.unix_timestamp())
-            .integer("not_after", self.not_after.unix_timestamp())
-            .into_object()
-    }
-
-    fn from_object(object: &JsonObject) -> Result<Self, InvalidRecord> {
-        checked("grant", object)?;
-        let epochs = Epochs::read(object)?;
-        Ok(Self {
-            family: FamilyId::from_bytes(bytes_of(object, "family")?),
-            client_id: parsed(object, "client_id", ClientId::new)?,
-            subject: subject(object)?,
-            resource: parsed(object, "resource", ResourceId::new)?,
-            scope: scope(object)?,
-            epochs,
-            authenticated: time(object, "authenticated")?,
-            not_after: time(object, "not_after")?,
-        })
-    }
-
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        self.to_object().to_bytes()
+        Written::new("grant").grant(self).finish()
     }
 
     /// Reads the stored form.
@@ -397,7 +328,7 @@ impl GrantRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        Self::from_object(&opened("grant", bytes)?)
+        Members::of("grant", bytes)?.grant()
     }
 }
 
@@ -428,12 +359,12 @@ impl CodeRecord {
 
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("code")
-            .value("grant", JsonValue::Object(self.grant.to_object()))
-            .string("challenge", self.challenge().to_text())
+        Written::new("code")
+            .grant(&self.grant)
+            .bytes("challenge", &self.challenge)
             .string("redirect_uri", self.redirect_uri.as_str())
             .boolean("refresh", self.refresh)
-            .integer("expires", self.expires.unix_timestamp())
+            .time("expires", self.expires)
             .finish()
     }
 
@@ -442,13 +373,13 @@ impl CodeRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("code", bytes)?;
+        let members = Members::of("code", bytes)?;
         Ok(Self {
-            grant: grant(&object)?,
-            challenge: *challenge(&object)?.as_bytes(),
-            redirect_uri: redirect_uri(&object, "redirect_uri")?,
-            refresh: boolean(&object, "refresh")?,
-            expires: time(&object, "expires")?,
+            grant: Arc::new(members.grant()?),
+            challenge: *members.challenge()?.as_bytes(),
+            redirect_uri: members.redirect_uri()?,
+            refresh: members.boolean("refresh")?,
+            expires: members.time("expires")?,
         })
     }
 }
@@ -466,106 +397,24 @@ pub struct RefreshRecord {
 }
 
 impl RefreshRecord {
-    /// The stored form.
+    /// The stored form, which does not have the grant: a store keeps that once for all tokens of its family.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("refresh")
-            .value("grant", JsonValue::Object(self.grant.to_object()))
-            .string("generation", self.generation.to_string())
-            .integer("expires", self.expires.unix_timestamp())
+        Written::new("refresh")
+            .string("generation", &alloc::format!("{}", self.generation))
+            .time("expires", self.expires)
             .finish()
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form of a token of that grant's family.
     ///
     /// # Errors
     /// [`InvalidRecord`] for anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("refresh", bytes)?;
-        let generation =
-            required(&object, "generation")?.parse().map_err(|_| InvalidRecord::Member("generation"))?;
-        Ok(Self { grant: grant(&object)?, generation, expires: time(&object, "expires")? })
+    pub fn from_bytes(bytes: &[u8], grant: Arc<GrantRecord>) -> Result<Self, InvalidRecord> {
+        let members = Members::of("refresh", bytes)?;
+        Ok(Self {
+            grant,
+            generation: members.parsed("generation", |text| text.parse())?,
+            expires: members.time("expires")?,
+        })
     }
-}
-
-const VERSION: i64 = 1;
-
-fn envelope(kind: &'static str) -> ObjectWriter {
-    ObjectWriter::new().string("kind", kind).integer("version", VERSION)
-}
-
-fn opened(kind: &'static str, bytes: &[u8]) -> Result<JsonObject, InvalidRecord> {
-    let object = JsonObject::parse(bytes, RECORD_BYTES).map_err(|_| InvalidRecord::Kind(kind))?;
-    checked(kind, &object)?;
-    Ok(object)
-}
-
-fn checked(kind: &'static str, object: &JsonObject) -> Result<(), InvalidRecord> {
-    let same = object.string("kind") == Ok(Some(kind)) && object.integer("version") == Ok(Some(VERSION));
-    if same { Ok(()) } else { Err(InvalidRecord::Kind(kind)) }
-}
-
-fn required<'o>(object: &'o JsonObject, name: &'static str) -> Result<&'o str, InvalidRecord> {
-    object.required_string(name).map_err(|_| InvalidRecord::Member(name))
-}
-
-fn parsed<T, E>(
-    object: &JsonObject,
-    name: &'static str,
-    make: impl FnOnce(String) -> Result<T, E>,
-) -> Result<T, InvalidRecord> {
-    make(required(object, name)?.to_string()).map_err(|_| InvalidRecord::Member(name))
-}
-
-fn redirect_uri(object: &JsonObject, name: &'static str) -> Result<RedirectUri, InvalidRecord> {
-    parsed(object, name, |text| RedirectUri::new(text.clone()).or_else(|_| RedirectUri::private_scheme(text)))
-}
-
-fn subject(object: &JsonObject) -> Result<Arc<str>, InvalidRecord> {
-    let subject = required(object, "subject")?;
-    if subject.is_empty() { Err(InvalidRecord::Member("subject")) } else { Ok(subject.into()) }
-}
-
-fn scope(object: &JsonObject) -> Result<ScopeSet, InvalidRecord> {
-    match required(object, "scope")? {
-        "" => Ok(ScopeSet::new()),
-        text => ScopeSet::parse(text).map_err(|_| InvalidRecord::Member("scope")),
-    }
-}
-
-fn challenge(object: &JsonObject) -> Result<CodeChallenge, InvalidRecord> {
-    CodeChallenge::parse(required(object, "challenge")?).map_err(|_| InvalidRecord::Member("challenge"))
-}
-
-fn grant(object: &JsonObject) -> Result<Arc<GrantRecord>, InvalidRecord> {
-    let grant = object.object("grant").ok().flatten().ok_or(InvalidRecord::Member("grant"))?;
-    GrantRecord::from_object(grant).map(Arc::new)
-}
-
-fn boolean(object: &JsonObject, name: &'static str) -> Result<bool, InvalidRecord> {
-    object.boolean(name).ok().flatten().ok_or(InvalidRecord::Member(name))
-}
-
-fn optional_time(object: &JsonObject, name: &'static str) -> Result<Option<OffsetDateTime>, InvalidRecord> {
-    match object.integer(name).map_err(|_| InvalidRecord::Member(name))? {
-        None => Ok(None),
-        Some(at) => {
-            OffsetDateTime::from_unix_timestamp(at).map(Some).map_err(|_| InvalidRecord::Member(name))
-        }
-    }
-}
-
-fn time(object: &JsonObject, name: &'static str) -> Result<OffsetDateTime, InvalidRecord> {
-    optional_time(object, name)?.ok_or(InvalidRecord::Member(name))
-}
-
-fn optional_digest(object: &JsonObject, name: &'static str) -> Result<Option<SecretDigest>, InvalidRecord> {
-    match object.get(name) {
-        None => Ok(None),
-        Some(_) => Ok(Some(SecretDigest::from_bytes(bytes_of(object, name)?))),
-    }
-}
-
-fn bytes_of<const N: usize>(object: &JsonObject, name: &'static str) -> Result<[u8; N], InvalidRecord> {
-    let bytes = base64url::decode(required(object, name)?).map_err(|_| InvalidRecord::Member(name))?;
-    bytes.try_into().map_err(|_| InvalidRecord::Member(name))
 }

@@ -260,7 +260,7 @@ impl TokenResponse {
         let mut text = ObjectText::with_room_for(length.saturating_add(tokens).saturating_add(160));
         text.member("access_token").string(self.access_token.expose());
         if let Some(seconds) = self.expires_in {
-            text.member("expires_in").integer(seconds.min(i64::MAX.unsigned_abs()));
+            text.member("expires_in").integer(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
         if let Some(token) = refresh_token {
             text.member("refresh_token").string(token);

@@ -15,6 +15,7 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
 use super::cursor::{Cursor, NotJson, Token};
 use super::json::JsonError;
+use crate::erased::Erased;
 use crate::limits;
 
 /// Text as it stands in the document, or where its unescaped form stands among those of the object.
@@ -25,10 +26,10 @@ enum Text<'a> {
 }
 
 impl Text<'_> {
-    fn among<'o>(&'o self, unescaped: &'o [String]) -> &'o str {
+    fn among<'o>(&'o self, unescaped: &'o [Erased<String>]) -> &'o str {
         match self {
             Self::Plain(text) => text,
-            Self::Unescaped(at) => unescaped.get(*at).map(String::as_str).unwrap_or_default(),
+            Self::Unescaped(at) => unescaped.get(*at).map(|text| text.as_str()).unwrap_or_default(),
         }
     }
 }
@@ -46,8 +47,8 @@ pub struct FlatObject<'a> {
     marks: [u32; MEMBERS],
     seen: Seen,
     elements: Few<Text<'a>, ELEMENTS>,
-    /// Names and strings that have escapes, without them.
-    unescaped: Vec<String>,
+    /// Names and strings that have escapes, without them. A stored record may hold what a client keeps to itself.
+    unescaped: Vec<Erased<String>>,
 }
 
 /// The length of a name with its first, middle and last byte.
@@ -96,6 +97,7 @@ impl Seen {
 enum Value<'a> {
     Text(Text<'a>),
     Integer(i64),
+    Boolean(bool),
     /// An array of strings alone: where it begins among the elements, and how many it has.
     Texts(usize, usize),
     /// Anything else, of which only its presence counts.
@@ -103,12 +105,18 @@ enum Value<'a> {
 }
 
 /// A value of a claim that is one string or several.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Strings<'o> {
     alone: Option<&'o str>,
     head: &'o [Option<Text<'o>>],
     spill: &'o [Text<'o>],
-    unescaped: &'o [String],
+    unescaped: &'o [Erased<String>],
+}
+
+impl fmt::Debug for Strings<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 impl<'o> Strings<'o> {
@@ -203,6 +211,7 @@ impl<'a> FlatObject<'a> {
             Token::Unread(text) => match read_alone(text, Nested(place))? {
                 Kept::Text(text) => Value::Text(self.keep(text)),
                 Kept::Integer(number) => Value::Integer(number),
+                Kept::Boolean(value) => Value::Boolean(value),
                 Kept::Nothing => Value::Other,
             },
         })
@@ -235,7 +244,7 @@ impl<'a> FlatObject<'a> {
             Cow::Borrowed(text) => Text::Plain(text),
             Cow::Owned(text) => {
                 let at = self.unescaped.len();
-                self.unescaped.push(text);
+                self.unescaped.push(Erased::new(text));
                 Text::Unescaped(at)
             }
         }
@@ -315,7 +324,7 @@ impl<'a> FlatObject<'a> {
         };
         Ok(Some(match text {
             Text::Plain(text) => Cow::Borrowed(text),
-            Text::Unescaped(at) => Cow::Owned(self.unescaped.get(at).cloned().unwrap_or_default()),
+            Text::Unescaped(_) => Cow::Owned(text.among(&self.unescaped).to_string()),
         }))
     }
 
@@ -328,6 +337,18 @@ impl<'a> FlatObject<'a> {
         match self.get(name) {
             None => Ok(None),
             Some(Value::Integer(number)) => Ok(Some(*number)),
+            Some(_) => Err(JsonError::WrongType(name)),
+        }
+    }
+
+    /// A boolean member, or `None` where it is absent.
+    ///
+    /// # Errors
+    /// [`JsonError::WrongType`] for anything but `true` and `false`.
+    pub fn boolean(&self, name: &'static str) -> Result<Option<bool>, JsonError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(Value::Boolean(value)) => Ok(Some(*value)),
             Some(_) => Err(JsonError::WrongType(name)),
         }
     }
@@ -487,10 +508,11 @@ impl<'de> Visitor<'de> for Name {
 enum Kept<'a> {
     Text(Cow<'a, str>),
     Integer(i64),
+    Boolean(bool),
     Nothing,
 }
 
-/// A value that has been entered: it is checked, and kept if it is a string or an integer.
+/// A value that has been entered: it is checked, and kept if it is a string, an integer or a boolean.
 struct Nested<'n>(Place<'n>);
 
 impl<'de> DeserializeSeed<'de> for Nested<'_> {
@@ -512,8 +534,8 @@ impl<'de> Visitor<'de> for Nested<'_> {
         Ok(Kept::Nothing)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Kept::Nothing)
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Kept::Boolean(value))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
@@ -756,6 +778,7 @@ mod tests {
                 prop_assert_eq!(flat.has(name), whole.get(name).is_some());
                 prop_assert_eq!(flat.string(name), whole.string(name));
                 prop_assert_eq!(flat.integer(name), whole.integer(name));
+                prop_assert_eq!(flat.boolean(name), whole.boolean(name));
                 let strings = flat.strings(name).map(|found| found.map(|found| found.iter().collect::<Vec<_>>()));
                 prop_assert_eq!(strings, whole.strings(name));
             }

@@ -343,8 +343,20 @@ impl ObjectText {
         self.0.push(b'"');
     }
 
-    /// A whole number.
-    pub(crate) fn integer(&mut self, number: u64) {
+    /// An integer.
+    pub(crate) fn integer(&mut self, number: i64) {
+        if number < 0 {
+            self.0.push(b'-');
+        }
+        self.digits(number.unsigned_abs());
+    }
+
+    /// True or false.
+    pub(crate) fn boolean(&mut self, value: bool) {
+        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    fn digits(&mut self, number: u64) {
         let mut digits = [b'0'; 20];
         let (mut rest, mut first) = (number, digits.len());
         for digit in digits.iter_mut().rev() {
@@ -585,7 +597,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_whole_number_is_written_in_decimal(number in prop_oneof![0..200_u64, any::<u64>(), Just(u64::MAX)]) {
+        fn an_integer_is_written_in_decimal(number in prop_oneof![-200..200_i64, any::<i64>(), Just(i64::MIN), Just(i64::MAX)]) {
             let mut text = ObjectText::with_room_for(0);
             text.member("n").integer(number);
             prop_assert_eq!(text.finish(), format!("{{\"n\":{number}}}").into_bytes());

@@ -103,8 +103,8 @@ pub(crate) fn approval(client: &str) -> CodeRecord {
     let (expires, not_after) = (start() + Duration::MINUTE, start() + Duration::WEEK);
     let family = base64url::encode(&[9; 16]);
     let json = format!(
-        r#"{{"kind":"code","version":1,"grant":{{"kind":"grant","version":1,"family":"{family}","client_id":"{client}",
-        "subject":"ann","resource":"{RESOURCE}","scope":"read write","epochs":"0 0 0","authenticated":{},"not_after":{}}},
+        r#"{{"kind":"code","version":1,"family":"{family}","client_id":"{client}",
+        "subject":"ann","resource":"{RESOURCE}","scope":"read write","epochs":"0 0 0","authenticated":{},"not_after":{},
         "challenge":"{challenge}","redirect_uri":"{REDIRECT}","refresh":true,"expires":{}}}"#,
         start().unix_timestamp(),
         not_after.unix_timestamp(),

@@ -223,7 +223,7 @@ async fn an_answer_with_more_than_was_asked_for_is_none() {
     sqlx::raw_sql("ALTER FUNCTION read_rows RENAME TO rows_read").execute(&mut admin).await.unwrap();
     let arrays = [
         ("records", "BYTEA"),
-        ("client_records", "BYTEA"),
+        ("seconds", "BYTEA"),
         ("client_epochs", "BIGINT"),
         ("subject_epochs", "BIGINT"),
         ("consent_epochs", "BIGINT"),
@@ -292,4 +292,21 @@ async fn who_comes_when_too_many_wait_is_told_to_try_again() {
     }
     assert_eq!((answered, refused), (4096, 904));
     assert_eq!(kit::refresh(&*store, SecretDigest::of(b"nobody's")).await.unwrap(), Seen::Absent);
+}
+
+// I-T1: rows that contradict each other mint nothing.
+#[tokio::test]
+async fn of_two_tokens_that_are_not_retired_the_newest_is_the_leaf() {
+    let server = Server::start().await;
+    let database = server.database(None).await;
+    let store = store(&server, &database).await;
+    let path = approved(&store, 1).await.pop().unwrap();
+    path.redeem(&store, path.refresh).await.unwrap();
+    let twice = "INSERT INTO refresh_tokens SELECT '\\x01', family, 7, NULL, NULL, 0, not_after, record FROM refresh_tokens";
+    let mut admin = server.connect(&database).await.unwrap();
+    sqlx::raw_sql(twice).execute(&mut admin).await.unwrap();
+    let successor = SecretDigest::of(b"successor");
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Used(()));
+    sqlx::raw_sql("DELETE FROM refresh_tokens WHERE generation = 7").execute(&mut admin).await.unwrap();
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Live(()));
 }

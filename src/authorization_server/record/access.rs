@@ -1,12 +1,10 @@
 //! An opaque access token as it is stored.
 
-use alloc::string::ToString as _;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{GrantRecord, InvalidRecord, envelope, grant, opened, scope, time};
+use super::{GrantRecord, InvalidRecord, Members, Written};
 use crate::identifier::ScopeSet;
-use crate::syntax::json::JsonValue;
 use crate::time::OffsetDateTime;
 
 /// An opaque access token, kept under its digest.
@@ -24,27 +22,26 @@ pub struct AccessRecord {
 }
 
 impl AccessRecord {
-    /// The stored form.
+    /// The stored form, which does not have the grant: a store keeps that once for all tokens of its family.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("access")
-            .value("grant", JsonValue::Object(self.grant.to_object()))
-            .string("scope", self.scope.to_string())
-            .integer("issued", self.issued.unix_timestamp())
-            .integer("expires", self.expires.unix_timestamp())
+        Written::new("access")
+            .scope("scope", &self.scope)
+            .time("issued", self.issued)
+            .time("expires", self.expires)
             .finish()
     }
 
-    /// Reads the stored form.
+    /// Reads the stored form of a token of that grant's family.
     ///
     /// # Errors
     /// [`InvalidRecord`] for anything else.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("access", bytes)?;
+    pub fn from_bytes(bytes: &[u8], grant: Arc<GrantRecord>) -> Result<Self, InvalidRecord> {
+        let members = Members::of("access", bytes)?;
         Ok(Self {
-            grant: grant(&object)?,
-            scope: scope(&object)?,
-            issued: time(&object, "issued")?,
-            expires: time(&object, "expires")?,
+            grant,
+            scope: members.scope("scope")?,
+            issued: members.time("issued")?,
+            expires: members.time("expires")?,
         })
     }
 }

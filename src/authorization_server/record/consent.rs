@@ -1,13 +1,11 @@
 //! What a person wanted remembered, and the key that ties it to exactly what was shown.
 
-use alloc::string::ToString as _;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Epochs, InvalidRecord, bytes_of, envelope, opened, parsed, redirect_uri, scope, subject, time};
+use super::{Epochs, InvalidRecord, Members, Written};
 use crate::identifier::{ClientId, RedirectUri, ResourceId, ScopeSet};
 use crate::secret::SecretDigest;
-use crate::syntax::base64url;
 use crate::time::OffsetDateTime;
 
 /// A consent to be honoured again for the identical person, client, redirect URI, resource and client metadata (I-P2).
@@ -52,15 +50,15 @@ impl ConsentRecord {
 
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("consent")
-            .string("subject", &*self.subject)
+        Written::new("consent")
+            .string("subject", &self.subject)
             .string("client_id", self.client_id.as_str())
             .string("redirect_uri", self.redirect_uri.as_str())
             .string("resource", self.resource.as_str())
-            .string("metadata_digest", base64url::encode(self.metadata_digest.as_bytes()))
-            .string("scope", self.scope.to_string())
-            .string("epochs", self.epochs.to_text())
-            .integer("not_after", self.not_after.unix_timestamp())
+            .bytes("metadata_digest", self.metadata_digest.as_bytes())
+            .scope("scope", &self.scope)
+            .epochs(self.epochs)
+            .time("not_after", self.not_after)
             .finish()
     }
 
@@ -69,16 +67,16 @@ impl ConsentRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("consent", bytes)?;
+        let members = Members::of("consent", bytes)?;
         Ok(Self {
-            subject: subject(&object)?,
-            client_id: parsed(&object, "client_id", ClientId::new)?,
-            redirect_uri: redirect_uri(&object, "redirect_uri")?,
-            resource: parsed(&object, "resource", ResourceId::new)?,
-            metadata_digest: SecretDigest::from_bytes(bytes_of(&object, "metadata_digest")?),
-            scope: scope(&object)?,
-            epochs: Epochs::read(&object)?,
-            not_after: time(&object, "not_after")?,
+            subject: members.subject()?,
+            client_id: members.parsed("client_id", ClientId::new)?,
+            redirect_uri: members.redirect_uri()?,
+            resource: members.parsed("resource", ResourceId::new)?,
+            metadata_digest: members.digest("metadata_digest")?,
+            scope: members.scope("scope")?,
+            epochs: members.epochs()?,
+            not_after: members.time("not_after")?,
         })
     }
 }

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use super::{InvalidRecord, envelope, opened, parsed, required, time};
+use super::{InvalidRecord, Members, Written};
 use crate::identifier::ClientId;
 use crate::time::OffsetDateTime;
 
@@ -23,10 +23,10 @@ pub struct PushedRecord {
 impl PushedRecord {
     /// The stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
-        envelope("pushed")
+        Written::new("pushed")
             .string("client_id", self.client_id.as_str())
-            .string("query", self.query.as_str())
-            .integer("not_after", self.not_after.unix_timestamp())
+            .string("query", &self.query)
+            .time("not_after", self.not_after)
             .finish()
     }
 
@@ -35,11 +35,11 @@ impl PushedRecord {
     /// # Errors
     /// [`InvalidRecord`] for anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidRecord> {
-        let object = opened("pushed", bytes)?;
+        let members = Members::of("pushed", bytes)?;
         Ok(Self {
-            client_id: parsed(&object, "client_id", ClientId::new)?,
-            query: String::from(required(&object, "query")?),
-            not_after: time(&object, "not_after")?,
+            client_id: members.parsed("client_id", ClientId::new)?,
+            query: String::from(members.required("query")?),
+            not_after: members.time("not_after")?,
         })
     }
 }

@@ -19,18 +19,19 @@ END $$;
 
 -- Reads what flows read, each kind by its keys, and the clock. The arrays have an element for each key, kind after kind in the order
 -- of the parameters, each array for those kinds that have such a thing: `records` for all but sessions, NULL where there is
--- none; `client_records` for decisions, NULL where the client is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` and
+-- none; `seconds` for decisions and refresh tokens, that of the client or of the grant, NULL where it is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` and
 -- `person_epochs` for sessions, of which each has a key of a reservation and a person; what else there is for
 -- refresh tokens. All of it is one moment (STABLE).
 CREATE FUNCTION read_rows(
     p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
     p_person TEXT[],
-    OUT now BIGINT, OUT records BYTEA[], OUT client_records BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
+    OUT now BIGINT, OUT records BYTEA[], OUT seconds BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
     OUT consent_epochs BIGINT[], OUT spent BOOLEAN[], OUT standing BOOLEAN[], OUT generation BIGINT[], OUT retired BIGINT[],
     OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[], OUT person_epochs BIGINT[]
 ) RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     found BYTEA[];
+    grants_records BYTEA[];
     clients_epochs BIGINT[];
     subjects_epochs BIGINT[];
     consents_epochs BIGINT[];
@@ -43,7 +44,7 @@ BEGIN
     IF cardinality(p_decision) > 0 THEN
         SELECT array_agg(r.record), array_agg(r.client), array_agg(r.client_epoch), array_agg(r.subject_epoch),
                 array_agg(r.consent_epoch)
-            INTO found, client_records, clients_epochs, subjects_epochs, consents_epochs
+            INTO found, seconds, clients_epochs, subjects_epochs, consents_epochs
             FROM (SELECT t.record, (SELECT c.record FROM clients c WHERE c.client_id = t.client_id) AS client,
                 COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0) AS client_epoch,
@@ -78,12 +79,13 @@ BEGIN
         records := records || found;
     END IF;
     IF cardinality(p_refresh) > 0 THEN
-        SELECT array_agg(r.record), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch),
+        SELECT array_agg(r.record), array_agg(r.granted), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch),
                 array_agg(r.standing), array_agg(r.generation), array_agg(r.retired), array_agg(r.request),
                 array_agg(r.repeats), array_agg(r.leaf)
-            INTO found, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request, repeats, leaf
-            FROM (SELECT t.record, t.generation, t.retired, t.request, t.repeats,
-                (SELECT l.generation FROM refresh_tokens l WHERE l.family = t.family AND l.retired IS NULL) AS leaf,
+            INTO found, grants_records, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request,
+                repeats, leaf
+            FROM (SELECT t.record, g.record AS granted, t.generation, t.retired, t.request, t.repeats,
+                (SELECT max(l.generation) FROM refresh_tokens l WHERE l.family = t.family) AS leaf,
                 g.family IS NOT NULL
                     AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = g.family OFFSET 0) AS standing,
                 COALESCE((SELECT e.epoch FROM epochs e
@@ -95,6 +97,7 @@ BEGIN
                 FROM unnest(p_refresh) WITH ORDINALITY AS u(key, nth) LEFT JOIN refresh_tokens t ON t.digest = u.key
                 LEFT JOIN grants g ON g.family = t.family ORDER BY u.nth) AS r;
         records := records || found;
+        seconds := seconds || grants_records;
         client_epochs := client_epochs || clients_epochs;
         subject_epochs := subject_epochs || subjects_epochs;
         consent_epochs := consent_epochs || consents_epochs;
@@ -286,12 +289,13 @@ BEGIN
                 AND u.consent_epoch = COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 3 AND e.subject = u.subject AND e.client_id = u.client), 0)
                 ) THEN 2
-            -- OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other. One that is not retired is the leaf.
-            WHEN u.repeats IS NULL AND r.retired IS NULL THEN 3
+            -- OAUTH21-4.3.1-3, I-T1: the leaf of that generation and no other.
+            WHEN u.repeats IS NULL AND r.retired IS NULL
+                AND u.generation = (SELECT max(leaf.generation) FROM refresh_tokens leaf WHERE leaf.family = u.family) THEN 3
             -- I-T3
             WHEN u.repeats IS NOT NULL AND r.retired IS NOT NULL AND r.repeats < u.repeats
                 AND u.successor = (SELECT leaf.digest FROM refresh_tokens leaf
-                    WHERE leaf.family = u.family AND leaf.retired IS NULL) THEN 4
+                    WHERE leaf.family = u.family ORDER BY leaf.generation DESC LIMIT 1) THEN 4
             ELSE 1 END AS outcome
         FROM unnest(p_presented, p_generation, p_family, p_client, p_subject, p_client_epoch, p_subject_epoch,
                 p_consent_epoch, p_repeats, p_successor)

@@ -1,7 +1,9 @@
 //! What flows read: one call of a function of the database for all who ask, whatever they ask for (`functions.sql`).
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{
-    CodeRecord, ConsentRecord, DecisionRecord, Epochs, RefreshRecord,
+    CodeRecord, ConsentRecord, DecisionRecord, Epochs, GrantRecord, RefreshRecord,
 };
 use mcp_authz::authorization_server::store::{
     ClientFound, CodeFound, ConsentFound, DecisionFound, FindClient, ReadCode, ReadConsent, ReadDecision,
@@ -33,8 +35,8 @@ pub(super) struct Found {
     now: OffsetDateTime,
     /// None where there is none, and of a session.
     record: Option<Vec<u8>>,
-    /// Of a decision: its client's, where there is one.
-    client: Option<Vec<u8>>,
+    /// Of a decision: its client's, and of a refresh token: its grant's, where there is one.
+    second: Option<Vec<u8>>,
     /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token; of the person alone, for
     /// a session.
     epochs: [i64; 3],
@@ -137,7 +139,7 @@ impl<T> Array<T> {
 struct Answers {
     now: OffsetDateTime,
     records: Array<Vec<u8>>,
-    clients: Array<Vec<u8>>,
+    seconds: Array<Vec<u8>>,
     epochs: [Array<i64>; 3],
     spent: Array<bool>,
     standing: Array<bool>,
@@ -155,7 +157,7 @@ impl Answers {
         Ok(Self {
             now,
             records: Array::of(row, "records")?,
-            clients: Array::of(row, "client_records")?,
+            seconds: Array::of(row, "seconds")?,
             epochs: [
                 Array::of(row, "client_epochs")?,
                 Array::of(row, "subject_epochs")?,
@@ -193,7 +195,7 @@ impl Answers {
             &self.person,
         ];
         self.records.is_over()
-            && self.clients.is_over()
+            && self.seconds.is_over()
             && self.request.is_over()
             && self.spent.is_over()
             && self.standing.is_over()
@@ -207,8 +209,8 @@ impl Answers {
             _ => self.records.next()?,
         };
         let exists = record.is_some();
-        let client = match read {
-            Read::Decision(_) => self.clients.next()?,
+        let second = match read {
+            Read::Decision(_) | Read::Refresh(_) => self.seconds.next()?,
             _ => None,
         };
         let epochs = match read {
@@ -232,7 +234,7 @@ impl Answers {
             Read::Session(..) => self.until.next()?,
             _ => None,
         };
-        Ok(Found { now: self.now, record, client, epochs, spent, token, until })
+        Ok(Found { now: self.now, record, second, epochs, spent, token, until })
     }
 }
 
@@ -297,7 +299,7 @@ impl PostgresStore {
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let found = self.together(Read::Decision(action.key())).await?;
         let Some(record) = found.record else { return Ok(action.absent(found.now)) };
-        let client = found.client.map(|bytes| self.clients.read(bytes)).transpose()?;
+        let client = found.second.map(|bytes| self.clients.read(bytes)).transpose()?;
         Ok(action.found(DecisionRecord::from_bytes(&record)?, client, epochs(found.epochs)?, found.now))
     }
 
@@ -317,11 +319,12 @@ impl PostgresStore {
     pub(super) async fn read_refresh_row(self, action: ReadRefresh) -> Result<RefreshFound, StoreError> {
         let found = self.together(Read::Refresh(action.digest())).await?;
         let Found { now, token, .. } = found;
-        let Some(record) = found.record else { return Ok(action.absent(now)) };
-        let record = RefreshRecord::from_bytes(&record)?;
-        if !token.standing || epochs(found.epochs)? != record.grant.epochs {
+        let (Some(record), Some(grant)) = (found.record, found.second) else { return Ok(action.absent(now)) };
+        let grant = GrantRecord::from_bytes(&grant)?;
+        if !token.standing || epochs(found.epochs)? != grant.epochs {
             return Ok(action.absent(now));
         }
+        let record = RefreshRecord::from_bytes(&record, Arc::new(grant))?;
         let Some(retired) = token.retired else { return Ok(action.live(record, now)) };
         let request = digest(token.request.ok_or(StoreError::Inconsistent)?)?;
         let repeats = u32::try_from(token.repeats).unwrap_or(u32::MAX);

@@ -61,7 +61,7 @@ CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
 CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
 CREATE INDEX codes_spent_by_end ON codes (not_after) WHERE spent;
 
--- A family is active from its grant on; its leaf is its one token that is not retired.
+-- A family is active from its grant on; its leaf is its newest token, until that is retired.
 CREATE TABLE grants (
     family    BYTEA PRIMARY KEY NOT NULL,
     client_id TEXT NOT NULL,
@@ -82,9 +82,8 @@ CREATE TABLE refresh_tokens (
     repeats    BIGINT NOT NULL,            -- how often the answer was repeated
     not_after  BIGINT NOT NULL,            -- of the family
     record     BYTEA NOT NULL
-);
--- Never two live tokens in one family.
-CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
+) WITH (fillfactor = 60); -- Each is written once more, when it is retired: beside itself then, and no index is told.
+-- One newest token in each family.
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
 CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
@@ -105,7 +104,7 @@ CREATE TABLE tombstones (
 CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
 -- What was granted under an older number has ended. No number is used twice: it says when it was written, in
--- microseconds. A row that ends nothing any more is deleted.
+-- microseconds. A row that ends nothing any more is deleted, but that of everybody.
 CREATE TABLE epochs (
     kind      BIGINT NOT NULL,            -- 1 client, 2 subject, 3 consent, 4 the sessions of everybody
     subject   TEXT NOT NULL,

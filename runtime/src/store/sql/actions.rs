@@ -16,7 +16,8 @@ use super::driver::query;
 use super::epochs::move_epoch;
 use super::room::{DECISIONS, make_room_for_client, pushed};
 use super::rows::{
-    Replace, blob, bytes, epochs, family_bytes, is_known, reservation_key, standing, stands, write_client,
+    Replace, blob, bytes, epochs, family_bytes, granted, is_known, reservation_key, standing, stands,
+    write_client,
 };
 use super::transactions::insert_decision;
 use super::{Locks, Turn};
@@ -151,7 +152,7 @@ impl Turn {
 
     pub(super) async fn read_access_row(self, action: ReadAccess) -> Result<AccessFound, StoreError> {
         let sql = concat!(
-            "SELECT access_tokens.record, ",
+            "SELECT access_tokens.record, grants.record AS granted, ",
             standing!(),
             ", ",
             clock!(),
@@ -159,12 +160,12 @@ impl Turn {
         );
         let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
-        let record = AccessRecord::from_bytes(&blob(&row)?)?;
-        if !stands(&row, &record.grant)? {
+        let grant = granted(&row)?;
+        if !stands(&row, &grant)? {
             self.has_ended();
             return Ok(action.absent(now));
         }
-        Ok(action.found(record, now))
+        Ok(action.found(AccessRecord::from_bytes(&blob(&row)?, grant)?, now))
     }
 
     pub(super) async fn read_grant_row(self, action: ReadGrant) -> Result<GrantFound, StoreError> {

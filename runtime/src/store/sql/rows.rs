@@ -1,6 +1,8 @@
 // Statements that several transactions share, the same for every SQL database: the text is included once for each,
 // below a parent that names the database's types (`Connection`, `Row`) and its `lock`.
 
+use std::sync::Arc;
+
 use mcp_authz::authorization_server::record::{ClientOrigin, ClientRecord, Epochs, FamilyId, GrantRecord};
 use mcp_authz::authorization_server::store::ReserveOnce;
 use mcp_authz::identifier::ClientId;
@@ -53,6 +55,11 @@ pub(super) fn origin(origin: ClientOrigin) -> Result<i64, StoreError> {
 
 pub(super) fn blob(row: &Row) -> Result<Vec<u8>, StoreError> {
     Ok(row.try_get("record")?)
+}
+
+/// The grant that [`standing!`] is about, of which a row has the record as well.
+pub(super) fn granted(row: &Row) -> Result<Arc<GrantRecord>, StoreError> {
+    Ok(Arc::new(GrantRecord::from_bytes(&row.try_get::<Vec<u8>, _>("granted")?)?))
 }
 
 pub(super) fn reservation_key(action: &ReserveOnce) -> Result<Vec<u8>, StoreError> {

@@ -64,7 +64,7 @@ CREATE INDEX codes_unspent_by_subject ON codes (subject) WHERE NOT spent;
 CREATE INDEX codes_unspent_by_end ON codes (expires) WHERE NOT spent;
 CREATE INDEX codes_spent_by_end ON codes (not_after) WHERE spent;
 
--- A family is active from its grant on; its leaf is its one token that is not retired.
+-- A family is active from its grant on; its leaf is its newest token, until that is retired.
 CREATE TABLE grants (
     family    BLOB PRIMARY KEY NOT NULL,
     client_id TEXT NOT NULL,
@@ -86,8 +86,7 @@ CREATE TABLE refresh_tokens (
     not_after  INTEGER NOT NULL,            -- of the family
     record     BLOB NOT NULL
 ) STRICT;
--- Never two live tokens in one family.
-CREATE UNIQUE INDEX refresh_leaf ON refresh_tokens (family) WHERE retired IS NULL;
+-- One newest token in each family.
 CREATE UNIQUE INDEX refresh_chain ON refresh_tokens (family, generation);
 CREATE INDEX refresh_by_end ON refresh_tokens (not_after);
 
@@ -108,7 +107,7 @@ CREATE TABLE tombstones (
 CREATE INDEX tombstones_by_end ON tombstones (not_after);
 
 -- What was granted under an older number has ended. No number is used twice: it says when it was written, in
--- microseconds. A row that ends nothing any more is deleted.
+-- microseconds. A row that ends nothing any more is deleted, but that of everybody.
 CREATE TABLE epochs (
     kind      INTEGER NOT NULL,            -- 1 client, 2 subject, 3 consent, 4 the sessions of everybody
     subject   TEXT NOT NULL,

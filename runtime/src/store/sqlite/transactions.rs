@@ -18,8 +18,8 @@ use mcp_authz::time::OffsetDateTime;
 use super::driver::{Connection, Get as _, Query, Row, query};
 use super::room::limit;
 use super::rows::{
-    blob, bytes, digest, epochs, family_bytes, instant, micros, reservation_key, signed, standing, stands,
-    today, unsigned,
+    blob, bytes, digest, epochs, family_bytes, granted, instant, micros, reservation_key, signed, standing,
+    stands, today, unsigned,
 };
 use super::{Locks, Turn};
 use crate::store::{CLIENT_USE_NOTED, ReadSession, SessionFound, StoreError};
@@ -192,9 +192,8 @@ impl Turn {
 
     pub(super) async fn read_refresh_row(self, action: ReadRefresh) -> Result<RefreshFound, StoreError> {
         let sql = concat!(
-            "SELECT refresh_tokens.record, generation, retired, request, repeats, ",
-            "(SELECT leaf.generation FROM refresh_tokens leaf WHERE leaf.family = refresh_tokens.family \
-             AND leaf.retired IS NULL) AS leaf, ",
+            "SELECT refresh_tokens.record, grants.record AS granted, generation, retired, request, repeats, ",
+            "(SELECT max(leaf.generation) FROM refresh_tokens leaf WHERE leaf.family = refresh_tokens.family) AS leaf, ",
             standing!(),
             ", ",
             clock!(),
@@ -202,11 +201,12 @@ impl Turn {
         );
         let (row, now) = self.one(query(sql).bind(bytes(action.digest()))).await?;
         let Some(row) = row else { return Ok(action.absent(now)) };
-        let record = RefreshRecord::from_bytes(&blob(&row)?)?;
-        if !stands(&row, &record.grant)? {
+        let grant = granted(&row)?;
+        if !stands(&row, &grant)? {
             self.has_ended();
             return Ok(action.absent(now));
         }
+        let record = RefreshRecord::from_bytes(&blob(&row)?, grant)?;
         let Some(retired) = row.try_get::<Option<i64>, _>("retired")? else {
             return Ok(action.live(record, now));
         };
@@ -228,7 +228,7 @@ impl Turn {
              EXISTS (SELECT 1 FROM grants WHERE grants.family = refresh_tokens.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = refresh_tokens.family) AS ended, \
              (SELECT leaf.digest FROM refresh_tokens leaf WHERE leaf.family = refresh_tokens.family \
-             AND leaf.retired IS NULL) AS leaf, \
+             ORDER BY leaf.generation DESC LIMIT 1) AS leaf, \
              (SELECT used FROM clients WHERE clients.client_id = $2) AS used, ",
             epochs!("$2", "$3"),
             " FROM refresh_tokens WHERE digest = $1"
