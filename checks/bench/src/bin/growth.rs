@@ -47,7 +47,8 @@ fn statement(text: &str, sqlite: bool, rows: usize) -> String {
         return text.replace("$random", "randomblob").replace("$family", family).replace("$series", &series);
     }
     let half = "decode(md5(random()::text || n), 'hex')";
-    let family = "decode(lpad(to_hex(1600000000000 + n), 12, '0') || left(md5(random()::text || n), 20), 'hex')";
+    let family =
+        "decode(lpad(to_hex(1600000000000 + n), 12, '0') || left(md5(random()::text || n), 20), 'hex')";
     text.replace("$family", family)
         .replace("$random(32)", &format!("({half} || {half})"))
         .replace("$series", &format!("generate_series(1, {rows}) AS n"))
