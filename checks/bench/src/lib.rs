@@ -18,7 +18,9 @@ use mcp_authz::time::OffsetDateTime;
 use mcp_authz_tokio::keys::{AwsLcImporter, SigningKey};
 
 pub mod http;
+pub mod load;
 pub mod postgres;
+pub mod server;
 pub mod transitions;
 
 pub const RESOURCE: &str = "https://mcp.example.com/mcp";
