@@ -3,9 +3,9 @@
 use mcp_authz::authorization_server::store::ReserveOnce;
 use mcp_authz::time::{Duration, OffsetDateTime};
 
-/// How long a store keeps a person's epoch at least after it moved, by its own clock: no session that began before may last as
-/// long, or it would live again.
-pub const EPOCH_KEPT: Duration = Duration::days(1);
+/// How long a store keeps a person's epoch at least after it moved, by its own clock: a session of before that lasts as long lives
+/// again. Sessions here last eight hours; a week, so that a clock that jumps by days revives none of them.
+pub const EPOCH_KEPT: Duration = Duration::days(7);
 
 /// Asks a store for what ends sessions of a person.
 #[derive(Debug)]

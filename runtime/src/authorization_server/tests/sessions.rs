@@ -26,7 +26,7 @@ use crate::BoxFuture;
 use crate::clock::Clock;
 use crate::sealer::AeadSealer;
 use crate::store::memory::MemoryStore;
-use crate::store::{AdministeredStore, Store};
+use crate::store::{AdministeredStore, EPOCH_KEPT, Store};
 
 /// A clock that stands still until it is moved.
 #[derive(Debug, Default)]
@@ -139,7 +139,8 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let minutes = prop_oneof![Just(0), 1_i64..300, Just(479), Just(480), Just(1439), Just(1440), Just(1441)];
+    let around = |time: Duration| (time.whole_minutes() - 1)..=(time.whole_minutes() + 1);
+    let minutes = prop_oneof![Just(0), 1_i64..300, around(SESSION), around(EPOCH_KEPT)];
     let step = prop_oneof![
         3 => (0..NAMES.len()).prop_map(Step::SignIn),
         2 => (0..NAMES.len()).prop_map(Step::Revoke),
@@ -192,8 +193,8 @@ fn a_session_stands_until_everything_of_its_person_is_revoked() {
     };
     let mut runner = TestRunner::new(ProptestConfig::with_cases(32));
     let done = runner.run(&steps(), |steps| {
-        // Each begins with what was left of those before: epochs of another day.
-        pass(1441);
+        // Each begins with what was left of those before: epochs that may be forgotten.
+        pass(EPOCH_KEPT.whole_minutes() + 1);
         runtime.block_on(scenario(steps));
         Ok(())
     });

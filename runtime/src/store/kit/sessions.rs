@@ -136,8 +136,9 @@ pub(super) async fn a_session_stands_until_its_person_is_revoked<S: Store>(
                 theirs.for_each(|session| session.is_revoked = true);
             }
             5 => store.sweep().await?,
-            6 => clock.pass(Duration::hours(2)),
-            7 => clock.pass(Duration::hours(13)),
+            // A part of the time for which an epoch is kept, and more than half of it.
+            6 => clock.pass(Duration::hours(14)),
+            7 => clock.pass(Duration::hours(91)),
             // Keeps an epoch for longer.
             _ => {
                 let mut page = Path::fresh("c1", clock.now())?;

@@ -154,8 +154,8 @@ impl Tables {
         asked.chain(grants).chain(remembered)
     }
 
-    /// Forgets epochs that end nothing any more, a day after they were moved: no session that began before lasts that long, and
-    /// no request that read what was before.
+    /// Forgets epochs that end nothing any more, [`EPOCH_KEPT`] after they were moved: no session that began before lasts that
+    /// long, and no request that read what was before.
     pub(super) fn sweep_epochs(&mut self, now: OffsetDateTime) {
         let before = epoch_at(now.saturating_sub(EPOCH_KEPT));
         let (mut clients, mut subjects, mut pairs) = (HashSet::new(), HashSet::new(), HashSet::new());
