@@ -165,8 +165,11 @@ pub enum SignIn {
 /// Who ends a session when everything of its person is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndedBy {
-    /// This server: it compares their epoch of today with that of when they signed in, which the host has kept with the session
-    /// ([`SessionFound::epoch`](crate::store::SessionFound::epoch)).
+    /// This server: it compares their epoch of today with this one, which the host reads
+    /// ([`Store::read_session`](crate::store::Store::read_session)) before the person proves themselves and keeps with the session:
+    /// one that was read after the proof is past a revocation that came between. The session must last less than
+    /// [`EPOCH_KEPT`](crate::store::EPOCH_KEPT), a week: then the store may forget the epoch, and one that was forgotten ends
+    /// nothing.
     Epoch(u64),
     /// The host, which keeps the session itself.
     Host,
@@ -183,7 +186,8 @@ pub enum Person {
         since: OffsetDateTime,
         /// What somebody else calls the person, for the page; a peer's text, which identifies nobody.
         name: Option<String>,
-        /// Who ends the session when everything of the person is revoked.
+        /// Who ends the session when everything of the person is revoked. Where it is this server, the epoch is that of before
+        /// they proved themselves, and the session lasts less than a week.
         ended_by: EndedBy,
     },
     /// Not signed in; show the built-in page with one button for this person, which calls

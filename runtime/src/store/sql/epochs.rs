@@ -3,7 +3,8 @@
 // A number is the time at which it was written, so that none is ever used twice, even where its row was deleted between. A row
 // of a client or a consent is written only where it ends something: not the grant of a stranger's choice, and not the client
 // that comes and goes, makes the table grow. One of a person is always written, because it ends their sessions, which are in no
-// table: only an operator ends everything of a person's. Each is deleted once nothing is left that it could end.
+// table: only an operator ends everything of a person's. Each of these is deleted once nothing is left that it could end. That of
+// everybody is one row, and stays.
 
 use mcp_authz::time::OffsetDateTime;
 
