@@ -204,7 +204,8 @@ pub(super) async fn grants(command: Grants) -> Result<(), Failure> {
             if is_person {
                 say(format_args!(
                     "Whoever was signed in as this person is signed out everywhere, and can sign in again with the password or at \
-                     the provider: a new password, or taking the person out of the configuration, ends that with the next start."
+                     the provider: a new password, or taking the person out of the configuration, ends that with the next start. \
+                     A server with --dangerously-auto-approve asks nobody to sign in, and signs nobody out."
                 ))?;
             }
             Ok(())
