@@ -6,7 +6,8 @@ use crate::entropy::{Entropy, EntropyUnavailable, draw};
 use crate::syntax::base64url;
 use crate::time::OffsetDateTime;
 
-/// Names a family: all credentials that descend from one authorization code. Not a secret.
+/// Names a family: all credentials that descend from one authorization code. Not a secret, and the `jti` of its signed access
+/// tokens begins with it: whoever sees one sees when its grant was made.
 ///
 /// It begins with the time, so that the families of one moment stand side by side wherever a store keeps them in order: an
 /// index of a million random names would write a page of its own for each.
