@@ -149,9 +149,7 @@ mod tests {
     proptest! {
         // An operator names clients on a command line.
         #[test]
-        fn a_drawn_id_begins_with_a_letter(bytes in any::<[u8; 32]>(), first in any::<u8>()) {
-            let mut bytes = bytes;
-            bytes[0] = first;
+        fn a_drawn_id_begins_with_a_letter(bytes in any::<[u8; 32]>()) {
             let id = ClientId::draw(&mut Bytes(bytes)).unwrap();
             prop_assert!(id.as_str().starts_with(|first: char| first.is_ascii_alphabetic()), "{}", id);
             prop_assert_eq!(id.as_str().len(), 43);
