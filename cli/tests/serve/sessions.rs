@@ -1,5 +1,7 @@
 //! How long somebody stays signed in, over processes and restarts: until they sign out, or their password or they themselves go.
 
+use std::path::Path;
+
 use reqwest::StatusCode;
 
 use super::people::{Browser, CONFIDENTIAL, code, confidential, hidden, path, path_to, user, user_with};
@@ -9,6 +11,14 @@ const SIGNED_IN: &str = "You are signed in as ann";
 
 fn arguments<'a>(users: &[&'a str]) -> Vec<&'a str> {
     STORED.into_iter().chain(users.iter().flat_map(|user| ["--user", user])).collect()
+}
+
+/// Two processes over one store, where ann and bob may sign in.
+fn two_processes(folder: &Path) -> (Server, Server) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    let arguments = arguments(&[&ann, &bob]);
+    let (port, second) = (free_port(), free_port());
+    (Server::start_at(port, folder, &arguments), Server::start_beside(port, second, folder, &arguments))
 }
 
 /// The value of the button to sign out.
@@ -63,12 +73,7 @@ fn a_session_counts_in_every_process_until_the_password_or_the_person_is_another
 #[test]
 fn whoever_signs_out_is_signed_out_everywhere_and_nobody_else_signs_them_out() {
     let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let (ann, bob) = (user("ann"), user("bob"));
-    let (port, second) = (free_port(), free_port());
-    let arguments = arguments(&[&ann, &bob]);
-    let one = Server::start_at(port, folder, &arguments);
-    let other = Server::start_beside(port, second, folder, &arguments);
+    let (one, other) = two_processes(folder.path());
     let client = one.register();
     let mut browser = Browser::of(&one, "ann", &client);
     let mut elsewhere = Browser::of(&one, "ann", &client);
@@ -118,11 +123,7 @@ fn whoever_signs_out_is_signed_out_everywhere_and_nobody_else_signs_them_out() {
 fn whoever_is_revoked_is_signed_out_everywhere_and_can_sign_in_again() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let (ann, bob) = (user("ann"), user("bob"));
-    let (port, second) = (free_port(), free_port());
-    let arguments = arguments(&[&ann, &bob]);
-    let one = Server::start_at(port, folder, &arguments);
-    let other = Server::start_beside(port, second, folder, &arguments);
+    let (one, other) = two_processes(folder);
     let client = one.register();
     let mut browsers = [Browser::of(&one, "ann", &client), Browser::of(&other, "ann", &client)];
     let mut bob = Browser::of(&one, "bob", &client);
