@@ -269,6 +269,8 @@ impl TokenFailure {
             // OAUTH21-3.2.4-2: Basic is the one scheme that can be tried; RFC 9110 wants a challenge on every 401.
             401 => answer.with_header("www-authenticate", "Basic realm=\"token\", charset=\"UTF-8\""),
             405 => answer.with_header("allow", "POST"),
+            // What was pushed gives its place up when its time is over, a minute by default; whatever failed may work at once.
+            503 if matches!(self.reason, TokenReason::Full) => answer.with_header("retry-after", "60"),
             503 => answer.with_header("retry-after", "1"),
             _ => answer,
         }

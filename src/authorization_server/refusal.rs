@@ -78,9 +78,13 @@ impl Refusal {
     /// The answer as plain text.
     pub fn respond(&self) -> Respond {
         // OAUTH21-2.3.5-2, MCP-REG-025: for the person, and no location to go to.
-        Respond::new(self.status())
+        let answer = Respond::new(self.status())
             .with_header("content-type", "text/plain; charset=utf-8")
             .with_header("cache-control", "no-store")
-            .with_body(self.reason.to_string().into_bytes())
+            .with_body(self.reason.to_string().into_bytes());
+        match self.reason {
+            RefusalReason::Full => answer.with_header("retry-after", "60"),
+            _ => answer,
+        }
     }
 }

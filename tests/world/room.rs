@@ -20,7 +20,7 @@ fn a_page_without_room_is_not_shown() {
     };
     assert_eq!((refusal.reason(), refusal.status()), (RefusalReason::Full, 503));
     let said = refusal.respond();
-    assert_eq!(said.header("location"), None);
+    assert_eq!((said.header("location"), said.header("retry-after")), (None, Some("60")));
     assert!(std::str::from_utf8(said.body()).unwrap().contains("try again in a few minutes"));
     // The same request finds room later.
     world.shown(&Ask::partner());
@@ -48,7 +48,8 @@ fn a_push_without_room_gets_no_reference() {
     let flow = Flow::push(&world.server, &head, Ask::partner().query().as_bytes());
     let Flow::Push(action, waiting) = flow.advance(&mut world.store, &mut world.entropy) else { panic!() };
     let respond = waiting.stored(action.full()).unwrap();
-    assert_eq!(respond.status(), 503);
+    // What takes the room is there for a minute.
+    assert_eq!((respond.status(), respond.header("retry-after")), (503, Some("60")));
     let said = std::str::from_utf8(respond.body()).unwrap();
     assert!(said.contains("temporarily_unavailable") && !said.contains("request_uri"), "{said}");
 }

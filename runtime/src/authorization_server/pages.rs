@@ -9,8 +9,8 @@ use std::fmt::{self, Write as _};
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use mcp_authz::authorization_server::authorization::{ConsentView, ScopeShown};
@@ -385,7 +385,12 @@ fn write_client(
 /// A refusal that the person sees instead of the client.
 pub(super) fn refusal(refusal: &Refusal) -> Response {
     let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    said(status, &refusal.reason().to_string())
+    let mut page = said(status, &refusal.reason().to_string());
+    let later = refusal.respond().header("retry-after").map(HeaderValue::try_from);
+    if let Some(Ok(later)) = later {
+        page.headers_mut().insert(RETRY_AFTER, later);
+    }
+    page
 }
 
 /// A form that is not, or no longer, of this browser.

@@ -74,7 +74,8 @@ async fn strangers_who_fill_their_room_keep_no_client_of_the_operator_out() {
     assert_eq!((taken, refused), (6, 10));
     let stranger = push(&world, &public, &[]).await;
     assert_eq!(stranger.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(stranger.headers["retry-after"], "1");
+    // What takes the room is there for a minute: whoever came every second would only be in the way.
+    assert_eq!(stranger.headers["retry-after"], "60");
 
     for id in ["bank", "shop"] {
         let pushed = push(&world, id, &[("client_secret", id)]).await;
@@ -88,6 +89,21 @@ async fn strangers_who_fill_their_room_keep_no_client_of_the_operator_out() {
     let late = push(&world, "late", &[("client_secret", "late")]).await;
     assert_eq!(late.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(push(&world, "bank", &[]).await.status, StatusCode::UNAUTHORIZED);
+}
+
+// RFC 9110 section 10.2.3: a page waits for minutes, so that nobody is told to come again in a second.
+#[tokio::test]
+async fn a_page_without_room_is_asked_for_again_in_a_minute() {
+    let bounds = Bounds { decisions: 1, ..Bounds::default() };
+    let store = Arc::new(MemoryStore::new().bounds(bounds));
+    let [alice, bob] =
+        ["alice", "bob"].map(|name| world_with(store.clone(), LocalUser::automatic(name).unwrap()));
+    let client = alice.register().await;
+    assert_eq!(alice.consent_page(&client, None).await.status, StatusCode::OK);
+    let refused = bob.consent_page(&client, None).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers["retry-after"], "60");
+    assert!(refused.body.contains("try again in a few minutes"), "{}", refused.body);
 }
 
 /// A store that so many wait for that it begins nothing more.
