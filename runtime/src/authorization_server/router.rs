@@ -96,7 +96,7 @@ impl AuthorizationServerHost {
             .allow_origin(AllowOrigin::list(self.origins.iter().map(|origin| origin.as_value().clone())))
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
             .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("mcp-protocol-version")])
-            .expose_headers([WWW_AUTHENTICATE])
+            .expose_headers([WWW_AUTHENTICATE, RETRY_AFTER])
             .max_age(Duration::from_secs(600))
     }
 

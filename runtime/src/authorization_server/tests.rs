@@ -555,7 +555,7 @@ async fn pages_of_configured_origins_read_answers_for_clients_and_nothing_for_pe
     }
     let denied = Request::post("/as/token").header("origin", "https://app.example");
     let denied = world.send(denied.body(Body::empty()).unwrap()).await;
-    assert_eq!(denied.headers["access-control-expose-headers"], "www-authenticate");
+    assert_eq!(denied.headers["access-control-expose-headers"], "www-authenticate,retry-after");
     for path in ["/as/authorize", "/as/decision", "/as/grants", "/as/sign-in"] {
         let answer = preflight(path, "https://app.example").await;
         assert!(!answer.headers.contains_key("access-control-allow-origin"), "{path}");
