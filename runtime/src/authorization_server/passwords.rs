@@ -25,7 +25,7 @@ pub use super::tries::RequestAddress;
 use super::tries::{Trier, Tries};
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Hashes computed at one time: each takes tens of megabytes.
 const HASHES: usize = 2;
@@ -153,25 +153,26 @@ impl Passwords {
     }
 
     /// Whether the password is that of the name. It takes as long for a name that nobody has, which is counted as well.
-    async fn verify(&self, name: &str, password: &str, trier: Trier) -> Verdict {
+    ///
+    /// # Errors
+    /// [`StoreError`]; no password was looked at.
+    async fn verify(&self, name: &str, password: &str, trier: Trier) -> Result<Verdict, StoreError> {
         let lengths = [(name, NAME_BYTES), (password, PASSWORD_BYTES)];
         if lengths.iter().any(|(text, most)| text.is_empty() || text.len() > *most) {
-            return Verdict::Wrong;
+            return Ok(Verdict::Wrong);
         }
         // I-P7: who waits for a hash is bounded, in number and in time.
-        let Ok(_place) = self.waiting.try_acquire() else { return Verdict::Busy };
+        let Ok(_place) = self.waiting.try_acquire() else { return Ok(Verdict::Busy) };
         let known = self.people.get(name).cloned();
         let is_known = known.is_some();
         // I-T4: before the password. It is asked for a name that nobody has as well, so that the time does not tell.
-        let Some(before) = self.sessions.before_proof(if is_known { name } else { "" }).await else {
-            return Verdict::Busy;
-        };
+        let before = self.sessions.found_of(if is_known { name } else { "" }).await?;
         let Ok(Ok(permit)) = tokio::time::timeout(WAIT, Arc::clone(&self.hashing).acquire_owned()).await
         else {
-            return Verdict::Busy;
+            return Ok(Verdict::Busy);
         };
         if !self.tries().may_try(name, trier, self.clock.now()) {
-            return Verdict::Wrong;
+            return Ok(Verdict::Wrong);
         }
         let hash = known.unwrap_or_else(|| self.nobody.as_ref().clone());
         let password = Zeroizing::new(password.to_owned());
@@ -182,10 +183,10 @@ impl Passwords {
                 .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
         });
         if !(verified.await.unwrap_or(false) && is_known) {
-            return Verdict::Wrong;
+            return Ok(Verdict::Wrong);
         }
         self.tries().signed_in(name, trier);
-        Verdict::Right(before.epoch)
+        Ok(Verdict::Right(before.epoch))
     }
 
     /// Who is signed in in the browser. Somebody who was removed is signed out, and whose password has changed as well: the
@@ -229,9 +230,10 @@ impl PersonAuthentication for Passwords {
             let device = self.devices.of(request, name, self.clock.now()).map(Trier::Device);
             let trier = device.unwrap_or_else(|| Trier::Address(RequestAddress::network_of(request)));
             let epoch = match self.verify(name, password, trier).await {
-                Verdict::Right(epoch) => epoch,
-                Verdict::Wrong => return SignIn::Refused,
-                Verdict::Busy => return SignIn::Busy,
+                Ok(Verdict::Right(epoch)) => epoch,
+                Ok(Verdict::Wrong) => return SignIn::Refused,
+                Ok(Verdict::Busy) => return SignIn::Busy,
+                Err(error) => return SignIn::Unavailable(error),
             };
             let now = self.clock.now();
             let proved = self.proved(name);
@@ -301,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_right_password_is_right_and_a_stranger_locks_nobody_out() {
         let people = people(&[("ann", &hash_password("secret").unwrap())]).unwrap();
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(0));
+        assert_eq!(people.verify("ann", "secret", from(1)).await.unwrap(), Verdict::Right(0));
         let long = "a".repeat(NAME_BYTES + 1);
         for (name, password) in [
             ("ann", ""),
@@ -311,13 +313,21 @@ mod tests {
             ("Ann", "secret"),
             (&long, "x"),
         ] {
-            assert_eq!(people.verify(name, password, from(1)).await, Verdict::Wrong, "{name} {password}");
+            assert_eq!(
+                people.verify(name, password, from(1)).await.unwrap(),
+                Verdict::Wrong,
+                "{name} {password}"
+            );
         }
         for _ in 0..TRIES {
-            assert_eq!(people.verify("ann", "wrong", from(2)).await, Verdict::Wrong);
+            assert_eq!(people.verify("ann", "wrong", from(2)).await.unwrap(), Verdict::Wrong);
         }
-        assert_eq!(people.verify("ann", "secret", from(2)).await, Verdict::Wrong, "that address rests");
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(0), "and no other");
+        assert_eq!(
+            people.verify("ann", "secret", from(2)).await.unwrap(),
+            Verdict::Wrong,
+            "that address rests"
+        );
+        assert_eq!(people.verify("ann", "secret", from(1)).await.unwrap(), Verdict::Right(0), "and no other");
     }
 
     // I-P7
@@ -327,7 +337,7 @@ mod tests {
         let held = people.hashing.clone().acquire_many_owned(2).await.unwrap();
         let verify = || {
             let people = people.clone();
-            tokio::spawn(async move { people.verify("ann", "secret", from(1)).await })
+            tokio::spawn(async move { people.verify("ann", "secret", from(1)).await.unwrap() })
         };
         let waiting: Vec<_> = (0..WAITING).map(|_| verify()).collect();
         tokio::task::yield_now().await;
@@ -340,7 +350,7 @@ mod tests {
         assert!(began.elapsed() >= WAIT);
         drop(held);
         assert_eq!(
-            people.verify("ann", "secret", from(1)).await,
+            people.verify("ann", "secret", from(1)).await.unwrap(),
             Verdict::Right(0),
             "and nothing was counted"
         );
@@ -356,7 +366,7 @@ mod tests {
         let held = people.hashing.clone().acquire_many_owned(2).await.unwrap();
         let verifying = tokio::spawn({
             let people = people.clone();
-            async move { people.verify("ann", "secret", from(1)).await }
+            async move { people.verify("ann", "secret", from(1)).await.unwrap() }
         });
         tokio::task::yield_now().await;
         let target = RevocationTarget::Subject("ann".to_owned());
@@ -365,7 +375,7 @@ mod tests {
         let Verdict::Right(epoch) = verifying.await.unwrap() else { panic!("the password is right") };
         let today = store.read_session(ReadSession::of("ann")).await.unwrap();
         assert!(!today.stands(epoch));
-        assert_eq!(people.verify("ann", "secret", from(1)).await, Verdict::Right(today.epoch));
+        assert_eq!(people.verify("ann", "secret", from(1)).await.unwrap(), Verdict::Right(today.epoch));
     }
 
     #[test]

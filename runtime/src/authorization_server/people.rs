@@ -13,6 +13,7 @@ use mcp_authz::time::OffsetDateTime;
 use super::browser::Browser;
 use crate::BoxFuture;
 use crate::clock::{Clock, SystemClock};
+use crate::store::StoreError;
 
 /// Whether a person of that subject signs in at a provider: such a subject begins with the provider's issuer, and nobody of this
 /// server's own is called so.
@@ -101,7 +102,7 @@ pub struct ProviderShown {
 }
 
 /// Why a sign-in elsewhere came to nothing, in this server's words.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct SignInFault {
     /// The status of the page.
     pub status: StatusCode,
@@ -111,6 +112,8 @@ pub struct SignInFault {
     pub advice: &'static str,
     /// The account at the provider, where it is the reason; a peer's text.
     pub account: Option<String>,
+    /// What the store said, where it is the reason: for the log of this server, and not for the page.
+    pub store: Option<StoreError>,
 }
 
 /// What a browser's return from a provider came to.
@@ -156,8 +159,10 @@ pub enum SignIn {
     SignedIn(Vec<HeaderValue>),
     /// Name or password are wrong, or were tried too often: the page is shown again.
     Refused,
-    /// As many sign in at the moment as can, or the store fails: the answer is 503.
+    /// As many sign in at the moment as can: the answer is 503.
     Busy,
+    /// The store failed: the answer is 503.
+    Unavailable(StoreError),
     /// This kind of authentication has no such page.
     NoPage,
 }

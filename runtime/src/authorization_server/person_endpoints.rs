@@ -22,7 +22,7 @@ use mcp_authz::syntax::form::Form;
 
 use super::browser::Browser;
 use super::pages::{self, SCOPE_FIELD};
-use super::people::{EndedBy, Person, Returned, SignIn, Ways};
+use super::people::{EndedBy, Person, Returned, SignIn, SignInFault, Ways};
 use super::sessions::SESSION;
 use super::{AuthorizationEvent, AuthorizationServerHost};
 use crate::entropy::ThreadEntropy;
@@ -391,6 +391,7 @@ impl AuthorizationServerHost {
                 with_cookies(answer, browser.set_cookie().into_iter().chain([&cookie]))
             }
             SignIn::Failed(fault, provider) => {
+                self.heard(&fault);
                 let token = self.forms.token(known.agent(), &approval_of(request));
                 pages::sign_in_failed(self.base(), &fault, &provider, Some((request, &token)))
             }
@@ -404,7 +405,18 @@ impl AuthorizationServerHost {
                 pages::ways(self.base(), &ways, request, &token, None, Some(why))
             }
             SignIn::Busy => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")]).into_response(),
+            SignIn::Unavailable(error) => {
+                self.store_failed(&error);
+                StatusCode::SERVICE_UNAVAILABLE.into_response()
+            }
             SignIn::NoPage => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// Notes the store's failure, if that is why a sign-in came to nothing.
+    fn heard(&self, fault: &SignInFault) {
+        if let Some(error) = &fault.store {
+            self.store_failed(error);
         }
     }
 
@@ -451,6 +463,7 @@ impl AuthorizationServerHost {
             }
             Returned::NotOurs => pages::expired(),
             Returned::Failed { fault, cookies, place, provider } => {
+                self.heard(&fault);
                 // The request that waits for the person is where it was: they may approve once more.
                 let again = known
                     .as_ref()

@@ -17,13 +17,13 @@ use mcp_authz::syntax::json::{JsonObject, ObjectWriter};
 use mcp_authz::time::{Duration, OffsetDateTime};
 
 use super::browser::Browser;
-use crate::store::{EPOCH_KEPT, ReadSession, SessionFound, Store};
+use crate::store::{EPOCH_KEPT, ReadSession, SessionFound, Store, StoreError};
 
 /// How long a person stays signed in.
 pub(super) const SESSION: Duration = Duration::hours(8);
 
-// I-T4: an epoch that was forgotten ends nothing, so it is kept for longer than what it ends; twice, because one is measured by
-// the store's clock and the other by this machine's.
+// I-T4: an epoch that was forgotten ends nothing, so it is kept for longer than what it ends; at least twice, because one is
+// measured by the store's clock and the other by this machine's.
 const _: () = assert!(SESSION.whole_seconds() * 2 < EPOCH_KEPT.whole_seconds());
 
 /// Longest sealed session, in bytes.
@@ -63,15 +63,9 @@ impl Sessions {
         Self { store, sealer, name: format!("{prefix}mcp-authz-{kind}"), secure }
     }
 
-    /// What the store says of that person before they prove themselves; `None` where it cannot be asked.
-    pub(super) async fn before_proof(&self, subject: &str) -> Option<SessionFound> {
-        match self.store.read_session(ReadSession::of(subject)).await {
-            Ok(found) => Some(found),
-            Err(error) => {
-                tracing::error!(%error, "the store failed");
-                None
-            }
-        }
+    /// What the store says of that person at the moment.
+    pub(super) async fn found_of(&self, subject: &str) -> Result<SessionFound, StoreError> {
+        self.store.read_session(ReadSession::of(subject)).await
     }
 
     /// What a session is sealed for: this kind, in this browser.

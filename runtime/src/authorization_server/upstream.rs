@@ -46,7 +46,7 @@ use crate::BoxFuture;
 use crate::client::fetch::Fetcher;
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::ThreadEntropy;
-use crate::store::{Store, epoch_at};
+use crate::store::{Store, StoreError, epoch_at};
 
 /// How long a provider's document is used.
 const KNOWN: Duration = Duration::hours(1);
@@ -296,7 +296,7 @@ impl Upstream {
     ) -> Result<(HeaderValue, HeaderValue), SignInFault> {
         let provider = self.known(configured).await.map_err(|error| fault(configured, &error))?;
         // Who comes is known only by the proof: the store's time before it stands for their epoch.
-        let before = self.sessions.before_proof("").await.ok_or_else(unavailable)?;
+        let before = self.sessions.found_of("").await.map_err(store_failed)?;
         let epoch = epoch_at(before.now).max(before.epoch);
         // MCP-SBP-009, MCP-SBP-010, MCP-SBP-011, I-P3: what a callback could answer is made here, after the approval.
         let step = provider.begin(*browser.agent(), self.clock.now(), &mut ThreadEntropy);
@@ -345,10 +345,7 @@ impl Upstream {
         let (action, reserved) = self.server.sign_in_once(&configured.issuer, &state, until).into_parts();
         match self.store.reserve_once(action).await {
             Ok(receipt) => Ok(reserved.reserved(&receipt)),
-            Err(error) => {
-                tracing::error!(%error, "the store failed");
-                Err(unavailable())
-            }
+            Err(error) => Err(store_failed(error)),
         }
     }
 
@@ -418,10 +415,12 @@ impl Upstream {
             return failed(not_admitted(signed_in.subject()), cookies, place);
         }
         let subject = signed_in.local_subject();
-        let Some(found) = self.sessions.before_proof(&subject).await else {
-            return failed(unavailable(), cookies, place);
+        let found = match self.sessions.found_of(&subject).await {
+            Ok(found) => found,
+            Err(error) => return failed(store_failed(error), cookies, place),
         };
-        // I-T4: they may have proved themselves at the provider before the revocation, at any time since they were sent there.
+        // I-T4: this is after the proof, as only the proof says who it is, and the session is kept with it. So whatever was revoked
+        // since they were sent to the provider ends the sign-in here: they may have proved themselves before that.
         if found.is_revoked_since(epoch) {
             return failed(revoked_meanwhile(), cookies, place);
         }
@@ -544,7 +543,7 @@ fn fault(configured: &Configured, error: &Error) -> SignInFault {
         (_, Remedy::Reauthorize) => (StatusCode::FORBIDDEN, AGAIN),
         _ => (StatusCode::BAD_GATEWAY, OPERATOR),
     };
-    SignInFault { status, reason: error.to_string(), advice, account: None }
+    SignInFault { status, reason: error.to_string(), advice, account: None, store: None }
 }
 
 /// The provider's own no.
@@ -556,7 +555,7 @@ fn refusal(configured: &Configured, code: &str) -> SignInFault {
         _ => OPERATOR,
     };
     let reason = format!("the provider answered {code}");
-    SignInFault { status: StatusCode::FORBIDDEN, reason, advice, account: None }
+    SignInFault { status: StatusCode::FORBIDDEN, reason, advice, account: None, store: None }
 }
 
 fn not_admitted(subject: &str) -> SignInFault {
@@ -565,6 +564,7 @@ fn not_admitted(subject: &str) -> SignInFault {
         reason: "this account is not among those that may sign in to this server".to_owned(),
         advice: "Sign in with another account, or ask the operator of this server to let this one in.",
         account: Some(subject.to_owned()),
+        store: None,
     }
 }
 
@@ -577,7 +577,13 @@ fn revoked_meanwhile() -> SignInFault {
                 .to_owned(),
         advice: AGAIN,
         account: None,
+        store: None,
     }
+}
+
+/// This server's own fault, and its store's.
+fn store_failed(error: StoreError) -> SignInFault {
+    SignInFault { store: Some(error), ..unavailable() }
 }
 
 /// This server's own fault.
@@ -587,5 +593,6 @@ fn unavailable() -> SignInFault {
         reason: "this server cannot sign anybody in at the moment".to_owned(),
         advice: LATER,
         account: None,
+        store: None,
     }
 }

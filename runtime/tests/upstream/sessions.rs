@@ -1,13 +1,21 @@
 //! What ends the session of somebody who signed in at a provider.
 
 use std::pin::pin;
+#[cfg(feature = "sqlite")]
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use mcp_authz::authorization_server::store::{RevocationTarget, RevokeAll};
 use mcp_authz_tokio::store::Store as _;
 use mcp_authz_tokio::store::memory::MemoryStore;
+#[cfg(feature = "sqlite")]
+use mcp_authz_tokio::store::sqlite::SqliteStore;
 use reqwest::StatusCode;
+#[cfg(feature = "sqlite")]
+use tokio::{runtime::Handle, task::block_in_place};
 
+#[cfg(feature = "sqlite")]
+use crate::world::at;
 use crate::world::{Browser, World, world};
 
 const ALLOW: &str = "Allow this application";
@@ -77,4 +85,46 @@ async fn a_revocation_while_somebody_signs_in_ends_the_sign_in() {
     let (store, bob) = (world.store.clone(), subject(&world, "bob"));
     world.provider.told.lock().unwrap().meanwhile = Some(Box::new(move || revoke(&store, &bob)));
     assert!(browser.sign_in(&world.asks(&client)).await.body.contains(ALLOW));
+}
+
+// I-G8: who may have been revoked is not signed in; and whoever counts the store's failures hears of it.
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_cannot_be_asked_nobody_signs_in_at_a_provider() {
+    for when in ["sent there", "back", "known"] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(folder.path().join("store.db")).await.unwrap();
+        // What the pages show is in another, which answers.
+        let world =
+            World::over(Some(Arc::new(store.clone())), "http://127.0.0.1:8/mcp", |upstream, provider| {
+                upstream.provider(at(provider)).unwrap()
+            });
+        let world = world.await;
+        let asks = world.asks(&world.register().await);
+        let browser = Browser::new();
+        let answer = match when {
+            "sent there" => {
+                let page = browser.get(&asks).await;
+                store.close().await;
+                browser.press(&page, "op").await
+            }
+            "back" => {
+                let back = world.to_the_callback(&browser, &asks).await;
+                store.close().await;
+                browser.get(&back).await
+            }
+            _ => {
+                let close = move || block_in_place(|| Handle::current().block_on(store.close()));
+                world.provider.told.lock().unwrap().meanwhile = Some(Box::new(close));
+                browser.sign_in(&asks).await
+            }
+        };
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{when}: {}", answer.body);
+        assert!(answer.body.contains("cannot sign anybody in at the moment"), "{when}: {}", answer.body);
+        assert!(!answer.body.contains("store"), "{when}: {}", answer.body);
+        assert!(!browser.jar.lock().unwrap().contains_key("mcp-authz-upstream"), "{when}");
+        let events = world.events.lock().unwrap();
+        let failures = events.iter().filter(|event| event.starts_with("StoreFailed(")).count();
+        assert_eq!(failures, 1, "{when}: {events:?}");
+    }
 }

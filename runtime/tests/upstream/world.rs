@@ -21,8 +21,8 @@ use mcp_authz_tokio::client::fetch::Fetcher;
 use mcp_authz_tokio::client::user_agent::UserAgent;
 use mcp_authz_tokio::keys::SigningKey;
 use mcp_authz_tokio::sealer::AeadSealer;
-use mcp_authz_tokio::store::AdministeredStore;
 use mcp_authz_tokio::store::memory::MemoryStore;
+use mcp_authz_tokio::store::{AdministeredStore, Store};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -81,12 +81,22 @@ impl World {
         resource: &str,
         change: impl FnOnce(Upstream, &OpenIdProvider) -> Upstream,
     ) -> Self {
+        Self::over(None, resource, change).await
+    }
+
+    /// The people's store is that one, if it is not the server's.
+    pub(crate) async fn over(
+        of_people: Option<Arc<dyn Store>>,
+        resource: &str,
+        change: impl FnOnce(Upstream, &OpenIdProvider) -> Upstream,
+    ) -> Self {
         let provider = OpenIdProvider::start().await;
         let (listener, origin) = crate::support::port().await;
         let issuer = Issuer::new(origin).unwrap();
         let Parts { server, store, key, fetcher } = parts(issuer.clone(), resource);
         let sealer = Arc::new(AeadSealer::ephemeral().unwrap());
-        let upstream = Upstream::new(server.clone(), store.clone(), sealer, fetcher.clone());
+        let of_people = of_people.unwrap_or_else(|| store.clone());
+        let upstream = Upstream::new(server.clone(), of_people, sealer, fetcher.clone());
         let people = Arc::new(change(upstream, &provider));
         let administered: Arc<dyn AdministeredStore> = store.clone();
         let events = Arc::new(Mutex::new(Vec::new()));

@@ -275,9 +275,13 @@ async fn while_the_store_cannot_be_asked_nobody_is_signed_in() {
     // Not that the page has expired: she can send it again.
     let sent = world.post("/as/grants", Some(&ann), &[("client", "c1")]).await;
     assert_eq!(sent.status, StatusCode::SERVICE_UNAVAILABLE);
+    // Whoever counts the store's failures hears of this one, too.
+    world.events.lock().unwrap().clear();
     let answer = sign_in(&world, "ann").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(cookies(&answer).is_empty());
+    let events = world.events.lock().unwrap();
+    assert!(matches!(&events[..], [event] if event.starts_with("StoreFailed(")), "{events:?}");
 }
 
 /// A host whose one session counts in every browser.
