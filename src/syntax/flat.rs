@@ -115,7 +115,7 @@ pub struct Strings<'o> {
 
 impl fmt::Debug for Strings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
+        f.debug_struct("Strings").finish_non_exhaustive()
     }
 }
 

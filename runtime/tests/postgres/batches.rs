@@ -309,4 +309,9 @@ async fn of_two_tokens_that_are_not_retired_the_newest_is_the_leaf() {
     assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Used(()));
     sqlx::raw_sql("DELETE FROM refresh_tokens WHERE generation = 7").execute(&mut admin).await.unwrap();
     assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Live(()));
+    // I-T3: a successor that is retired itself is none to hand out again.
+    assert_eq!(path.repeat(&store, successor, 9).await.unwrap(), Seen::Live(()));
+    let retired = "UPDATE refresh_tokens SET retired = 1, request = digest WHERE generation = 1";
+    sqlx::raw_sql(retired).execute(&mut admin).await.unwrap();
+    assert_eq!(path.repeat(&store, successor, 9).await.unwrap(), Seen::Used(()));
 }

@@ -88,26 +88,13 @@ async fn an_access_token_ends_with_its_grant<S: Store>(store: S) -> Checked {
     Ok(())
 }
 
-/// Repeats the rotation of the path's first token to `successor`, at most `most` times.
-async fn repeat(
-    store: &impl Store,
-    path: &Path,
-    successor: SecretDigest,
-    most: u32,
-) -> Result<Seen<()>, KitError> {
-    let to = (successor, core::sample_refresh(path.grant.clone(), 1));
-    let issued = Some((random_digest()?, core::sample_access(path.grant.clone())));
-    let action = core::rotate_refresh((path.refresh, 0), to, issued, Some(most), &mut OsEntropy)?;
-    Ok(core::rotation(&store.rotate_refresh(action).await?))
-}
-
 // I-T3, D17
 async fn a_rotation_is_repeated_within_its_bounds<S: Store>(store: S) -> Checked {
     let before = clock(&store).await?;
     let path = Path::fresh("c1", before)?;
     let (second, third) = (random_digest()?, random_digest()?);
     path.up_to_refresh(&store).await?;
-    let early = repeat(&store, &path, second, 3).await?;
+    let early = path.repeat(&store, second, 3).await?;
     holds("a token that is not retired has no rotation to repeat", early == Seen::Used(()))?;
     holds("and stays live", matches!(refresh(&store, path.refresh).await?, Seen::Live(_)))?;
     let rotated = path.rotate(&store, path.refresh, 0, second).await?;
@@ -125,24 +112,24 @@ async fn a_rotation_is_repeated_within_its_bounds<S: Store>(store: S) -> Checked
         holds("and the request's digest", request == SecretDigest::of(b"the request"))?;
         holds("and how often it was repeated", counted == repeats)?;
         holds("and that the successor is unused", unused)?;
-        let stranger = repeat(&store, &path, random_digest()?, 3).await?;
+        let stranger = path.repeat(&store, random_digest()?, 3).await?;
         holds("only the stored successor is handed out again", stranger == Seen::Used(()))?;
-        let repeated = repeat(&store, &path, second, 2).await?;
+        let repeated = path.repeat(&store, second, 2).await?;
         holds("a rotation is repeated", repeated == Seen::Live(()))?;
         let live = matches!(refresh(&store, second).await?, Seen::Live(record) if record.generation == 1);
         holds("and changes no token", live)?;
     }
-    let beyond = repeat(&store, &path, second, 2).await?;
+    let beyond = path.repeat(&store, second, 2).await?;
     holds("but not beyond its bound", beyond == Seen::Used(()))?;
     let rotated = path.rotate(&store, second, 1, third).await?;
     holds("the successor is rotated in its turn", rotated == Seen::Live(()))?;
     let found = store.read_refresh(core::read_refresh(path.refresh)).await?;
     let used = core::retirement(&found).is_some_and(|(_, _, _, unused)| !unused);
     holds("a used successor shows", used)?;
-    let late = repeat(&store, &path, second, 9).await?;
+    let late = path.repeat(&store, second, 9).await?;
     holds("a used successor closes the repetition", late == Seen::Used(()))?;
     path.revoke(&store).await?;
-    let revoked = repeat(&store, &path, second, 9).await?;
+    let revoked = path.repeat(&store, second, 9).await?;
     holds("nothing of a revoked family is repeated", revoked == Seen::Revoked)
 }
 
@@ -154,7 +141,7 @@ async fn a_race_to_repeat_stays_within_the_bound<S: Store>(store: S) -> Checked 
     let _rotated = path.rotate(&store, path.refresh, 0, second).await?;
     let repeated = race(&store, |store| {
         let path = path.clone();
-        async move { repeat(&store, &path, second, 3).await }
+        async move { path.repeat(&store, second, 3).await }
     })
     .await?;
     holds("of a race to repeat, as many win as may", count(&repeated, &Seen::Live(())) == 3)?;

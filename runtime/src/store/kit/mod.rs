@@ -180,6 +180,22 @@ impl Path {
         Ok(core::redemption(&store.redeem_code(action).await?))
     }
 
+    /// Repeats the rotation of the first token to `successor`, at most `most` times.
+    ///
+    /// # Errors
+    /// [`KitError`] where the store fails.
+    pub async fn repeat(
+        &self,
+        store: &impl Store,
+        successor: SecretDigest,
+        most: u32,
+    ) -> Result<Seen<()>, KitError> {
+        let to = (successor, core::sample_refresh(self.grant.clone(), 1));
+        let issued = Some((random_digest()?, core::sample_access(self.grant.clone())));
+        let action = core::rotate_refresh((self.refresh, 0), to, issued, Some(most), &mut OsEntropy)?;
+        Ok(core::rotation(&store.rotate_refresh(action).await?))
+    }
+
     /// Rotates the token `presented` of a generation to `successor`.
     ///
     /// # Errors

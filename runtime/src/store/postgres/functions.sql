@@ -85,7 +85,8 @@ BEGIN
             INTO found, grants_records, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request,
                 repeats, leaf
             FROM (SELECT t.record, g.record AS granted, t.generation, t.retired, t.request, t.repeats,
-                (SELECT max(l.generation) FROM refresh_tokens l WHERE l.family = t.family) AS leaf,
+                (SELECT CASE WHEN l.retired IS NULL THEN l.generation END FROM refresh_tokens l
+                    WHERE l.family = t.family ORDER BY l.generation DESC LIMIT 1) AS leaf,
                 g.family IS NOT NULL
                     AND NOT EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = g.family OFFSET 0) AS standing,
                 COALESCE((SELECT e.epoch FROM epochs e
@@ -294,7 +295,7 @@ BEGIN
                 AND u.generation = (SELECT max(leaf.generation) FROM refresh_tokens leaf WHERE leaf.family = u.family) THEN 3
             -- I-T3
             WHEN u.repeats IS NOT NULL AND r.retired IS NOT NULL AND r.repeats < u.repeats
-                AND u.successor = (SELECT leaf.digest FROM refresh_tokens leaf
+                AND u.successor = (SELECT CASE WHEN leaf.retired IS NULL THEN leaf.digest END FROM refresh_tokens leaf
                     WHERE leaf.family = u.family ORDER BY leaf.generation DESC LIMIT 1) THEN 4
             ELSE 1 END AS outcome
         FROM unnest(p_presented, p_generation, p_family, p_client, p_subject, p_client_epoch, p_subject_epoch,

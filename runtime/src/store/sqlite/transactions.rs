@@ -193,7 +193,8 @@ impl Turn {
     pub(super) async fn read_refresh_row(self, action: ReadRefresh) -> Result<RefreshFound, StoreError> {
         let sql = concat!(
             "SELECT refresh_tokens.record, grants.record AS granted, generation, retired, request, repeats, ",
-            "(SELECT max(leaf.generation) FROM refresh_tokens leaf WHERE leaf.family = refresh_tokens.family) AS leaf, ",
+            "(SELECT CASE WHEN leaf.retired IS NULL THEN leaf.generation END FROM refresh_tokens leaf \
+             WHERE leaf.family = refresh_tokens.family ORDER BY leaf.generation DESC LIMIT 1) AS leaf, ",
             standing!(),
             ", ",
             clock!(),
@@ -227,8 +228,8 @@ impl Turn {
             "SELECT family, generation, retired, repeats, \
              EXISTS (SELECT 1 FROM grants WHERE grants.family = refresh_tokens.family) AS active, \
              EXISTS (SELECT 1 FROM tombstones WHERE tombstones.family = refresh_tokens.family) AS ended, \
-             (SELECT leaf.digest FROM refresh_tokens leaf WHERE leaf.family = refresh_tokens.family \
-             ORDER BY leaf.generation DESC LIMIT 1) AS leaf, \
+             (SELECT CASE WHEN leaf.retired IS NULL THEN leaf.digest END FROM refresh_tokens leaf \
+             WHERE leaf.family = refresh_tokens.family ORDER BY leaf.generation DESC LIMIT 1) AS leaf, \
              (SELECT used FROM clients WHERE clients.client_id = $2) AS used, ",
             epochs!("$2", "$3"),
             " FROM refresh_tokens WHERE digest = $1"

@@ -319,6 +319,12 @@ async fn rows_that_contradict_each_other_mint_nothing() {
     let successor = SecretDigest::of(b"successor");
     assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Used(()));
     run(&store, "DELETE FROM refresh_tokens WHERE digest = x'01'");
+    // I-T3: a successor that is retired itself is none to hand out again.
+    assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Live(()));
+    assert_eq!(path.repeat(&store, successor, 9).await.unwrap(), Seen::Live(()));
+    run(&store, "UPDATE refresh_tokens SET retired = 1, request = digest WHERE generation = 1");
+    assert_eq!(path.repeat(&store, successor, 9).await.unwrap(), Seen::Used(()));
+    run(&store, "DELETE FROM refresh_tokens WHERE generation = 1");
     run(&store, "UPDATE refresh_tokens SET generation = 5");
     assert_eq!(path.rotate(&store, path.refresh, 0, successor).await.unwrap(), Seen::Absent);
     run(&store, "UPDATE refresh_tokens SET record = x'7b7d'");
