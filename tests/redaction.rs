@@ -241,7 +241,6 @@ fn held() -> BTreeMap<&'static str, Held> {
         ("JsonObject", Shown(format!("{object:?}"))),
         ("JsonValue", Shown(format!("{:?} {:?}", object.get("token"), object.get("deep")))),
         ("FlatObject", Shown(format!("{flat:?}"))),
-        ("Strings", Shown(format!("{:?}", flat.one_or_more("token").unwrap().unwrap()))),
         ("Form", Shown(format!("{:?}", Form::parse(form.as_bytes()).unwrap()))),
         ("UnverifiedJwt", Shown(format!("{jwt:?}"))),
         ("Reply", Shown(format!("{reply:?}"))),
