@@ -223,7 +223,7 @@ async fn an_answer_with_more_than_was_asked_for_is_none() {
     sqlx::raw_sql("ALTER FUNCTION read_rows RENAME TO rows_read").execute(&mut admin).await.unwrap();
     let arrays = [
         ("records", "BYTEA"),
-        ("seconds", "BYTEA"),
+        ("beside", "BYTEA"),
         ("client_epochs", "BIGINT"),
         ("subject_epochs", "BIGINT"),
         ("consent_epochs", "BIGINT"),

@@ -19,19 +19,19 @@ END $$;
 
 -- Reads what flows read, each kind by its keys, and the clock. The arrays have an element for each key, kind after kind in the order
 -- of the parameters, each array for those kinds that have such a thing: `records` for all but sessions, NULL where there is
--- none; `seconds` for decisions and refresh tokens, that of the client or of the grant, NULL where it is gone; epochs for decisions, consents and refresh tokens; `spent` for codes; `until` and
--- `person_epochs` for sessions, of which each has a key of a reservation and a person; what else there is for
--- refresh tokens. All of it is one moment (STABLE).
+-- none; `beside`, the record of the client for decisions and of the grant for refresh tokens, NULL where that is gone; epochs for
+-- decisions, consents and refresh tokens; `spent` for codes; `until` and `person_epochs` for sessions, of which each has a key of a
+-- reservation and a person; what else there is for refresh tokens. All of it is one moment (STABLE).
 CREATE FUNCTION read_rows(
     p_client TEXT[], p_decision BYTEA[], p_consent BYTEA[], p_code BYTEA[], p_refresh BYTEA[], p_reservation BYTEA[],
     p_person TEXT[],
-    OUT now BIGINT, OUT records BYTEA[], OUT seconds BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
+    OUT now BIGINT, OUT records BYTEA[], OUT beside BYTEA[], OUT client_epochs BIGINT[], OUT subject_epochs BIGINT[],
     OUT consent_epochs BIGINT[], OUT spent BOOLEAN[], OUT standing BOOLEAN[], OUT generation BIGINT[], OUT retired BIGINT[],
     OUT request BYTEA[], OUT repeats BIGINT[], OUT leaf BIGINT[], OUT until BIGINT[], OUT person_epochs BIGINT[]
 ) RETURNS RECORD LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     found BYTEA[];
-    grants_records BYTEA[];
+    of_grants BYTEA[];
     clients_epochs BIGINT[];
     subjects_epochs BIGINT[];
     consents_epochs BIGINT[];
@@ -44,7 +44,7 @@ BEGIN
     IF cardinality(p_decision) > 0 THEN
         SELECT array_agg(r.record), array_agg(r.client), array_agg(r.client_epoch), array_agg(r.subject_epoch),
                 array_agg(r.consent_epoch)
-            INTO found, seconds, clients_epochs, subjects_epochs, consents_epochs
+            INTO found, beside, clients_epochs, subjects_epochs, consents_epochs
             FROM (SELECT t.record, (SELECT c.record FROM clients c WHERE c.client_id = t.client_id) AS client,
                 COALESCE((SELECT e.epoch FROM epochs e
                     WHERE e.kind = 1 AND e.subject = '' AND e.client_id = t.client_id), 0) AS client_epoch,
@@ -82,7 +82,7 @@ BEGIN
         SELECT array_agg(r.record), array_agg(r.granted), array_agg(r.client_epoch), array_agg(r.subject_epoch), array_agg(r.consent_epoch),
                 array_agg(r.standing), array_agg(r.generation), array_agg(r.retired), array_agg(r.request),
                 array_agg(r.repeats), array_agg(r.leaf)
-            INTO found, grants_records, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request,
+            INTO found, of_grants, clients_epochs, subjects_epochs, consents_epochs, standing, generation, retired, request,
                 repeats, leaf
             FROM (SELECT t.record, g.record AS granted, t.generation, t.retired, t.request, t.repeats,
                 (SELECT CASE WHEN l.retired IS NULL THEN l.generation END FROM refresh_tokens l
@@ -98,7 +98,7 @@ BEGIN
                 FROM unnest(p_refresh) WITH ORDINALITY AS u(key, nth) LEFT JOIN refresh_tokens t ON t.digest = u.key
                 LEFT JOIN grants g ON g.family = t.family ORDER BY u.nth) AS r;
         records := records || found;
-        seconds := seconds || grants_records;
+        beside := beside || of_grants;
         client_epochs := client_epochs || clients_epochs;
         subject_epochs := subject_epochs || subjects_epochs;
         consent_epochs := consent_epochs || consents_epochs;

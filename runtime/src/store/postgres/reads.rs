@@ -36,7 +36,7 @@ pub(super) struct Found {
     /// None where there is none, and of a session.
     record: Option<Vec<u8>>,
     /// Of a decision: its client's, and of a refresh token: its grant's, where there is one.
-    second: Option<Vec<u8>>,
+    beside: Option<Vec<u8>>,
     /// Today's, of the client, the person and their consent, for a decision, a consent or a refresh token; of the person alone, for
     /// a session.
     epochs: [i64; 3],
@@ -139,7 +139,7 @@ impl<T> Array<T> {
 struct Answers {
     now: OffsetDateTime,
     records: Array<Vec<u8>>,
-    seconds: Array<Vec<u8>>,
+    beside: Array<Vec<u8>>,
     epochs: [Array<i64>; 3],
     spent: Array<bool>,
     standing: Array<bool>,
@@ -157,7 +157,7 @@ impl Answers {
         Ok(Self {
             now,
             records: Array::of(row, "records")?,
-            seconds: Array::of(row, "seconds")?,
+            beside: Array::of(row, "beside")?,
             epochs: [
                 Array::of(row, "client_epochs")?,
                 Array::of(row, "subject_epochs")?,
@@ -195,7 +195,7 @@ impl Answers {
             &self.person,
         ];
         self.records.is_over()
-            && self.seconds.is_over()
+            && self.beside.is_over()
             && self.request.is_over()
             && self.spent.is_over()
             && self.standing.is_over()
@@ -209,8 +209,8 @@ impl Answers {
             _ => self.records.next()?,
         };
         let exists = record.is_some();
-        let second = match read {
-            Read::Decision(_) | Read::Refresh(_) => self.seconds.next()?,
+        let beside = match read {
+            Read::Decision(_) | Read::Refresh(_) => self.beside.next()?,
             _ => None,
         };
         let epochs = match read {
@@ -234,7 +234,7 @@ impl Answers {
             Read::Session(..) => self.until.next()?,
             _ => None,
         };
-        Ok(Found { now: self.now, record, second, epochs, spent, token, until })
+        Ok(Found { now: self.now, record, beside, epochs, spent, token, until })
     }
 }
 
@@ -299,7 +299,7 @@ impl PostgresStore {
     pub(super) async fn read_decision_row(self, action: ReadDecision) -> Result<DecisionFound, StoreError> {
         let found = self.together(Read::Decision(action.key())).await?;
         let Some(record) = found.record else { return Ok(action.absent(found.now)) };
-        let client = found.second.map(|bytes| self.clients.read(bytes)).transpose()?;
+        let client = found.beside.map(|bytes| self.clients.read(bytes)).transpose()?;
         Ok(action.found(DecisionRecord::from_bytes(&record)?, client, epochs(found.epochs)?, found.now))
     }
 
@@ -319,7 +319,7 @@ impl PostgresStore {
     pub(super) async fn read_refresh_row(self, action: ReadRefresh) -> Result<RefreshFound, StoreError> {
         let found = self.together(Read::Refresh(action.digest())).await?;
         let Found { now, token, .. } = found;
-        let (Some(record), Some(grant)) = (found.record, found.second) else { return Ok(action.absent(now)) };
+        let (Some(record), Some(grant)) = (found.record, found.beside) else { return Ok(action.absent(now)) };
         let grant = GrantRecord::from_bytes(&grant)?;
         if !token.standing || epochs(found.epochs)? != grant.epochs {
             return Ok(action.absent(now));
