@@ -24,7 +24,8 @@ fn samples() -> Vec<(&'static str, String, Again)> {
     let mut world = world();
     let request = world.ask(&Ask::partner()).valid();
     let step = request.show(&world.person(), world.store.now(), &mut world.entropy).unwrap();
-    let decision = step.action().record().to_bytes();
+    let mut decision = DecisionRecord::clone(step.action().record());
+    decision.rememberable = Some(SecretDigest::of(b"metadata"));
     let code = approval("app");
     let grant = code.grant.to_bytes();
     let refresh =
@@ -32,15 +33,17 @@ fn samples() -> Vec<(&'static str, String, Again)> {
             .to_owned();
     let access =
         r#"{"kind":"access","version":1,"scope":"read","issued":1800000000,"expires":1800000300}"#.to_owned();
-    let confidential =
+    let mut confidential =
         crate::grants::client("c", &["authorization_code"], secret(Some(start() + Duration::DAY)));
+    confidential.management = Some(SecretDigest::of(b"management"));
+    confidential.gone_since = Some(start());
     let text = |bytes| String::from_utf8(bytes).unwrap();
     vec![
         ("client", text(operators("c", &[CALLBACK]).to_bytes()), |b| {
             ClientRecord::from_bytes(b).map(|it| it.to_bytes())
         }),
         ("client", text(confidential.to_bytes()), |b| ClientRecord::from_bytes(b).map(|it| it.to_bytes())),
-        ("decision", text(decision), |b| DecisionRecord::from_bytes(b).map(|it| it.to_bytes())),
+        ("decision", text(decision.to_bytes()), |b| DecisionRecord::from_bytes(b).map(|it| it.to_bytes())),
         ("grant", text(grant), |b| GrantRecord::from_bytes(b).map(|it| it.to_bytes())),
         ("code", text(code.to_bytes()), |b| CodeRecord::from_bytes(b).map(|it| it.to_bytes())),
         ("refresh", refresh, |b| RefreshRecord::from_bytes(b, approval("app").grant).map(|it| it.to_bytes())),
@@ -81,7 +84,7 @@ fn a_record_of_another_kind_or_version_is_refused_by_name() {
 // I-G8: nothing that is missing means anything.
 #[test]
 fn every_member_is_needed_and_of_its_type() {
-    let optional = ["state", "secret_expires"];
+    let optional = ["state", "secret_expires", "management", "gone_since", "rememberable"];
     for (kind, stored, again) in samples() {
         let names: Vec<&str> = stored
             .match_indices("\":")
