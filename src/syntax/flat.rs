@@ -2,8 +2,9 @@
 //! checked and left.
 //!
 //! The rules are those of [`json`](super::json), and both readers accept the same texts (I-G1, I-G2). This one is for
-//! documents that are read on every request: claims sets and the headers of signed tokens. It reads the forms that their
-//! members have; escapes, fractions and objects within are left to the reader of whole documents' library.
+//! documents that are read on every request: claims sets, the headers of signed tokens and an authorization server's records.
+//! It reads the forms that their members have; escapes, fractions and objects within are left to the reader of whole documents'
+//! library.
 
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString as _};
